@@ -1,0 +1,1 @@
+"""Generated from protos/evalpool/router/v1."""

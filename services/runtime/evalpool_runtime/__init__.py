@@ -1,0 +1,1 @@
+"""What every service shares: serving, identity, errors, settings, databases and metrics."""
