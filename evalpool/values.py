@@ -31,7 +31,7 @@ _TAG_NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,63}")
 
 
 class InvalidValue(ValueError):
-    """A text that breaks the rule of its type. The message is a sentence without the field's name."""
+    """A text that breaks its type's rule. The message is a sentence without the field's name."""
 
 
 @dataclass(frozen=True, slots=True)

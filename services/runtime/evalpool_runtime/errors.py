@@ -1,7 +1,6 @@
 """The domain's exceptions. Domain code raises them; the error interceptor turns them into statuses.
 
-Each class stands for one gRPC status code (the table is in `evalpool_runtime.interceptors.errors`);
-each instance carries one reason of `evalpool.common.v1.ErrorReason`, a sentence that names the field
+Each class stands for one gRPC status code (the table is in `evalpool_runtime.error_status`); each instance carries one reason of `evalpool.common.v1.ErrorReason`, a sentence that names the field
 and the remedy, and metadata with the values of interest.
 """
 
@@ -78,7 +77,7 @@ class InvalidRequest(DomainError):
     ) -> None:
         self.violations = tuple(violations)
         sentence = message or "; ".join(f"{v.field}: {v.description}" for v in self.violations)
-        super().__init__(reason, sentence, **metadata)
+        super().__init__(reason, sentence, retry_after=None, **metadata)
 
 
 class Unauthenticated(DomainError):

@@ -1,0 +1,228 @@
+"""The server's one interceptor: context and log, metrics, identity, access, errors, in this order.
+
+It is one and not five because each layer of interception costs a coroutine a call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import uuid4
+
+import grpc
+import structlog
+from google.protobuf.message import Message
+from grpc import aio
+
+from evalpool_runtime.access import ACCESS, CHECKED_BY_DOMAIN, Who
+from evalpool_runtime.authentication import Authenticator
+from evalpool_runtime.call import Call, set_current_call
+from evalpool_runtime.error_status import as_domain_error, status_of
+from evalpool_runtime.errors import (
+    DomainError,
+    Internal,
+    PermissionDenied,
+    Unauthenticated,
+    reasons,
+)
+from evalpool_runtime.metrics import GrpcMetrics
+
+REQUEST_ID_HEADER = "x-request-id"
+
+Roles = Mapping[Who, Callable[[str], bool]]
+"""For each class of callers that is known by address: whether an address belongs to it."""
+
+
+class Gatekeeper:
+    """Decides who calls, and whether they may."""
+
+    def __init__(self, authenticator: Authenticator, roles: Roles) -> None:
+        self._authenticator = authenticator
+        self._roles = roles
+
+    def admit(self, method: str, metadata: Mapping[str, str]) -> Call:
+        """The call that a method and its metadata stand for.
+
+        Raises:
+            Unauthenticated: No token, or one that is not valid.
+            PermissionDenied: The caller may not call this method.
+        """
+        allowed = ACCESS.get(method, frozenset())
+        header = metadata.get("authorization", "")
+        if not header and Who.ANYONE in allowed:
+            return Call(address="", method=method)
+        scheme, _, token = header.partition(" ")
+        if scheme.lower() != "bearer" or not token:
+            raise Unauthenticated(
+                reasons.ERROR_REASON_TOKEN_MISSING,
+                'the call has no bearer token; send "authorization: Bearer <token>" with a token '
+                "from `evalpool wallet token`",
+            )
+        verified = self._authenticator.verify(token.strip())
+        call = Call(
+            address=verified.address,
+            method=method,
+            jti=verified.jti,
+            expires=verified.expires,
+            is_operator=self._is(Who.OPERATOR, verified.address),
+        )
+        if (
+            Who.ANYONE in allowed
+            or allowed & CHECKED_BY_DOMAIN
+            or any(self._is(who, verified.address) for who in allowed)
+        ):
+            return call
+        raise PermissionDenied(
+            reasons.ERROR_REASON_NOT_ALLOWED,
+            f"{verified.address} may not call {method.rpartition('/')[2]}; it is for "
+            + (" and ".join(sorted(_NAMES[who] for who in allowed)) or "nobody"),
+            address=verified.address,
+        )
+
+    def _is(self, who: Who, address: str) -> bool:
+        predicate = self._roles.get(who)
+        return predicate is not None and predicate(address)
+
+
+_NAMES = {
+    Who.OPERATOR: "the operator",
+    Who.BENCHMARK: "the benchmark service",
+    Who.DATASET: "the dataset service",
+    Who.ADMITTED_WORKER: "admitted workers",
+    Who.ADMITTED_ROUTER: "admitted routers",
+}
+
+
+class Interceptor(aio.ServerInterceptor):
+    """Wraps every method of a server."""
+
+    def __init__(self, gatekeeper: Gatekeeper, metrics: GrpcMetrics) -> None:
+        self._gatekeeper = gatekeeper
+        self._metrics = metrics
+        self._log = structlog.get_logger("evalpool.call")
+
+    async def intercept_service(
+        self,
+        continuation: Callable[
+            [grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]
+        ],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+        """Wrap one method's handler."""
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return handler
+        method = handler_call_details.method
+        kind = _kind(handler)
+        wrap = self._wrap_stream if handler.response_streaming else self._wrap_unary
+        behaviour = (
+            handler.unary_unary
+            or handler.unary_stream
+            or handler.stream_unary
+            or handler.stream_stream
+        )
+        make = {
+            "unary": grpc.unary_unary_rpc_method_handler,
+            "server_stream": grpc.unary_stream_rpc_method_handler,
+            "client_stream": grpc.stream_unary_rpc_method_handler,
+            "bidi_stream": grpc.stream_stream_rpc_method_handler,
+        }[kind]
+        return make(
+            wrap(method, kind, behaviour),
+            request_deserializer=handler.request_deserializer,
+            response_serializer=handler.response_serializer,
+        )
+
+    def _wrap_unary(self, method: str, kind: str, behaviour: Any) -> Any:
+        async def serve(request: Any, context: Any) -> Any:
+            async with self._serving(method, kind, request, context):
+                return await behaviour(request, context)
+
+        return serve
+
+    def _wrap_stream(self, method: str, kind: str, behaviour: Any) -> Any:
+        async def serve(request: Any, context: Any) -> AsyncIterator[Any]:
+            async with self._serving(method, kind, request, context):
+                result = behaviour(request, context)
+                if not hasattr(result, "__aiter__"):  # it writes to the context itself
+                    await result
+                    return
+                async for response in result:
+                    yield response
+
+        return serve
+
+    @asynccontextmanager
+    async def _serving(
+        self, method: str, kind: str, request: Any, context: Any
+    ) -> AsyncIterator[None]:
+        metadata = _metadata(context)
+        request_id = metadata.get(REQUEST_ID_HEADER, "")[:64] or uuid4().hex
+        service, _, name = method.lstrip("/").partition("/")
+        labels = (kind, service, name)
+        begun = time.monotonic()
+        code = "OK"
+        caller = ""
+        self._metrics.started.labels(*labels).inc()
+        self._metrics.in_flight.labels(*labels).inc()
+        structlog.contextvars.clear_contextvars()
+        structlog.contextvars.bind_contextvars(request_id=request_id)
+        try:
+            call = self._gatekeeper.admit(method, metadata)
+            call.request_id = request_id
+            if isinstance(request, Message):
+                call.request = request
+            caller = call.address
+            set_current_call(call)
+            yield
+        except (asyncio.CancelledError, GeneratorExit):
+            code = "CANCELLED"
+            raise
+        except aio.AbortError:
+            code = context.code().name if context.code() else "UNKNOWN"
+            raise
+        except Exception as error:
+            refusal = as_domain_error(error) or self._unforeseen(error, method)
+            status = status_of(refusal)
+            code = status.code.name
+            await context.abort_with_status(status)
+        finally:
+            self._metrics.in_flight.labels(*labels).dec()
+            self._metrics.handled.labels(*labels, code).inc()
+            seconds = time.monotonic() - begun
+            self._metrics.seconds.labels(*labels).observe(seconds)
+            if not service.startswith("grpc."):
+                self._log.debug(
+                    "call", method=method, code=code, caller=caller, seconds=round(seconds, 6)
+                )
+
+    def _unforeseen(self, error: Exception, method: str) -> DomainError:
+        # The caller gets an id to tell us, and nothing else: the text may hold anything.
+        error_id = uuid4().hex
+        self._log.error("call failed", method=method, error_id=error_id, exc_info=error)
+        return Internal(
+            reasons.ERROR_REASON_INTERNAL,
+            f"the service failed; tell its operator the error id {error_id}",
+            error_id=error_id,
+        )
+
+
+def _metadata(context: Any) -> dict[str, str]:
+    return {
+        key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)
+    }
+
+
+def _kind(handler: grpc.RpcMethodHandler[Any, Any]) -> str:
+    match handler.request_streaming, handler.response_streaming:
+        case False, False:
+            return "unary"
+        case False, True:
+            return "server_stream"
+        case True, False:
+            return "client_stream"
+        case _:
+            return "bidi_stream"

@@ -1,0 +1,63 @@
+"""The gRPC metrics that every service has, after go-grpc-prometheus' names."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, GCCollector, Histogram
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+
+# Wide enough for a balance (under 1 ms) and a run of a thousand questions on one core.
+BUCKETS = (
+    0.0005,
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1,
+    2.5,
+    5,
+    10,
+    30,
+    60,
+    300,
+)
+
+
+class GrpcMetrics:
+    """Counts and times the calls of one server."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        labels = ["grpc_type", "grpc_service", "grpc_method"]
+        self.started = Counter(
+            "grpc_server_started_total", "Calls begun.", labels, registry=registry
+        )
+        self.handled = Counter(
+            "grpc_server_handled_total",
+            "Calls ended, by status code.",
+            [*labels, "grpc_code"],
+            registry=registry,
+        )
+        self.seconds = Histogram(
+            "grpc_server_handling_seconds",
+            "From a call's beginning to its end, in seconds.",
+            labels,
+            registry=registry,
+            buckets=BUCKETS,
+        )
+        self.in_flight = Gauge(
+            "grpc_server_in_flight", "Calls under way.", labels, registry=registry
+        )
+
+
+def new_registry() -> CollectorRegistry:
+    """A registry with the process's own metrics."""
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    PlatformCollector(registry=registry)
+    GCCollector(registry=registry)
+    return registry

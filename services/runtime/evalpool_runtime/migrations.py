@@ -1,0 +1,49 @@
+"""Alembic migrations, run by each service at its start.
+
+A service's `migrations` package has `env.py` (which calls `run_env`) and `versions/`. Two replicas
+that start at once take turns by a lock in the database.
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+from pathlib import Path
+
+from alembic import command, context
+from alembic.config import Config
+from sqlalchemy import Connection, text
+
+from evalpool_runtime.database import Database
+
+# Any constant: the replicas of one service share a database, and services do not.
+_ADVISORY_LOCK = 0x6576616C
+
+
+async def migrate(database: Database, package: str) -> None:
+    """Bring a database to the newest version of a service's tables.
+
+    Args:
+        database: The service's database.
+        package: The migrations' package, such as "evalpool_token.migrations".
+    """
+
+    def upgrade(connection: Connection) -> None:
+        if connection.dialect.name == "postgresql":
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK})
+        config = Config()
+        config.set_main_option("script_location", str(_location(package)))
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+
+    await database.write(upgrade)
+
+
+def run_env() -> None:
+    """What every `migrations/env.py` does: run on the connection that `migrate` opened."""
+    connection: Connection = context.config.attributes["connection"]
+    context.configure(connection=connection, transactional_ddl=False, render_as_batch=True)
+    context.run_migrations()
+
+
+def _location(package: str) -> Path:
+    return Path(str(importlib.resources.files(package)))

@@ -1,0 +1,117 @@
+"""Each call with an effect happens once per bearer token.
+
+The token's `jti` is remembered, with a fingerprint of the request and the answer, in the effect's
+own transaction: the same call again is a retry and gets the first answer; the same `jti` with
+another content is refused. Needed for as long as the token could be accepted, and swept after that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import TypeVar
+
+from google.protobuf.message import Message
+from sqlalchemy import (
+    Column,
+    Connection,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    delete,
+    insert,
+    select,
+)
+
+from evalpool_runtime.authentication import SKEW
+from evalpool_runtime.call import Call, current_call
+from evalpool_runtime.columns import UtcDateTime
+from evalpool_runtime.database import Database
+from evalpool_runtime.errors import AlreadyExists, reasons
+
+M = TypeVar("M", bound=Message)
+
+
+def seen_tokens_table(metadata: MetaData) -> Table:
+    """The table of tokens seen, for a service's schema."""
+    return Table(
+        "seen_tokens",
+        metadata,
+        Column("address", Text, nullable=False),
+        Column("jti", Text, nullable=False),
+        Column("method", Text, nullable=False),
+        Column("fingerprint", Text, nullable=False),
+        Column("response", LargeBinary, nullable=False),
+        Column("expires", UtcDateTime, nullable=False, index=True),
+        PrimaryKeyConstraint("address", "jti"),
+    )
+
+
+_table = seen_tokens_table(MetaData())
+
+
+async def once(database: Database, response_type: type[M], work: Callable[[Connection], M]) -> M:
+    """Do the work of the current call in one transaction, unless it has been done.
+
+    Args:
+        database: Where the effect and the token are stored, together.
+        response_type: The method's response message.
+        work: The effect; gets the transaction, gives the response.
+
+    Raises:
+        AlreadyExists: The token was used for a call with other content.
+    """
+    call = current_call()
+
+    def transact(connection: Connection) -> M:
+        known = recall(connection, call, response_type)
+        if known is not None:
+            return known
+        response = work(connection)
+        remember(connection, call, response)
+        return response
+
+    return await database.write(transact)
+
+
+def recall(connection: Connection, call: Call, response_type: type[M]) -> M | None:
+    """The answer that this token's call got before, or None.
+
+    Raises:
+        AlreadyExists: The token was used for a call with other content.
+    """
+    row = connection.execute(
+        select(_table.c.fingerprint, _table.c.response).where(
+            _table.c.address == call.address, _table.c.jti == call.jti
+        )
+    ).first()
+    if row is None:
+        return None
+    if row.fingerprint != call.fingerprint:
+        raise AlreadyExists(
+            reasons.ERROR_REASON_TOKEN_REPLAYED,
+            "the bearer token was used for another call; sign a new token for each call",
+        )
+    return response_type.FromString(row.response)
+
+
+def remember(connection: Connection, call: Call, response: Message) -> None:
+    """Store the answer that this token's call gets."""
+    connection.execute(
+        insert(_table).values(
+            address=call.address,
+            jti=call.jti,
+            method=call.method,
+            fingerprint=call.fingerprint,
+            response=response.SerializeToString(),
+            expires=call.expires + SKEW,
+        )
+    )
+
+
+def forget_expired(connection: Connection, now: datetime) -> int:
+    """Delete tokens that can no longer be accepted; returns how many."""
+    result = connection.execute(delete(_table).where(_table.c.expires < now - SKEW))
+    return int(result.rowcount)

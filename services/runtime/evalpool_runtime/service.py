@@ -1,0 +1,320 @@
+"""What a service is, and how it is run: one `serve` for all six."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import structlog
+from grpc import aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1._async import HealthServicer
+from grpc_reflection.v1alpha import reflection
+from prometheus_client import CollectorRegistry, start_http_server
+
+from evalpool import __version__
+from evalpool.channel import MAX_MESSAGE_BYTES, MAX_METADATA_BYTES, open_channel
+from evalpool.common.v1.service_info_pb2 import ServiceInfo
+from evalpool.identity import Identity
+from evalpool_runtime.access import ACCESS, Who
+from evalpool_runtime.authentication import Authenticator
+from evalpool_runtime.background import Background
+from evalpool_runtime.clock import Clock, SystemClock
+from evalpool_runtime.data_directory import DataDirectory
+from evalpool_runtime.database import Database
+from evalpool_runtime.errors import Unavailable, reasons
+from evalpool_runtime.interceptor import Gatekeeper, Interceptor
+from evalpool_runtime.metrics import GrpcMetrics, new_registry
+from evalpool_runtime.migrations import migrate
+from evalpool_runtime.pages import PageTokens
+from evalpool_runtime.settings import ServiceSettings
+
+S = TypeVar("S", bound=ServiceSettings)
+
+METRICS_PORT_OFFSET = 4000
+
+
+class Runtime(Generic[S]):
+    """What a service is given to build itself with.
+
+    Attributes:
+        name: The service's name, such as "token".
+        settings: Its settings.
+        clock: What time it is.
+        identity: Its key.
+        operator: Its operator's address.
+        server: The gRPC server to add servicers to.
+        metrics: The registry to put metrics in.
+        background: Its loops and sweeps.
+        stopping: Set when the service begins to stop; endless streams must end then.
+        page_tokens: Makes and reads page tokens.
+    """
+
+    def __init__(
+        self, name: str, settings: S, clock: Clock, identity: Identity, operator: str
+    ) -> None:
+        self.name = name
+        self.settings = settings
+        self.clock = clock
+        self.identity = identity
+        self.operator = operator
+        self.stopping = asyncio.Event()
+        self.metrics: CollectorRegistry = new_registry()
+        self.background = Background(self.stopping, self.metrics)
+        self.log = structlog.get_logger(f"evalpool.{name}")
+        self.page_tokens = PageTokens(identity.address.encode())
+        self._roles: dict[Who, Callable[[str], bool]] = {
+            Who.OPERATOR: lambda address: bool(operator) and address == operator
+        }
+        self._on_stop: list[Callable[[], Awaitable[None]]] = []
+        self._channels: dict[tuple[str, str, bool], aio.Channel] = {}
+        self.server = self._new_server()
+
+    def role(self, who: Who, predicate: Callable[[str], bool]) -> None:
+        """Say which addresses belong to a class of callers."""
+        self._roles[who] = predicate
+
+    def peer_role(self, who: Who, address: str) -> None:
+        """Say that one address, where it is set, is a class of callers."""
+        self.role(who, lambda caller: bool(address) and caller == address)
+
+    def spawn(self, name: str, loop: Callable[[], Awaitable[None]]) -> None:
+        """Keep a loop running until the service stops."""
+        self.background.spawn(name, loop)
+
+    def every(self, name: str, seconds: float, sweep: Callable[[], Awaitable[object]]) -> None:
+        """Run a sweep every so many seconds; it may run late or twice."""
+        self.background.every(name, seconds, sweep)
+
+    def on_stop(self, action: Callable[[], Awaitable[None]]) -> None:
+        """Do something at the stop, after the last call has ended; last registered, first done."""
+        self._on_stop.append(action)
+
+    async def open_database(self, migrations: str, *, durable: bool = False) -> Database:
+        """Open and migrate the service's database.
+
+        Args:
+            migrations: The package of its migrations, such as "evalpool_token.migrations".
+            durable: Sync every commit to disk, for money.
+        """
+        url = self.settings.database_url or f"sqlite:///{self.data_dir / self.name}.db"
+        database = Database.open(url, durable=durable)
+        self.on_stop(database.close)
+        await migrate(database, migrations)
+        return database
+
+    @property
+    def data_dir(self) -> Path:
+        """Where the service keeps its files."""
+        return self.settings.data_dir
+
+    def channel(self, endpoint: str, audience: str, *, retries: bool = True) -> aio.Channel:
+        """A channel to a peer, opened once; calls on it are signed by this service."""
+        key = (endpoint, audience, retries)
+        if key not in self._channels:
+            self._channels[key] = open_channel(endpoint, self.identity, audience, retries=retries)
+        return self._channels[key]
+
+    def service_info(self) -> ServiceInfo:
+        """Who this server is, as GetInfo tells it."""
+        return ServiceInfo(
+            service=self.name,
+            address=self.identity.address,
+            version=__version__,
+            operator=self.operator,
+        )
+
+    def stopping_error(self) -> Unavailable:
+        """What a stream ends with when the service stops."""
+        return Unavailable(
+            reasons.ERROR_REASON_UNAVAILABLE,
+            "the service is stopping; go on from your cursor at once",
+            retry_after=1.0,
+        )
+
+    def _new_server(self) -> aio.Server:
+        gatekeeper = Gatekeeper(Authenticator(self.identity.address, self.clock), self._roles)
+        return aio.server(
+            interceptors=[Interceptor(gatekeeper, GrpcMetrics(self.metrics))],
+            options=[
+                # Two servers must not share a port unnoticed.
+                ("grpc.so_reuseport", 0),
+                ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+                ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+                ("grpc.max_metadata_size", MAX_METADATA_BYTES),
+                ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
+                ("grpc.keepalive_permit_without_calls", 1),
+                ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+                ("grpc.http2.max_ping_strikes", 0),
+            ],
+        )
+
+    async def _stopped(self) -> None:
+        await self.background.stop()
+        for action in reversed(self._on_stop):
+            await action()
+        for channel in self._channels.values():
+            await channel.close()
+
+
+@dataclass(frozen=True)
+class ServiceDefinition(Generic[S]):
+    """One of the six services.
+
+    Attributes:
+        name: Its name, such as "token".
+        port: Its port, unless told otherwise; its metrics are at port + 4000.
+        settings_type: The class of its settings.
+        grpc_service: The full name of its gRPC service.
+        build: Makes the service on a runtime: opens its database, adds its servicer, starts loops.
+    """
+
+    name: str
+    port: int
+    settings_type: type[S]
+    grpc_service: str
+    build: Callable[[Runtime[S]], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class RunningService:
+    """A service that answers calls.
+
+    Attributes:
+        endpoint: Where, host:port.
+        address: The address of its key.
+        metrics_endpoint: Where its metrics are; empty for nowhere.
+        runtime: What it was built on.
+    """
+
+    endpoint: str
+    address: str
+    metrics_endpoint: str
+    runtime: Runtime[Any]
+
+
+@asynccontextmanager
+async def running_service(
+    definition: ServiceDefinition[S],
+    settings: S,
+    *,
+    clock: Clock | None = None,
+    identity: Identity | None = None,
+) -> AsyncIterator[RunningService]:
+    """Run a service for the length of a block: start it, answer calls, stop it gracefully.
+
+    Args:
+        definition: Which service.
+        settings: Its settings; a port of 0 takes a free one.
+        clock: Default: the machine's.
+        identity: Default: the key in its key file, made there where there is none.
+
+    Raises:
+        DataDirectoryInUse: Another process runs on its data directory.
+        OSError: The port is taken.
+    """
+    directory = DataDirectory(settings.data_dir, definition.name)
+    directory.acquire()
+    try:
+        keys = settings.data_dir / "keys"
+        identity = identity or Identity.load_or_create(
+            settings.key_file or keys / f"{definition.name}.json"
+        )
+        operator = settings.operator or Identity.load_or_create(keys / "operator.json").address
+        runtime = Runtime(definition.name, settings, clock or SystemClock(), identity, operator)
+        health = HealthServicer()
+        async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(runtime._stopped)
+            port = _bind(runtime.server, settings.listen)
+            health_pb2_grpc.add_HealthServicer_to_server(health, runtime.server)
+            await definition.build(runtime)
+            names = (definition.grpc_service, "grpc.health.v1.Health", reflection.SERVICE_NAME)
+            reflection.enable_server_reflection(names, runtime.server)
+            metrics_endpoint = _serve_metrics(settings.metrics_listen, runtime.metrics, stack)
+            await runtime.server.start()
+            await _set_health(health, definition, serving=True)
+            stack.push_async_callback(_stop, runtime, health, definition, settings.shutdown_grace)
+            host = settings.listen.rpartition(":")[0]
+            yield RunningService(f"{host}:{port}", identity.address, metrics_endpoint, runtime)
+    finally:
+        directory.release()
+
+
+async def serve(definition: ServiceDefinition[S], settings: S) -> None:
+    """Run a service until SIGTERM or SIGINT: NOT_SERVING, drain, stop."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with running_service(definition, settings) as running:
+        running.runtime.log.info(
+            "serving",
+            endpoint=running.endpoint,
+            address=running.address,
+            metrics=running.metrics_endpoint,
+        )
+        await stop.wait()
+        running.runtime.log.info("stopping")
+
+
+async def _stop(
+    runtime: Runtime[Any],
+    health: HealthServicer,
+    definition: ServiceDefinition[Any],
+    grace: float,
+) -> None:
+    await _set_health(health, definition, serving=False)
+    runtime.stopping.set()
+    await runtime.server.stop(grace)
+
+
+async def _set_health(
+    health: HealthServicer, definition: ServiceDefinition[Any], *, serving: bool
+) -> None:
+    status = (
+        health_pb2.HealthCheckResponse.SERVING
+        if serving
+        else health_pb2.HealthCheckResponse.NOT_SERVING
+    )
+    for name in ("", definition.grpc_service):
+        await health.set(name, status)
+
+
+def _bind(server: aio.Server, listen: str) -> int:
+    try:
+        port: int = server.add_insecure_port(listen)
+    except RuntimeError as error:
+        raise OSError(f"{listen} cannot be listened on; is another process there?") from error
+    if port == 0:
+        raise OSError(f"{listen} cannot be listened on; is another process there?")
+    return port
+
+
+def _serve_metrics(
+    listen: str, registry: CollectorRegistry, stack: contextlib.AsyncExitStack
+) -> str:
+    if not listen:
+        return ""
+    host, _, port = listen.rpartition(":")
+    server, thread = start_http_server(int(port), addr=host, registry=registry)
+
+    def close() -> None:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+    stack.callback(close)
+    return f"{host}:{server.server_port}"
+
+
+def methods_of(grpc_service: str) -> frozenset[str]:
+    """The methods of one service that the access table knows."""
+    return frozenset(
+        method.rpartition("/")[2] for method in ACCESS if method.startswith(f"/{grpc_service}/")
+    )

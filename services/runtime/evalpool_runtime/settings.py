@@ -1,0 +1,103 @@
+"""Settings: from flags, then the environment, then defaults; one table documents them all.
+
+A service's settings class sets `env_prefix` to `EVALPOOL_<SERVICE>_`; the flag of a field is its
+name with hyphens.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import platformdirs
+from pydantic import BeforeValidator, Field, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from evalpool.values import InvalidValue, parse_address
+
+
+def default_data_dir() -> Path:
+    """Where services keep their data unless told otherwise."""
+    return Path(platformdirs.user_data_dir("evalpool", appauthor=False))
+
+
+def _address_or_empty(value: Any) -> Any:
+    if isinstance(value, str) and value:
+        try:
+            return parse_address(value)
+        except InvalidValue as error:
+            raise ValueError(str(error)) from error
+    return value
+
+
+def _address_list(value: Any) -> Any:
+    if isinstance(value, str):
+        value = [part.strip() for part in value.split(",") if part.strip()]
+    if isinstance(value, list | tuple):
+        return tuple(_address_or_empty(part) for part in value)
+    return value
+
+
+Address = Annotated[str, BeforeValidator(_address_or_empty)]
+"""An address, or empty."""
+
+Addresses = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_address_list)]
+"""Addresses; in flags and the environment separated by commas."""
+
+
+class InvalidSettings(ValueError):
+    """Settings that break their rules; one line a setting."""
+
+
+class ServiceSettings(BaseSettings):
+    """What every service can be told."""
+
+    model_config = SettingsConfigDict(env_prefix="EVALPOOL_", extra="forbid", frozen=True)
+
+    listen: str = Field("127.0.0.1:0", description="Where the service answers gRPC, host:port.")
+    metrics_listen: str = Field(
+        "", description="Where it answers GET /metrics, host:port. Empty: nowhere."
+    )
+    data_dir: Path = Field(
+        default_factory=default_data_dir, description="Where it keeps its files."
+    )
+    database_url: str = Field(
+        "",
+        description="Its database: sqlite:///path or postgresql+psycopg://user:password@host/name. "
+        "Empty: SQLite in the data directory.",
+    )
+    key_file: Path | None = Field(
+        None,
+        description="Its Ed25519 key as a JWK, made at the first start. Default: "
+        "keys/<service>.json in the data directory.",
+    )
+    operator: Address = Field(
+        "",
+        description="The operator's address. Default: that of keys/operator.json in the data "
+        "directory, made at the first start.",
+    )
+    shutdown_grace: float = Field(
+        10.0, ge=0, description="Seconds that calls under way get when the service is stopped."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="What is logged."
+    )
+    log_format: Literal["text", "json"] = Field("text", description="How it is logged.")
+
+    @classmethod
+    def load(cls, **values: Any) -> Self:
+        """Settings from values given, the environment and defaults.
+
+        Raises:
+            InvalidSettings: With one line for each setting that breaks its rule.
+        """
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            prefix = str(cls.model_config.get("env_prefix", ""))
+            lines = [
+                f"{'.'.join(map(str, problem['loc']))} ({prefix}{str(problem['loc'][0]).upper()}): "
+                f"{problem['msg']}"
+                for problem in error.errors()
+            ]
+            raise InvalidSettings("\n".join(lines)) from error
