@@ -1,0 +1,1 @@
+"""Engines: what scores choices and generates text for the worker."""

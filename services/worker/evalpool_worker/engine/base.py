@@ -1,0 +1,390 @@
+"""What an engine is: the values that go in and come out, and the interface.
+
+An engine holds at most one model. It scores the choices of questions by log-probability and
+generates text. Everything above it (the worker's RPCs, its slots, its settings) knows engines
+only through this module, so that a test can put `FakeEngine` where the worker has `LlamaCppEngine`.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+
+class EngineError(Exception):
+    """Something that an engine can't do, with a sentence that says why."""
+
+
+class ModelLoadError(EngineError):
+    """The file is no model that this engine can load."""
+
+
+class NoModelLoadedError(EngineError):
+    """The call needs a loaded model and there is none."""
+
+
+class ModelAlreadyLoadedError(EngineError):
+    """A model is loaded; it has to be unloaded before another can take its place."""
+
+
+class InvalidParametersError(EngineError):
+    """A request that the engine refuses before it starts; `field` says where it is wrong."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+@dataclass(frozen=True, slots=True)
+class ChoiceQuestion:
+    """A prompt and the texts that may continue it.
+
+    Attributes:
+        id: Given back with the result.
+        prompt: What comes before every choice. May be empty where the model has a BOS or EOS token.
+        choices: Whole continuations, the delimiter included (`" " + answer`).
+    """
+
+    id: str
+    prompt: str
+    choices: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ChoiceScore:
+    """How likely the model holds one choice.
+
+    Attributes:
+        sum_logprob: Sum of the natural logarithms of the probabilities of the choice's tokens.
+        tokens: How many tokens the choice has, those that it shares with other choices included.
+    """
+
+    sum_logprob: float
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class QuestionResult:
+    """One question's scores, in the order of its choices.
+
+    Attributes:
+        id: The question's id.
+        scores: One a choice.
+        prompt_tokens: Tokens of the prompt, BOS included.
+        computed_tokens: Tokens that the model computed for the question. What several choices
+            share counts once, so this is less than a plain evaluation would compute.
+        started_at: When its first token went to the model, in seconds since the epoch.
+        finished_at: When its last score was known, in seconds since the epoch.
+    """
+
+    id: str
+    scores: tuple[ChoiceScore, ...]
+    prompt_tokens: int
+    computed_tokens: int
+    started_at: float
+    finished_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class QuestionFailure:
+    """A question that has no scores, and why.
+
+    Attributes:
+        id: The question's id.
+        reason: One sentence.
+        retriable: True where the machinery failed and another attempt may succeed; False where
+            the question itself can't be scored by this model.
+    """
+
+    id: str
+    reason: str
+    retriable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ChatMessage:
+    """One message of a chat; the role is one that the model's template knows."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParameters:
+    """How the next token is chosen, and when generation ends.
+
+    Attributes:
+        max_tokens: At most this many tokens, at least 1.
+        temperature: 0 takes the likeliest token; otherwise logits are divided by it.
+        top_k: Keep the k likeliest tokens; 0 keeps all.
+        top_p: Keep the likeliest tokens that hold this probability together; 1 keeps all.
+        min_p: Drop tokens less likely than this share of the likeliest; 0 keeps all.
+        repeat_penalty: Divides the logits of tokens among the last `penalty_last_n`; 1 is off.
+        frequency_penalty: Subtracted once for every time a token was among them; 0 is off.
+        presence_penalty: Subtracted once from tokens among them; 0 is off.
+        penalty_last_n: How many of the last tokens the penalties look at.
+        seed: Of the random choice, 0 to 2**32 - 2. The same seed, settings and prompt give the
+            same text on the same engine, build and threads while nothing else is being generated.
+        grammar: GBNF with a rule named `root`; empty for none.
+        stop: Texts that end generation and are not given out.
+    """
+
+    max_tokens: int = 256
+    temperature: float = 0.8
+    top_k: int = 40
+    top_p: float = 0.95
+    min_p: float = 0.05
+    repeat_penalty: float = 1.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    penalty_last_n: int = 64
+    seed: int = 0
+    grammar: str = ""
+    stop: tuple[str, ...] = ()
+
+    def validate(self) -> None:
+        """Check every field.
+
+        Raises:
+            InvalidParametersError: Naming the first field that is out of range.
+        """
+        checks: tuple[tuple[str, bool, str], ...] = (
+            ("max_tokens", self.max_tokens >= 1, "must be at least 1"),
+            ("temperature", _within(self.temperature, 0.0, 100.0), "must be from 0 to 100"),
+            ("top_k", self.top_k >= 0, "must be 0 (all) or more"),
+            (
+                "top_p",
+                _within(self.top_p, 0.0, 1.0) and self.top_p > 0,
+                "must be above 0 and at most 1",
+            ),
+            ("min_p", _within(self.min_p, 0.0, 1.0), "must be from 0 to 1"),
+            (
+                "repeat_penalty",
+                _within(self.repeat_penalty, 0.0, 100.0) and self.repeat_penalty > 0,
+                "must be above 0 and at most 100",
+            ),
+            (
+                "frequency_penalty",
+                _within(self.frequency_penalty, -100.0, 100.0),
+                "must be from -100 to 100",
+            ),
+            (
+                "presence_penalty",
+                _within(self.presence_penalty, -100.0, 100.0),
+                "must be from -100 to 100",
+            ),
+            ("penalty_last_n", 0 <= self.penalty_last_n <= 65536, "must be from 0 to 65536"),
+            # llama.cpp takes the highest 32-bit number to mean a seed of its own choice.
+            ("seed", 0 <= self.seed < 2**32 - 1, "must be from 0 to 2**32 - 2"),
+            ("stop", all(self.stop), "must not hold an empty text"),
+        )
+        for field, holds, rule in checks:
+            if not holds:
+                raise InvalidParametersError(field, f"{field} {rule}.")
+
+
+def _within(value: float, low: float, high: float) -> bool:
+    return math.isfinite(value) and low <= value <= high
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationChunk:
+    """The next piece of a generated text.
+
+    Attributes:
+        text: Whole characters; never a part of one, never a part of a stop text.
+        token_ids: The tokens sampled since the chunk before. A token whose bytes do not yet make
+            a character comes with the chunk that completes it.
+    """
+
+    text: str
+    token_ids: tuple[int, ...]
+
+
+class FinishReason(enum.Enum):
+    """Why generation ended."""
+
+    STOP = "stop"
+    LENGTH = "length"
+    CANCELLED = "cancelled"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationTimings:
+    """Seconds that one generation spent in each stage, by a monotonic clock.
+
+    Attributes:
+        queued: From the request to the first of its tokens in a batch.
+        prefill: From there to its first sampled token.
+        decode: From the first sampled token to the end.
+    """
+
+    queued: float
+    prefill: float
+    decode: float
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationEnd:
+    """The last thing that `generate` yields, always, once.
+
+    Attributes:
+        finish_reason: `STOP` at the model's end token or a stop text, `LENGTH` at `max_tokens` or
+            where the context is full, `CANCELLED` where the model was unloaded, `ERROR` with a
+            message where the machinery failed.
+        prompt_tokens: Tokens of the prompt, BOS included.
+        completion_tokens: Tokens sampled, those of a stop text included, the end token not.
+        timings: Where the time went.
+        message: One sentence for `ERROR` and `CANCELLED`, else empty.
+    """
+
+    finish_reason: FinishReason
+    prompt_tokens: int
+    completion_tokens: int
+    timings: GenerationTimings
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """What computed a result; recorded with every run.
+
+    Attributes:
+        engine: The engine's name, `llama_cpp` or `fake`.
+        engine_build: Versions and commit, and the processor features that the build uses.
+        model_digest: SHA-256 of the model file as the caller gave it.
+        model_description: What the file says about itself (`llama 134M Q4_1`).
+        quantisation: Of most of the file's tensors (`Q4_1`).
+        parameters: Number of weights.
+        model_bytes: Size of the tensors in bytes.
+        n_vocab: Tokens of the vocabulary.
+        n_ctx_train: Context length that the model was trained with, in tokens.
+        score_contexts: Contexts that score at the same time.
+        score_threads: Threads of each of them.
+        score_batch_tokens: Most tokens of one scoring batch; `n_batch` and `n_ubatch` are this.
+        score_context_tokens: Longest question with one choice, in tokens.
+        generate_threads: Threads of the context that generates.
+        generate_batch_tokens: Most tokens of one generating batch (`n_batch`, `n_ubatch`).
+        generate_context_tokens: Tokens that all streams hold together.
+        generate_slots: Streams at the same time.
+    """
+
+    engine: str
+    engine_build: str
+    model_digest: str
+    model_description: str
+    quantisation: str
+    parameters: int
+    model_bytes: int
+    n_vocab: int
+    n_ctx_train: int
+    score_contexts: int
+    score_threads: int
+    score_batch_tokens: int
+    score_context_tokens: int
+    generate_threads: int
+    generate_batch_tokens: int
+    generate_context_tokens: int
+    generate_slots: int
+
+
+@dataclass(frozen=True, slots=True)
+class EngineLoad:
+    """What an engine has to do at this moment; a reading for metrics, not for decisions.
+
+    Attributes:
+        questions_waiting: Questions that no batch has taken yet.
+        questions_running: Questions in batches.
+        streams_waiting: Generations that have no slot yet.
+        streams_running: Generations in slots.
+        computed_tokens: Tokens computed for questions since the model was loaded.
+        prompt_tokens: Tokens of prompts computed for generations since then.
+        completion_tokens: Tokens sampled since then.
+    """
+
+    questions_waiting: int
+    questions_running: int
+    streams_waiting: int
+    streams_running: int
+    computed_tokens: int
+    prompt_tokens: int
+    completion_tokens: int
+
+
+Prompt = str | Sequence[ChatMessage]
+"""A text that goes to the model as it is, or messages that go through the model's chat template."""
+
+ProgressCallback = Callable[[float], None]
+"""Called with the loaded share of the model, 0 to 1, in the event loop's thread."""
+
+
+class Engine(Protocol):
+    """One model at a time: scores and generates for any number of callers at once.
+
+    All methods belong to one event loop. Iterators may be closed, or their task cancelled, at any
+    moment; what they held in the engine is free after the batch that is being computed.
+    """
+
+    @property
+    def info(self) -> EngineInfo | None:
+        """The loaded model and how it is run; None while none is loaded."""
+        ...
+
+    @property
+    def load_now(self) -> EngineLoad:
+        """What the engine has to do at this moment."""
+        ...
+
+    async def load(
+        self, path: Path, digest: str, progress: ProgressCallback | None = None
+    ) -> EngineInfo:
+        """Load the model in `path`.
+
+        Args:
+            path: A GGUF file.
+            digest: Its SHA-256, already checked; recorded, not computed again.
+            progress: Told how far loading is.
+
+        Raises:
+            ModelLoadError: The file can't be loaded; the message says why.
+            ModelAlreadyLoadedError: A model is loaded.
+        """
+        ...
+
+    async def unload(self) -> None:
+        """Free the model; without one, nothing happens.
+
+        What runs is ended first: questions fail as retriable, generations end as `CANCELLED`.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Unload and refuse everything from now on."""
+        ...
+
+    def score(
+        self, questions: Sequence[ChoiceQuestion]
+    ) -> AsyncIterator[QuestionResult | QuestionFailure]:
+        """Score questions; yield one result or failure for each, in the order they complete.
+
+        Raises:
+            NoModelLoadedError: At the first step of the iteration.
+        """
+        ...
+
+    def generate(
+        self, prompt: Prompt, parameters: SamplingParameters
+    ) -> AsyncIterator[GenerationChunk | GenerationEnd]:
+        """Generate a text: chunks, then exactly one `GenerationEnd`.
+
+        Raises:
+            NoModelLoadedError: At the first step of the iteration.
+            InvalidParametersError: Likewise, where a parameter, the grammar or the messages can't
+                be used, or the prompt does not fit the context.
+        """
+        ...

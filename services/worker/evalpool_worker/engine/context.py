@@ -1,0 +1,158 @@
+"""A llama.cpp context with its batch, filled through numpy views. Belongs to one thread at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import llama_cpp
+import numpy as np
+from numpy.typing import NDArray
+
+from .base import EngineError
+from .model import LoadedModel
+
+
+class NoRoomError(EngineError):
+    """The batch finds no room in the KV cache; the cache is as it was before."""
+
+
+class DecodeFailedError(EngineError):
+    """llama.cpp could not compute the batch; the context must be rebuilt."""
+
+
+@dataclass(frozen=True, slots=True)
+class ContextShape:
+    """How a context is laid out.
+
+    Attributes:
+        cells: Tokens that its KV cache holds, over all sequences.
+        batch_tokens: Most tokens of one batch; the physical batch (`n_ubatch`) is the same.
+        sequences: Most sequences at the same time, up to 256.
+        outputs: Most tokens of one batch whose logits are kept; bounds the memory for them.
+            llama.cpp ends the process when a batch wants more, or when it is below `sequences`.
+        threads: Threads that compute.
+    """
+
+    cells: int
+    batch_tokens: int
+    sequences: int
+    outputs: int
+    threads: int
+
+    def __post_init__(self) -> None:
+        """Refuse what llama.cpp would end the process for."""
+        if not 1 <= self.sequences <= min(self.outputs, llama_cpp.llama_max_parallel_sequences()):
+            raise ValueError("sequences must be from 1 to outputs, and at most 256")
+        if not 1 <= self.outputs <= self.batch_tokens <= self.cells:
+            raise ValueError("outputs <= batch_tokens <= cells must hold, from 1 on")
+        if self.threads < 1:
+            raise ValueError("threads must be at least 1")
+
+
+class DecodeContext:
+    """Owns a `llama_context` with a unified KV cache and a `llama_batch`.
+
+    Raises:
+        EngineError: There is not enough memory for the context.
+    """
+
+    def __init__(self, model: LoadedModel, shape: ContextShape) -> None:
+        self.shape = shape
+        self._n_vocab = model.n_vocab
+        parameters = llama_cpp.llama_context_default_params()
+        parameters.n_ctx = shape.cells
+        parameters.n_batch = shape.batch_tokens
+        parameters.n_ubatch = shape.batch_tokens
+        parameters.n_seq_max = shape.sequences
+        parameters.n_outputs_max = shape.outputs
+        parameters.n_threads = shape.threads
+        parameters.n_threads_batch = shape.threads
+        # Sequences share cells only in one buffer for all of them.
+        parameters.kv_unified = True
+        parameters.no_perf = True
+        handle = llama_cpp.llama_init_from_model(model.handle, parameters)
+        if not handle:
+            raise EngineError(
+                f"A context of {shape.cells} tokens can't be made; there may be too little memory."
+            )
+        self._handle = handle
+        self._memory = llama_cpp.llama_get_memory(handle)
+        batch = llama_cpp.llama_batch_init(shape.batch_tokens, 0, shape.sequences)
+        self._batch = batch
+        size = (shape.batch_tokens,)
+        self._tokens: NDArray[np.int32] = np.ctypeslib.as_array(batch.token, shape=size)
+        self._positions: NDArray[np.int32] = np.ctypeslib.as_array(batch.pos, shape=size)
+        self._sequence_counts: NDArray[np.int32] = np.ctypeslib.as_array(
+            batch.n_seq_id, shape=size
+        )
+        self._wants_logits: NDArray[np.int8] = np.ctypeslib.as_array(batch.logits, shape=size)
+        # seq_id is an array of pointers to one array a token; one view for each.
+        self._sequence_ids: list[NDArray[np.int32]] = [
+            np.ctypeslib.as_array(batch.seq_id[i], shape=(shape.sequences,))
+            for i in range(shape.batch_tokens)
+        ]
+
+    @property
+    def handle(self) -> int:
+        """The raw context, for samplers."""
+        return self._handle  # type: ignore[no-any-return]
+
+    def fill(
+        self,
+        tokens: Sequence[int],
+        positions: Sequence[int],
+        sequences: Sequence[Sequence[int]],
+        wants_logits: Sequence[bool],
+    ) -> None:
+        """Lay out the next batch; all four have one item a token."""
+        count = len(tokens)
+        if count > self.shape.batch_tokens or sum(wants_logits) > self.shape.outputs:
+            raise ValueError("The batch is larger than the context's shape allows.")
+        self._tokens[:count] = tokens
+        self._positions[:count] = positions
+        self._wants_logits[:count] = wants_logits
+        for i, ids in enumerate(sequences):
+            self._sequence_counts[i] = len(ids)
+            self._sequence_ids[i][: len(ids)] = ids
+        self._batch.n_tokens = count
+
+    def decode(self) -> None:
+        """Compute the batch.
+
+        Raises:
+            NoRoomError: The KV cache has no room for it; nothing changed.
+            DecodeFailedError: Anything else; rebuild the context.
+        """
+        code = llama_cpp.llama_decode(self._handle, self._batch)
+        if code == 1:
+            raise NoRoomError(f"No room for {self._batch.n_tokens} tokens in the KV cache.")
+        if code != 0:
+            raise DecodeFailedError(f"llama.cpp could not compute a batch (code {code}).")
+
+    def logits(self, rows: int) -> NDArray[np.float32]:
+        """The logits of the batch's tokens that wanted them, in the batch's order.
+
+        Returns:
+            A view of shape (rows, n_vocab) into llama.cpp's memory, valid until the next decode.
+        """
+        pointer = llama_cpp.llama_get_logits(self._handle)
+        if not pointer:
+            raise DecodeFailedError("llama.cpp gave no logits for the batch.")
+        return np.ctypeslib.as_array(pointer, shape=(rows, self._n_vocab))
+
+    def forget_all(self) -> None:
+        """Empty the KV cache."""
+        llama_cpp.llama_memory_clear(self._memory, False)
+
+    def forget(self, sequence: int) -> None:
+        """Free the cells of one sequence."""
+        llama_cpp.llama_memory_seq_rm(self._memory, sequence, -1, -1)
+
+    def free(self) -> None:
+        """Free the context and its batch; a second call does nothing."""
+        if self._handle:
+            llama_cpp.llama_batch_free(self._batch)
+            llama_cpp.llama_free(self._handle)
+            self._handle = None
+            self._memory = None

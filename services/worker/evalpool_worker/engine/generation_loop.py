@@ -1,0 +1,241 @@
+"""The thread that generates: one decode a step for all streams, which join and leave between steps.
+
+A step computes the last token of every stream that has its prompt behind it, and fills the rest of
+the batch with the prompts of those that don't, so that a long prompt holds nobody up for longer
+than a batch. A stream is let in when the KV cache has room for all that it may become, so none
+has to be thrown out later.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from dataclasses import dataclass, field
+
+from .base import EngineError, FinishReason
+from .context import ContextShape, DecodeContext, NoRoomError
+from .generation_stream import GenerationStream
+from .model import LoadedModel
+
+_logger = logging.getLogger(__name__)
+
+_UNLOADED = "The model was unloaded."
+
+
+@dataclass(slots=True)
+class _Step:
+    """The columns of one batch, and which stream each asked-for output belongs to."""
+
+    tokens: list[int] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
+    sequences: list[tuple[int, ...]] = field(default_factory=list)
+    wants_logits: list[bool] = field(default_factory=list)
+    streams: dict[GenerationStream, int] = field(default_factory=dict)
+    outputs: list[tuple[GenerationStream, int]] = field(default_factory=list)
+    prefilled: int = 0
+
+    def add(self, stream: GenerationStream, tokens: tuple[int, ...], wants_last: bool) -> None:
+        for offset, token in enumerate(tokens):
+            self.tokens.append(token)
+            self.positions.append(stream.computed + offset)
+            self.sequences.append((stream.sequence,))
+            self.wants_logits.append(False)
+        if wants_last:
+            self.wants_logits[-1] = True
+            self.outputs.append((stream, len(self.tokens) - 1))
+        self.streams[stream] = len(tokens)
+
+
+class GenerationLoop:
+    """Generates for up to `shape.sequences` streams at once on one context.
+
+    Args:
+        model: Must outlive the loop.
+        shape: Of the context, which is made when the first stream comes.
+    """
+
+    def __init__(self, model: LoadedModel, shape: ContextShape) -> None:
+        self._model = model
+        self._shape = shape
+        self._condition = threading.Condition()
+        self._waiting: deque[GenerationStream] = deque()
+        self._active: list[GenerationStream] = []
+        self._free_sequences = list(range(shape.sequences))
+        self._free_cells = shape.cells
+        self._stopping = False
+        self._prompt_tokens = 0
+        self._completion_tokens = 0
+        self._thread = threading.Thread(target=self._work, name="evalpool-generate", daemon=True)
+        self._thread.start()
+
+    @property
+    def waiting(self) -> int:
+        """Streams without a slot."""
+        return len(self._waiting)
+
+    @property
+    def running(self) -> int:
+        """Streams in slots."""
+        return len(self._active)
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Prompt tokens computed so far."""
+        return self._prompt_tokens
+
+    @property
+    def completion_tokens(self) -> int:
+        """Tokens sampled so far."""
+        return self._completion_tokens
+
+    def submit(self, stream: GenerationStream) -> None:
+        """Queue a stream; the loop frees it in the end."""
+        with self._condition:
+            if not self._stopping:
+                self._waiting.append(stream)
+                self._condition.notify()
+                return
+        stream.deliver(stream.end(FinishReason.CANCELLED, _UNLOADED))
+        stream.free()
+
+    def cancel(self, stream: GenerationStream) -> None:
+        """Give up a stream; its slot is free after the step that is being computed."""
+        with self._condition:
+            stream.cancelled = True
+            self._condition.notify()
+
+    def stop(self) -> None:
+        """End after the step that is being computed, and free the context. Blocks."""
+        with self._condition:
+            self._stopping = True
+            self._condition.notify()
+        self._thread.join()
+
+    # What follows runs in the generating thread.
+
+    def _work(self) -> None:
+        context: DecodeContext | None = None
+        try:
+            while self._next_step(context):
+                step: _Step | None = None
+                try:
+                    if context is None:
+                        context = DecodeContext(self._model, self._shape)
+                    step = self._compute(context)
+                    self._sample(context, step)
+                except Exception as error:
+                    if isinstance(error, EngineError):
+                        _logger.error("Generating failed: %s", error)
+                        message = str(error)
+                    else:
+                        _logger.exception("Generating failed.")
+                        message = "The engine failed while it generated."
+                    self._fail_all(message)
+                    if context is not None:
+                        context.free()
+                        context = None
+        finally:
+            if context is not None:
+                context.free()
+
+    def _next_step(self, context: DecodeContext | None) -> bool:
+        """Wait for work, let streams out and in; False when the loop stops."""
+        while True:
+            with self._condition:
+                while not (self._waiting or self._active or self._stopping):
+                    self._condition.wait()
+                if self._stopping:
+                    ending = [*self._active, *self._waiting]
+                    self._active.clear()
+                    self._waiting.clear()
+                else:
+                    ending = [stream for stream in self._waiting if stream.cancelled]
+                    for stream in ending:
+                        self._waiting.remove(stream)
+                gone = [stream for stream in self._active if stream.cancelled]
+            for stream in gone:
+                self._leave(context, stream)
+            for stream in ending:
+                stream.deliver(stream.end(FinishReason.CANCELLED, _UNLOADED))
+                stream.free()
+            if self._stopping:
+                return False
+            with self._condition:
+                while self._waiting and self._has_room(self._waiting[0]):
+                    self._enter(self._waiting.popleft())
+                if self._active:
+                    return True
+
+    def _has_room(self, stream: GenerationStream) -> bool:
+        return bool(self._free_sequences) and stream.reserved <= self._free_cells
+
+    def _enter(self, stream: GenerationStream) -> None:
+        stream.sequence = self._free_sequences.pop()
+        self._free_cells -= stream.reserved
+        self._active.append(stream)
+
+    def _leave(self, context: DecodeContext | None, stream: GenerationStream) -> None:
+        if context is not None:
+            context.forget(stream.sequence)
+        with self._condition:
+            self._active.remove(stream)
+        self._free_sequences.append(stream.sequence)
+        self._free_cells += stream.reserved
+        stream.free()
+
+    def _compute(self, context: DecodeContext) -> _Step:
+        """Decode a batch; where it finds no room, with fewer prompt tokens."""
+        prefill = self._shape.batch_tokens
+        while True:
+            step = self._plan(prefill)
+            context.fill(step.tokens, step.positions, step.sequences, step.wants_logits)
+            try:
+                context.decode()
+            except NoRoomError:
+                if step.prefilled == 0 or (step.prefilled == 1 and len(step.tokens) == 1):
+                    raise
+                prefill = step.prefilled // 2
+                continue
+            for stream, count in step.streams.items():
+                stream.computed += count
+            self._prompt_tokens += step.prefilled
+            return step
+
+    def _plan(self, prefill: int) -> _Step:
+        step = _Step()
+        for stream in self._active:
+            if not stream.prefilling:
+                step.add(stream, (stream.next_token,), wants_last=True)
+        room = min(prefill, self._shape.batch_tokens - len(step.tokens))
+        for stream in self._active:
+            if room <= 0:
+                break
+            if stream.prefilling:
+                stream.begin()
+                tokens = stream.prompt[stream.computed : stream.computed + room]
+                ends = stream.computed + len(tokens) == len(stream.prompt)
+                step.add(stream, tokens, wants_last=ends)
+                step.prefilled += len(tokens)
+                room -= len(tokens)
+        return step
+
+    def _sample(self, context: DecodeContext, step: _Step) -> None:
+        if not step.outputs:
+            return
+        logits = context.logits(len(step.outputs))
+        for row, (stream, index) in enumerate(step.outputs):
+            if stream.cancelled:
+                continue
+            before = stream.completion_tokens
+            events, ended = stream.sample(context, index, logits[row])
+            self._completion_tokens += stream.completion_tokens - before
+            if ended:
+                self._leave(context, stream)
+            stream.deliver(events)
+
+    def _fail_all(self, message: str) -> None:
+        """End every stream in a slot: the context that held them is lost."""
+        for stream in list(self._active):
+            self._leave(None, stream)
+            stream.deliver(stream.end(FinishReason.ERROR, message))

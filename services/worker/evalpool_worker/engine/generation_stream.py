@@ -1,0 +1,163 @@
+"""One generation: its caller, its tokens, its text, from the request to the end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .base import (
+    EngineError,
+    FinishReason,
+    GenerationChunk,
+    GenerationEnd,
+    GenerationTimings,
+    SamplingParameters,
+)
+from .context import DecodeContext
+from .sampling import TokenSampler
+from .text_stream import TextStream
+from .tokenisation import Tokeniser
+
+GenerationEvent = GenerationChunk | GenerationEnd
+
+
+class GenerationStream:
+    """State of one generation; owned by the generating thread once it is submitted.
+
+    Args:
+        prompt: Tokens, fewer than `context_limit`.
+        parameters: Validated.
+        sampler: Freed by `free`.
+        tokeniser: Of the same model.
+        context_limit: Most tokens of prompt and text together.
+        clock: Monotonic, seconds.
+
+    Attributes:
+        cancelled: Nobody waits for it any more.
+        events: Where the caller takes chunks and the end.
+        sequence: Its id in the KV cache, -1 while it has none.
+        computed: Tokens of it that the KV cache holds.
+    """
+
+    def __init__(
+        self,
+        prompt: Sequence[int],
+        parameters: SamplingParameters,
+        sampler: TokenSampler,
+        tokeniser: Tokeniser,
+        context_limit: int,
+        clock: Callable[[], float],
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.events: asyncio.Queue[list[GenerationEvent]] = asyncio.Queue()
+        self.cancelled = False
+        self.sequence = -1
+        self.computed = 0
+        self.prompt = tuple(prompt)
+        self._sampler = sampler
+        self._tokeniser = tokeniser
+        self._clock = clock
+        self._most = min(parameters.max_tokens, context_limit - len(self.prompt))
+        self._text = TextStream(parameters.stop)
+        self._sampled = 0
+        self._last = -1
+        self._unsent: list[int] = []
+        self._submitted = clock()
+        self._started: float | None = None
+        self._first: float | None = None
+
+    @property
+    def reserved(self) -> int:
+        """Cells that it may come to fill."""
+        return len(self.prompt) + self._most
+
+    @property
+    def completion_tokens(self) -> int:
+        """Tokens sampled so far, without an end token."""
+        return self._sampled
+
+    @property
+    def prefilling(self) -> bool:
+        """Whether some of the prompt is not computed yet."""
+        return self.computed < len(self.prompt)
+
+    @property
+    def next_token(self) -> int:
+        """The last sampled token, to be computed next."""
+        return self._last
+
+    def begin(self) -> None:
+        """Note that the first token goes to the model now."""
+        if self._started is None:
+            self._started = self._clock()
+
+    def sample(
+        self, context: DecodeContext, index: int, logits: NDArray[np.float32]
+    ) -> tuple[list[GenerationEvent], bool]:
+        """Choose the next token.
+
+        Returns:
+            What the caller gets, and whether it is the end.
+        """
+        try:
+            token = self._sampler.sample(context, index, logits)
+        except EngineError as error:
+            return self.end(FinishReason.ERROR, str(error)), True
+        if self._first is None:
+            self._first = self._clock()
+        if self._tokeniser.ends_generation(token):
+            return self.end(FinishReason.STOP), True
+        self._sampled += 1
+        self._last = token
+        self._unsent.append(token)
+        text = self._text.feed(self._tokeniser.piece(token))
+        events = self._chunk(text)
+        if self._text.stopped:
+            return events + self.end(FinishReason.STOP), True
+        if self._sampled >= self._most:
+            return events + self.end(FinishReason.LENGTH), True
+        return events, False
+
+    def end(self, reason: FinishReason, message: str = "") -> list[GenerationEvent]:
+        """The last events: text that was held back, and the end."""
+        now = self._clock()
+        started = now if self._started is None else self._started
+        first = now if self._first is None else self._first
+        events = self._chunk(self._text.finish(), last=True)
+        events.append(
+            GenerationEnd(
+                finish_reason=reason,
+                prompt_tokens=len(self.prompt),
+                completion_tokens=self._sampled,
+                timings=GenerationTimings(
+                    queued=started - self._submitted,
+                    prefill=first - started,
+                    decode=now - first,
+                ),
+                message=message,
+            )
+        )
+        return events
+
+    def deliver(self, events: list[GenerationEvent]) -> None:
+        """Hand events over to the caller's event loop; from any thread."""
+        if self.cancelled or not events:
+            return
+        try:
+            self._loop.call_soon_threadsafe(self.events.put_nowait, events)
+        except RuntimeError:
+            # The caller's event loop is closed: nobody can wait for this any more.
+            self.cancelled = True
+
+    def free(self) -> None:
+        """Free the sampler."""
+        self._sampler.free()
+
+    def _chunk(self, text: str, last: bool = False) -> list[GenerationEvent]:
+        if not text and not (last and self._unsent):
+            return []
+        tokens, self._unsent = tuple(self._unsent), []
+        return [GenerationChunk(text, tokens)]

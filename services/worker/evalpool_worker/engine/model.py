@@ -1,0 +1,101 @@
+"""A loaded GGUF: its weights, its vocabulary, what it says about itself."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from pathlib import Path
+
+import llama_cpp
+
+from .base import ModelLoadError
+from .library import start_library
+
+
+class LoadedModel:
+    """Owns a `llama_model`. Contexts made from it must be freed before it is.
+
+    Args:
+        path: A GGUF file.
+        progress: Called from the loading thread with the loaded share, 0 to 1; loading stops
+            when it returns False.
+
+    Raises:
+        ModelLoadError: The file can't be loaded, or holds a model that can't generate text.
+    """
+
+    def __init__(self, path: Path, progress: Callable[[float], bool] | None = None) -> None:
+        forwarder = start_library()
+        forwarder.take_errors()
+        parameters = llama_cpp.llama_model_default_params()
+        # Held by this frame until loading is over: llama.cpp keeps only the address.
+        callback = llama_cpp.llama_progress_callback(
+            lambda share, _data: True if progress is None else bool(progress(share))
+        )
+        parameters.progress_callback = callback
+        handle = llama_cpp.llama_model_load_from_file(str(path).encode(), parameters)
+        if not handle:
+            details = "; ".join(forwarder.take_errors()) or "llama.cpp gave no reason"
+            raise ModelLoadError(f"{path.name} can't be loaded as a GGUF model: {details}.")
+        self.handle = handle
+        try:
+            if llama_cpp.llama_model_has_encoder(handle) or not llama_cpp.llama_model_has_decoder(
+                handle
+            ):
+                raise ModelLoadError(
+                    f"{path.name} holds an encoder ({self.description}); "
+                    "only decoder models can score and generate."
+                )
+            if llama_cpp.llama_model_is_diffusion(handle):
+                raise ModelLoadError(
+                    f"{path.name} holds a diffusion model ({self.description}); "
+                    "only autoregressive models can score and generate."
+                )
+            vocab = llama_cpp.llama_model_get_vocab(handle)
+            if not vocab or llama_cpp.llama_vocab_type(vocab) == llama_cpp.LLAMA_VOCAB_TYPE_NONE:
+                raise ModelLoadError(f"{path.name} holds no vocabulary.")
+        except ModelLoadError:
+            self.free()
+            raise
+        self.vocab = vocab
+        self.n_vocab = int(llama_cpp.llama_vocab_n_tokens(vocab))
+        self.n_ctx_train = int(llama_cpp.llama_model_n_ctx_train(handle))
+        # Such a memory holds one state a sequence, which no two sequences can share a part of.
+        self.shares_prefixes = not (
+            llama_cpp.llama_model_is_recurrent(handle) or llama_cpp.llama_model_is_hybrid(handle)
+        )
+
+    @property
+    def description(self) -> str:
+        """Architecture, size and quantisation, such as `llama 134M Q4_1`."""
+        buffer = ctypes.create_string_buffer(256)
+        llama_cpp.llama_model_desc(self.handle, buffer, len(buffer))
+        return buffer.value.decode("utf-8", errors="replace")
+
+    @property
+    def quantisation(self) -> str:
+        """Of most tensors, such as `Q4_1`."""
+        name = llama_cpp.llama_ftype_name(llama_cpp.llama_model_ftype(self.handle))
+        return name.decode() if name else "unknown"
+
+    @property
+    def parameters(self) -> int:
+        """Number of weights."""
+        return int(llama_cpp.llama_model_n_params(self.handle))
+
+    @property
+    def bytes(self) -> int:
+        """Size of all tensors in bytes."""
+        return int(llama_cpp.llama_model_size(self.handle))
+
+    @property
+    def chat_template(self) -> str | None:
+        """The Jinja template in the file, None where there is none."""
+        template = llama_cpp.llama_model_chat_template(self.handle, None)
+        return template.decode("utf-8", errors="replace") if template else None
+
+    def free(self) -> None:
+        """Free the weights; a second call does nothing."""
+        if self.handle:
+            llama_cpp.llama_model_free(self.handle)
+            self.handle = None

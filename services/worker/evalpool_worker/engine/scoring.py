@@ -1,0 +1,245 @@
+"""Computes choice trees on one context: packs of whole questions, one batch where they fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .base import ChoiceQuestion, ChoiceScore
+from .choice_tree import ChoiceTree, UnscorableError, build_choice_tree
+from .context import ContextShape, DecodeContext, NoRoomError
+from .log_probabilities import log_normalisers, token_log_probabilities
+from .tokenisation import EncodedPair, Tokeniser
+
+# Below this many tokens a batch that finds no room is not split further.
+_SMALLEST_BATCH = 8
+
+
+class ScoringCancelledError(Exception):
+    """Nobody waits for the questions any more; computing stopped between two batches."""
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedQuestion:
+    """A question as trees that each fit the context; one tree but for very large questions.
+
+    Attributes:
+        trees: Their choices are the question's, in its order.
+        fits_batch: Whether the question can share a batch with others.
+    """
+
+    trees: tuple[ChoiceTree, ...]
+    fits_batch: bool
+
+    @property
+    def nodes(self) -> int:
+        """Tokens to compute."""
+        return sum(len(tree.nodes) for tree in self.trees)
+
+    @property
+    def outputs(self) -> int:
+        """Tokens whose logits are needed."""
+        return sum(tree.outputs for tree in self.trees)
+
+    @property
+    def choices(self) -> int:
+        """Number of choices."""
+        return sum(len(tree.choice_tokens) for tree in self.trees)
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Tokens of the prompt."""
+        return self.trees[0].prompt_tokens
+
+
+def prepare_question(
+    question: ChoiceQuestion, tokeniser: Tokeniser, shape: ContextShape, share_prefixes: bool
+) -> PreparedQuestion:
+    """Tokenise a question and lay its choices out for a context of this shape.
+
+    Raises:
+        UnscorableError: The question can't be scored, or a choice does not fit the context.
+    """
+    try:
+        pairs = [tokeniser.encode_pair(question.prompt, choice) for choice in question.choices]
+    except ValueError as error:
+        raise UnscorableError(str(error)) from error
+    for number, pair in enumerate(pairs, start=1):
+        if len(pair.tokens) > shape.cells:
+            raise UnscorableError(
+                f"The prompt with choice {number} has {len(pair.tokens)} tokens; "
+                f"this worker scores at most {shape.cells}."
+            )
+    tree = build_choice_tree(pairs, share_prefixes)
+    if _fits(tree, shape.batch_tokens, shape.sequences, shape.outputs):
+        return PreparedQuestion((tree,), fits_batch=True)
+    if _fits(tree, shape.cells, shape.sequences, tree.outputs):
+        return PreparedQuestion((tree,), fits_batch=False)
+    return PreparedQuestion(tuple(_split(pairs, shape, share_prefixes)), fits_batch=False)
+
+
+def _fits(tree: ChoiceTree, nodes: int, choices: int, outputs: int) -> bool:
+    return (
+        len(tree.nodes) <= nodes
+        and len(tree.choice_tokens) <= choices
+        and tree.outputs <= outputs
+    )
+
+
+def _split(
+    pairs: Sequence[EncodedPair], shape: ContextShape, share_prefixes: bool
+) -> Iterable[ChoiceTree]:
+    """Cut a question's choices into runs whose tokens fit the cache together."""
+    start = 0
+    while start < len(pairs):
+        end, room = start, shape.cells
+        # The prompt is counted once a choice, though it is shared: safe, and only large
+        # questions come here.
+        while end < len(pairs) and end - start < shape.sequences:
+            room -= len(pairs[end].tokens)
+            if room < 0 and end > start:
+                break
+            end += 1
+        # A run of equal choices is fine here, the question as a whole was checked before.
+        run = pairs[start:end]
+        yield build_choice_tree(run, share_prefixes, refuse_equal=False)
+        start = end
+
+
+class Scorer:
+    """Scores packs of questions on one context, which it leaves empty after each pack."""
+
+    def __init__(self, context: DecodeContext) -> None:
+        self._context = context
+
+    def score(
+        self, pack: Sequence[PreparedQuestion], wanted: Callable[[], bool]
+    ) -> list[tuple[ChoiceScore, ...]]:
+        """Score every question of a pack.
+
+        Args:
+            pack: Either one question of any size, or several that fit a batch together.
+            wanted: Asked between batches; computing stops when it says False.
+
+        Returns:
+            For every question the scores of its choices. A sum is NaN or infinite where the
+            model's logits were.
+
+        Raises:
+            NoRoomError: Even a small batch of one question finds no room in the KV cache.
+            DecodeFailedError: llama.cpp failed; the context must be rebuilt.
+            ScoringCancelledError: `wanted` said False.
+        """
+        if len(pack) == 1:
+            sums = [self._sums((tree,), wanted) for tree in pack[0].trees]
+        else:
+            trees = [question.trees[0] for question in pack]
+            try:
+                sums = [self._sums(trees, wanted)]
+            except NoRoomError:
+                middle = len(pack) // 2
+                return self.score(pack[:middle], wanted) + self.score(pack[middle:], wanted)
+        values = iter(np.concatenate(sums).tolist())
+        return [
+            tuple(
+                ChoiceScore(next(values), tokens)
+                for tree in question.trees
+                for tokens in tree.choice_tokens
+            )
+            for question in pack
+        ]
+
+    def _sums(
+        self, trees: Sequence[ChoiceTree], wanted: Callable[[], bool]
+    ) -> NDArray[np.float64]:
+        """Sum of log-probabilities of every choice of the trees, one after another."""
+        limit = self._context.shape.batch_tokens
+        while True:
+            try:
+                return self._sums_in_batches(_Layout(trees), limit, wanted)
+            except NoRoomError:
+                if len(trees) > 1 or limit <= _SMALLEST_BATCH:
+                    raise
+                limit //= 2
+            finally:
+                self._context.forget_all()
+
+    def _sums_in_batches(
+        self, layout: _Layout, limit: int, wanted: Callable[[], bool]
+    ) -> NDArray[np.float64]:
+        sums = np.zeros(layout.choices, dtype=np.float64)
+        start = 0
+        while start < len(layout.tokens):
+            end = layout.batch_end(start, limit, self._context.shape.outputs)
+            if not wanted():
+                raise ScoringCancelledError
+            self._context.fill(
+                layout.tokens[start:end],
+                layout.positions[start:end],
+                layout.sequences[start:end],
+                layout.wants_logits[start:end],
+            )
+            self._context.decode()
+            layout.add_log_probabilities(start, end, self._context, sums)
+            start = end
+        return sums
+
+
+class _Layout:
+    """Trees side by side as the columns of a batch, every choice with a sequence id of its own."""
+
+    def __init__(self, trees: Sequence[ChoiceTree]) -> None:
+        self.tokens: list[int] = []
+        self.positions: list[int] = []
+        self.sequences: list[tuple[int, ...]] = []
+        self.wants_logits: list[bool] = []
+        self.choices = 0
+        choices: list[int] = []
+        nodes: list[int] = []
+        targets: list[int] = []
+        for tree in trees:
+            first_node, first = len(self.tokens), self.choices
+            for node in tree.nodes:
+                self.tokens.append(node.token)
+                self.positions.append(node.position)
+                self.sequences.append(tuple([first + choice for choice in node.choices]))
+                self.wants_logits.append(node.wants_logits)
+            for prediction in tree.predictions:
+                choices.append(first + prediction.choice)
+                nodes.append(first_node + prediction.node)
+                targets.append(prediction.token)
+            self.choices += len(tree.choice_tokens)
+        self._choices = np.array(choices, dtype=np.intp)
+        self._nodes = np.array(nodes, dtype=np.intp)
+        self._targets = np.array(targets, dtype=np.intp)
+        # Row of logits of every node, counted over all batches.
+        self._rows = np.cumsum(self.wants_logits, dtype=np.intp) - 1
+
+    def batch_end(self, start: int, tokens: int, outputs: int) -> int:
+        """Where a batch from `start` ends, given the most tokens and outputs that it may have."""
+        end = min(start + tokens, len(self.tokens))
+        before = int(self._rows[start - 1]) if start else -1
+        # The first node whose row would be one too many ends the batch before it.
+        return min(end, int(np.searchsorted(self._rows, before + outputs, side="right")))
+
+    def add_log_probabilities(
+        self, start: int, end: int, context: DecodeContext, sums: NDArray[np.float64]
+    ) -> None:
+        """Add what the batch from `start` to `end` predicts to the choices' sums."""
+        before = int(self._rows[start - 1]) + 1 if start else 0
+        count = int(self._rows[end - 1]) + 1 - before
+        if count == 0:
+            return
+        logits = context.logits(count)
+        normalisers = log_normalisers(logits)
+        inside = np.flatnonzero((self._nodes >= start) & (self._nodes < end))
+        values = token_log_probabilities(
+            logits,
+            normalisers,
+            self._rows[self._nodes[inside]] - before,
+            self._targets[inside],
+        )
+        np.add.at(sums, self._choices[inside], values)

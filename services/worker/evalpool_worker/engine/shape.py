@@ -1,0 +1,109 @@
+"""How many contexts, threads and tokens a model is run with on this machine."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from .context import ContextShape
+from .model import LoadedModel
+
+# Most bytes of logits that one batch keeps. A large vocabulary (262,144 words are 1 MiB a
+# token) would otherwise take more memory than the model.
+_LOGITS_BYTES = 32 * 2**20
+_FEWEST_OUTPUTS = 32
+_MOST_SEQUENCES = 64
+
+# Weights for each thread of a scoring context: a batch of 256 tokens then takes about a second
+# or two on one core, which is how long a cancelled call may keep its context.
+_WEIGHTS_A_THREAD = 500_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """What a worker may choose; None means measured or derived.
+
+    Attributes:
+        threads: Threads to compute with, in all. Default: the cores that this process may use.
+        score_contexts: Contexts that score side by side. Default: as many as keep a batch short;
+            one single-threaded context a core for small models.
+        score_batch_tokens: Tokens of a scoring batch. Small ones are faster: in a unified KV
+            cache attention runs over the other sequences' cells too.
+        score_context_tokens: Tokens of a scoring context, at most what the model was trained with.
+        generate_slots: Streams at the same time.
+        generate_context_tokens: Tokens that all streams hold together.
+        generate_batch_tokens: Tokens of a generating batch.
+    """
+
+    threads: int | None = None
+    score_contexts: int | None = None
+    score_batch_tokens: int = 256
+    score_context_tokens: int = 2048
+    generate_slots: int = 16
+    generate_context_tokens: int = 8192
+    generate_batch_tokens: int = 256
+
+
+@dataclass(frozen=True, slots=True)
+class EngineShape:
+    """What the settings come to for one model.
+
+    Attributes:
+        score_contexts: Contexts that score side by side.
+        score: The shape of each.
+        generate: The shape of the context that generates.
+    """
+
+    score_contexts: int
+    score: ContextShape
+    generate: ContextShape
+
+
+def shape_for(model: LoadedModel, settings: EngineSettings) -> EngineShape:
+    """Derive the shape for a model."""
+    cores = settings.threads or available_cores()
+    contexts = settings.score_contexts
+    if contexts is None:
+        contexts = max(1, cores // max(1, math.ceil(model.parameters / _WEIGHTS_A_THREAD)))
+    contexts = min(contexts, cores)
+    outputs = max(_FEWEST_OUTPUTS, _LOGITS_BYTES // (4 * model.n_vocab))
+    score_cells = min(settings.score_context_tokens, model.n_ctx_train)
+    score_batch = min(settings.score_batch_tokens, score_cells)
+    score_outputs = min(score_batch, outputs)
+    generate_batch = min(settings.generate_batch_tokens, settings.generate_context_tokens)
+    return EngineShape(
+        score_contexts=contexts,
+        score=ContextShape(
+            cells=score_cells,
+            batch_tokens=score_batch,
+            sequences=min(_MOST_SEQUENCES, score_outputs),
+            outputs=score_outputs,
+            threads=max(1, cores // contexts),
+        ),
+        generate=ContextShape(
+            cells=settings.generate_context_tokens,
+            batch_tokens=generate_batch,
+            sequences=settings.generate_slots,
+            outputs=settings.generate_slots,
+            threads=cores,
+        ),
+    )
+
+
+def available_cores(cgroup: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """Cores that this process may use: its affinity, and the quota of its container.
+
+    llama.cpp's threads spin at barriers, so more threads than cores is far slower than fewer.
+    """
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+    try:
+        quota, period = cgroup.read_text().split()
+    except (OSError, ValueError):
+        return cores
+    if quota == "max":
+        return cores
+    return max(1, min(cores, int(quota) // int(period)))
