@@ -8,7 +8,7 @@ is the same one.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from grpc import aio
 
@@ -60,20 +60,26 @@ def channel_options(*, retries: bool = True) -> Sequence[tuple[str, str | int]]:
     return options
 
 
-class _Signer:
-    """Adds the bearer token to a call's metadata."""
+Audience = str | Callable[[], Awaitable[str]]
+"""A server's address, or what finds it out at the first call."""
 
-    def __init__(self, identity: Identity, audience: str) -> None:
+
+class _Signer:
+    """Adds the bearer token, and a deadline where the caller set none."""
+
+    def __init__(self, identity: Identity, audience: Audience, deadline: float | None) -> None:
         self._identity = identity
         self._audience = audience
+        self._deadline = deadline
 
-    def sign(self, details: aio.ClientCallDetails) -> aio.ClientCallDetails:
+    async def sign(self, details: aio.ClientCallDetails) -> aio.ClientCallDetails:
         metadata = aio.Metadata(*(details.metadata or ()))
         if all(key != "authorization" for key, _ in metadata):
-            metadata.add("authorization", f"Bearer {self._identity.token(self._audience)}")
+            audience = self._audience if isinstance(self._audience, str) else await self._audience()
+            metadata.add("authorization", f"Bearer {self._identity.token(audience)}")
         return aio.ClientCallDetails(
             method=details.method,
-            timeout=details.timeout,
+            timeout=details.timeout if details.timeout is not None else self._deadline,
             metadata=metadata,
             credentials=details.credentials,
             wait_for_ready=details.wait_for_ready,
@@ -83,46 +89,58 @@ class _Signer:
 # aio tells interceptors apart by class, and a class can be only one of the four.
 class _UnaryUnary(_Signer, aio.UnaryUnaryClientInterceptor):
     async def intercept_unary_unary(self, continuation, client_call_details, request):  # type: ignore[no-untyped-def]
-        return await continuation(self.sign(client_call_details), request)
+        return await continuation(await self.sign(client_call_details), request)
 
 
 class _UnaryStream(_Signer, aio.UnaryStreamClientInterceptor):
     async def intercept_unary_stream(self, continuation, client_call_details, request):  # type: ignore[no-untyped-def]
-        return await continuation(self.sign(client_call_details), request)
+        return await continuation(await self.sign(client_call_details), request)
 
 
 class _StreamUnary(_Signer, aio.StreamUnaryClientInterceptor):
     async def intercept_stream_unary(  # type: ignore[no-untyped-def]
         self, continuation, client_call_details, request_iterator
     ):
-        return await continuation(self.sign(client_call_details), request_iterator)
+        return await continuation(await self.sign(client_call_details), request_iterator)
 
 
 class _StreamStream(_Signer, aio.StreamStreamClientInterceptor):
     async def intercept_stream_stream(  # type: ignore[no-untyped-def]
         self, continuation, client_call_details, request_iterator
     ):
-        return await continuation(self.sign(client_call_details), request_iterator)
+        return await continuation(await self.sign(client_call_details), request_iterator)
 
 
 def open_channel(
-    endpoint: str, identity: Identity | None = None, audience: str = "", *, retries: bool = True
+    endpoint: str,
+    identity: Identity | None = None,
+    audience: Audience = "",
+    *,
+    retries: bool = True,
+    deadline: float | None = None,
+    stream_deadline: float | None = None,
 ) -> aio.Channel:
     """Open a channel to a server.
 
     Args:
         endpoint: Where the server is, such as "127.0.0.1:50051".
         identity: Who calls. None: calls go without a token, for public methods.
-        audience: The server's address.
+        audience: The server's address, or what finds it out.
         retries: Try a call again, within its deadline, where the server was not reached.
+        deadline: Seconds that a call with one answer may take, where the call itself names none.
+        stream_deadline: The same for calls with a stream of answers.
     """
     interceptors: list[aio.ClientInterceptor] = []
     if identity is not None:
-        for kind in (_UnaryUnary, _UnaryStream, _StreamUnary, _StreamStream):
-            interceptors.append(kind(identity, audience))
+        interceptors += [
+            _UnaryUnary(identity, audience, deadline),
+            _StreamUnary(identity, audience, deadline),
+            _UnaryStream(identity, audience, stream_deadline),
+            _StreamStream(identity, audience, stream_deadline),
+        ]
     return aio.insecure_channel(
         endpoint, options=channel_options(retries=retries), interceptors=interceptors
     )
 
 
-__all__ = ["MAX_MESSAGE_BYTES", "MAX_METADATA_BYTES", "channel_options", "open_channel"]
+__all__ = ["MAX_MESSAGE_BYTES", "MAX_METADATA_BYTES", "Audience", "channel_options", "open_channel"]

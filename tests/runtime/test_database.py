@@ -89,7 +89,7 @@ async def test_moments_come_back_in_utc_to_the_microsecond(opened: Database) -> 
 
 
 async def test_a_moment_without_a_zone_is_refused(opened: Database) -> None:
-    naive = datetime(2026, 3, 1)  # noqa: DTZ001
+    naive = datetime(2026, 3, 1)
     with pytest.raises(Exception, match="without a time zone"):
         await opened.write(
             lambda c: c.execute(insert(things).values(id=1, quantity=0, moment=naive))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -246,12 +247,29 @@ async def running_service(
         directory.release()
 
 
-async def serve(definition: ServiceDefinition[S], settings: S) -> None:
-    """Run a service until SIGTERM or SIGINT: NOT_SERVING, drain, stop."""
+async def serve(
+    definition: ServiceDefinition[S], settings: S, *, stop_with_stdin: bool = False
+) -> None:
+    """Run a service until SIGTERM or SIGINT: NOT_SERVING, drain, stop.
+
+    Args:
+        definition: Which service.
+        settings: Its settings.
+        stop_with_stdin: Stop when standard input is closed too: when the process that started this
+            one has ended, however it did.
+    """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+
+    def stop_at_end_of_input() -> None:
+        if not os.read(0, 4096):
+            loop.remove_reader(0)
+            stop.set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    if stop_with_stdin:
+        loop.add_reader(0, stop_at_end_of_input)
     async with running_service(definition, settings) as running:
         running.runtime.log.info(
             "serving",

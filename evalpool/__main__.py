@@ -1,0 +1,5 @@
+"""`python -m evalpool`."""
+
+from evalpool.cli import main
+
+main()

@@ -1,0 +1,5 @@
+"""The command line: `evalpool`."""
+
+from evalpool.cli.app import main
+
+__all__ = ["main"]

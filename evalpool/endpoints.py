@@ -1,0 +1,48 @@
+"""Where the services answer, unless told otherwise."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+PORTS = {
+    "token": 50051,
+    "benchmark": 50052,
+    "dataset": 50053,
+    "router": 50054,
+    "worker": 50055,
+    "embedding": 50056,
+}
+"""The services' ports; each one's metrics are at its port + 4000."""
+
+FURTHER_WORKERS_PORT = 50155
+"""The port of the second worker on a host; further ones follow."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoints:
+    """The endpoints of one deployment, host:port each."""
+
+    token: str = "127.0.0.1:50051"  # noqa: S105
+    benchmark: str = "127.0.0.1:50052"
+    dataset: str = "127.0.0.1:50053"
+    router: str = "127.0.0.1:50054"
+    worker: str = "127.0.0.1:50055"
+    embedding: str = "127.0.0.1:50056"
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Endpoints:
+        """The defaults, replaced where EVALPOOL_<SERVICE> names another endpoint."""
+        return cls(
+            **{
+                service: environment[f"EVALPOOL_{service.upper()}"]
+                for service in PORTS
+                if environment.get(f"EVALPOOL_{service.upper()}")
+            }
+        )
+
+    def of(self, service: str) -> str:
+        """The endpoint of a service by its name."""
+        endpoint: str = getattr(self, service)
+        return endpoint
