@@ -1,4 +1,4 @@
-"""A llama.cpp context with its batch, filled through numpy views. Belongs to one thread at a time."""
+"""A llama.cpp context with its batch, filled through numpy views; one thread's at a time."""
 
 from __future__ import annotations
 
@@ -83,9 +83,7 @@ class DecodeContext:
         size = (shape.batch_tokens,)
         self._tokens: NDArray[np.int32] = np.ctypeslib.as_array(batch.token, shape=size)
         self._positions: NDArray[np.int32] = np.ctypeslib.as_array(batch.pos, shape=size)
-        self._sequence_counts: NDArray[np.int32] = np.ctypeslib.as_array(
-            batch.n_seq_id, shape=size
-        )
+        self._sequence_counts: NDArray[np.int32] = np.ctypeslib.as_array(batch.n_seq_id, shape=size)
         self._wants_logits: NDArray[np.int8] = np.ctypeslib.as_array(batch.logits, shape=size)
         # seq_id is an array of pointers to one array a token; one view for each.
         self._sequence_ids: list[NDArray[np.int32]] = [

@@ -227,9 +227,7 @@ class LlamaCppEngine:
                 f"prompt has {len(tokens)} tokens; this worker takes at most {limit - 1}.",
             )
         sampler = TokenSampler(running.model, parameters, tokens)
-        return GenerationStream(
-            tokens, parameters, sampler, running.tokeniser, limit, self._clock
-        )
+        return GenerationStream(tokens, parameters, sampler, running.tokeniser, limit, self._clock)
 
 
 def _free_unwanted(loading: asyncio.Future[LoadedModel]) -> None:

@@ -83,9 +83,7 @@ def prepare_question(
 
 def _fits(tree: ChoiceTree, nodes: int, choices: int, outputs: int) -> bool:
     return (
-        len(tree.nodes) <= nodes
-        and len(tree.choice_tokens) <= choices
-        and tree.outputs <= outputs
+        len(tree.nodes) <= nodes and len(tree.choice_tokens) <= choices and tree.outputs <= outputs
     )
 
 
@@ -152,9 +150,7 @@ class Scorer:
             for question in pack
         ]
 
-    def _sums(
-        self, trees: Sequence[ChoiceTree], wanted: Callable[[], bool]
-    ) -> NDArray[np.float64]:
+    def _sums(self, trees: Sequence[ChoiceTree], wanted: Callable[[], bool]) -> NDArray[np.float64]:
         """Sum of log-probabilities of every choice of the trees, one after another."""
         limit = self._context.shape.batch_tokens
         while True:

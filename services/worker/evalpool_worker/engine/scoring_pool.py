@@ -28,6 +28,8 @@ from .tokenisation import Tokeniser
 
 _logger = logging.getLogger(__name__)
 
+_UNLOADED = "The model was unloaded."
+
 ScoringOutcome = QuestionResult | QuestionFailure
 
 
@@ -178,7 +180,7 @@ class ScoringPool:
     def _fail_pending(self, call: ScoringCall) -> None:
         call.deliver(
             [
-                QuestionFailure(entry.question.id, "The model was unloaded.", retriable=True)
+                QuestionFailure(entry.question.id, _UNLOADED, retriable=True)
                 for entry in call.pending
             ]
         )
@@ -198,7 +200,8 @@ class ScoringPool:
                         context = DecodeContext(self._model, self._shape)
                     self._score_pack(context, pack)
                 except ScoringCancelledError:
-                    pass
+                    # Reaches a caller only where the pool stops.
+                    self._fail_pack(pack, _UNLOADED)
                 except EngineError as error:
                     # The question at fault is not known, so the whole pack fails, and only it.
                     _logger.error("Scoring a batch failed: %s", error)
@@ -228,8 +231,8 @@ class ScoringPool:
                 while not self._calls and not self._stopping and not pack.entries:
                     self._condition.wait()
                 if self._stopping:
-                    # Questions already taken are failed by the caller of `stop` through here.
-                    self._return_running(pack)
+                    self._running -= len(pack.entries)
+                    self._fail_pack(pack, _UNLOADED)
                     return None
                 if not self._calls:
                     break
@@ -239,13 +242,13 @@ class ScoringPool:
                     break
                 entry = self._pop_next()
                 self._running += 1
-            if not self._prepare(entry):
+            prepared = self._prepare(entry)
+            if prepared is None:
                 with self._condition:
                     self._running -= 1
                 continue
-            assert entry.prepared is not None
-            if pack.accepts(entry.prepared, self._shape):
-                pack.add(entry, entry.prepared)
+            if pack.accepts(prepared, self._shape):
+                pack.add(entry, prepared)
                 continue
             self._put_back(entry)
             break
@@ -274,23 +277,16 @@ class ScoringPool:
             self._calls.appendleft(call)
             self._condition.notify()
 
-    def _return_running(self, pack: _Pack) -> None:
-        self._running -= len(pack.entries)
-        self._fail_pack(pack, "The model was unloaded.")
-
-    def _prepare(self, entry: _Entry) -> bool:
-        if entry.prepared is not None:
-            return True
-        try:
-            entry.prepared = prepare_question(
-                entry.question, self._tokeniser, self._shape, self._model.shares_prefixes
-            )
-        except UnscorableError as error:
-            entry.call.deliver(
-                [QuestionFailure(entry.question.id, str(error), retriable=False)]
-            )
-            return False
-        return True
+    def _prepare(self, entry: _Entry) -> PreparedQuestion | None:
+        if entry.prepared is None:
+            try:
+                entry.prepared = prepare_question(
+                    entry.question, self._tokeniser, self._shape, self._model.shares_prefixes
+                )
+            except UnscorableError as error:
+                failure = QuestionFailure(entry.question.id, str(error), retriable=False)
+                entry.call.deliver([failure])
+        return entry.prepared
 
     def _score_pack(self, context: DecodeContext, pack: _Pack) -> None:
         prepared = [entry.prepared for entry in pack.entries if entry.prepared is not None]

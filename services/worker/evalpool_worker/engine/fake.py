@@ -1,0 +1,342 @@
+"""An engine without a model: hashes where a model would compute, for tests of what is above it.
+
+It keeps the whole contract of `Engine` (results as they complete, slots, cancellation, limits,
+stop texts, grammars, whole characters) and gives the same answers for the same input everywhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from pathlib import Path
+
+from .base import (
+    ChoiceQuestion,
+    ChoiceScore,
+    EngineInfo,
+    EngineLoad,
+    FinishReason,
+    GenerationChunk,
+    GenerationEnd,
+    GenerationTimings,
+    InvalidParametersError,
+    ModelAlreadyLoadedError,
+    ModelLoadError,
+    NoModelLoadedError,
+    ProgressCallback,
+    Prompt,
+    QuestionFailure,
+    QuestionResult,
+    SamplingParameters,
+)
+from .fake_grammar import parse_grammar
+from .text_stream import TextStream
+
+_TOKEN_BYTES = 3
+_WORDS = (
+    *("one", "two", "three", "river", "stone", "small", "green", "light", "house", "water"),
+    *("naïve", "café", "über", "señor", "東京", "Ελλάδα", "мир", "🙂", "🎻", "night", "always"),
+)
+_UNLOADED = "The model was unloaded."
+
+Step = Callable[[], Awaitable[None]]
+ChoiceScorer = Callable[[str, str, str], float]
+
+
+async def _give_way() -> None:
+    await asyncio.sleep(0)
+
+
+def hashed_score(model_digest: str, prompt: str, choice: str) -> float:
+    """A log-probability between -1 and -5 a token, from a hash of everything."""
+    share = _number(model_digest, prompt, choice) / 2**64
+    return -(1.0 + 4.0 * share) * len(_tokens(choice))
+
+
+class FakeEngine:
+    """Answers at once, or as fast as `step` lets it.
+
+    Args:
+        step: Awaited before each question and each token; a test can hold the engine with it.
+        score_choice: The log-probability of a choice, given model digest, prompt and choice.
+        context_tokens: Longest prompt with a choice or a generated text. A token is three bytes.
+        slots: Streams at the same time.
+        now: Wall clock, seconds since the epoch.
+        clock: Monotonic clock, seconds.
+    """
+
+    def __init__(
+        self,
+        step: Step = _give_way,
+        score_choice: ChoiceScorer = hashed_score,
+        context_tokens: int = 2048,
+        slots: int = 16,
+        now: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._step = step
+        self._score_choice = score_choice
+        self._context_tokens = context_tokens
+        self._slot_count = slots
+        self._slots = asyncio.Semaphore(slots)
+        self._now = now
+        self._clock = clock
+        self._info: EngineInfo | None = None
+        self._unloaded = asyncio.Event()
+        self._closed = False
+        self._counts = {
+            "questions_waiting": 0,
+            "questions_running": 0,
+            "streams_waiting": 0,
+            "streams_running": 0,
+            "computed_tokens": 0,
+            "prompt_tokens": 0,
+            "completion_tokens": 0,
+        }
+
+    @property
+    def info(self) -> EngineInfo | None:
+        """The loaded model and how it is run; None while none is loaded."""
+        return self._info
+
+    @property
+    def load_now(self) -> EngineLoad:
+        """What the engine has to do at this moment."""
+        return EngineLoad(**self._counts)
+
+    async def load(
+        self, path: Path, digest: str, progress: ProgressCallback | None = None
+    ) -> EngineInfo:
+        """Take a file for a model if it begins as a GGUF does.
+
+        Raises:
+            ModelLoadError: The file can't be read or is no GGUF.
+            ModelAlreadyLoadedError: A model is loaded.
+        """
+        if self._closed:
+            raise ModelLoadError("The engine is closed.")
+        if self._info is not None:
+            raise ModelAlreadyLoadedError("A model is loaded; unload it first.")
+        try:
+            size, beginning = await asyncio.to_thread(_read_beginning, path)
+        except OSError as error:
+            raise ModelLoadError(f"{path.name} can't be read: {error.strerror}.") from error
+        if beginning != b"GGUF":
+            raise ModelLoadError(f"{path.name} can't be loaded as a GGUF model: no GGUF magic.")
+        if progress is not None:
+            progress(0.0)
+            progress(1.0)
+        self._counts.update(computed_tokens=0, prompt_tokens=0, completion_tokens=0)
+        self._unloaded = asyncio.Event()
+        self._info = EngineInfo(
+            engine="fake",
+            engine_build="fake 1",
+            model_digest=digest,
+            model_description="fake",
+            quantisation="none",
+            parameters=0,
+            model_bytes=size,
+            n_vocab=256,
+            n_ctx_train=self._context_tokens,
+            score_contexts=1,
+            score_threads=1,
+            score_batch_tokens=256,
+            score_context_tokens=self._context_tokens,
+            generate_threads=1,
+            generate_batch_tokens=256,
+            generate_context_tokens=self._context_tokens * self._slot_count,
+            generate_slots=self._slot_count,
+        )
+        return self._info
+
+    async def unload(self) -> None:
+        """Forget the model; what runs ends."""
+        self._info = None
+        self._unloaded.set()
+
+    async def close(self) -> None:
+        """Unload and refuse everything from now on."""
+        self._closed = True
+        await self.unload()
+
+    async def score(
+        self, questions: Sequence[ChoiceQuestion]
+    ) -> AsyncIterator[QuestionResult | QuestionFailure]:
+        """Score questions, one after another.
+
+        Raises:
+            NoModelLoadedError: No model is loaded.
+        """
+        info, unloaded = self._require(), self._unloaded
+        waiting = len(questions)
+        self._counts["questions_waiting"] += waiting
+        try:
+            for question in questions:
+                waiting -= 1
+                self._counts["questions_waiting"] -= 1
+                self._counts["questions_running"] += 1
+                try:
+                    started = self._now()
+                    alive = await self._paced(unloaded)
+                    outcome = (
+                        self._outcome(info, question, started)
+                        if alive
+                        else QuestionFailure(question.id, _UNLOADED, retriable=True)
+                    )
+                finally:
+                    self._counts["questions_running"] -= 1
+                yield outcome
+        finally:
+            self._counts["questions_waiting"] -= waiting
+
+    async def generate(
+        self, prompt: Prompt, parameters: SamplingParameters
+    ) -> AsyncIterator[GenerationChunk | GenerationEnd]:
+        """Generate a text: chunks, then exactly one `GenerationEnd`.
+
+        Raises:
+            NoModelLoadedError: No model is loaded.
+            InvalidParametersError: A parameter, the grammar or the messages can't be used, or the
+                prompt does not fit the context.
+        """
+        info, unloaded = self._require(), self._unloaded
+        parameters.validate()
+        text = prompt if isinstance(prompt, str) else _render(prompt)
+        prompt_tokens = len(_tokens(text))
+        if not 0 < prompt_tokens < self._context_tokens:
+            raise InvalidParametersError(
+                "prompt",
+                f"prompt has {prompt_tokens} tokens; "
+                f"this worker takes 1 to {self._context_tokens - 1}.",
+            )
+        completion = _completion(info.model_digest, text, parameters)
+        submitted = self._clock()
+        slots = self._slots
+        self._counts["streams_waiting"] += 1
+        try:
+            await slots.acquire()
+        finally:
+            self._counts["streams_waiting"] -= 1
+        self._counts["streams_running"] += 1
+        try:
+            started = self._clock()
+            self._counts["prompt_tokens"] += prompt_tokens
+            stream = TextStream(parameters.stop)
+            most = min(parameters.max_tokens, self._context_tokens - prompt_tokens)
+            reason, message, sampled, unsent = FinishReason.STOP, "", 0, []
+            for token in _tokens(completion):
+                if not await self._paced(unloaded):
+                    reason, message = FinishReason.CANCELLED, _UNLOADED
+                    break
+                sampled += 1
+                self._counts["completion_tokens"] += 1
+                unsent.append(int.from_bytes(token, "big"))
+                if piece := stream.feed(token):
+                    yield GenerationChunk(piece, tuple(unsent))
+                    unsent = []
+                if stream.stopped:
+                    break
+                if sampled >= most:
+                    reason = FinishReason.LENGTH
+                    break
+            rest = stream.finish()
+            if rest or unsent:
+                yield GenerationChunk(rest, tuple(unsent))
+        finally:
+            self._counts["streams_running"] -= 1
+            slots.release()
+        timings = GenerationTimings(started - submitted, 0.0, self._clock() - started)
+        yield GenerationEnd(reason, prompt_tokens, sampled, timings, message)
+
+    def _require(self) -> EngineInfo:
+        if self._info is None:
+            raise NoModelLoadedError("No model is loaded.")
+        return self._info
+
+    async def _paced(self, unloaded: asyncio.Event) -> bool:
+        """Wait for the next step; False where the model went before it came."""
+        if unloaded.is_set():
+            return False
+        step = asyncio.ensure_future(self._step())
+        gone = asyncio.ensure_future(unloaded.wait())
+        try:
+            await asyncio.wait((step, gone), return_when=asyncio.FIRST_COMPLETED)
+            if step.done():
+                step.result()
+            return not unloaded.is_set()
+        finally:
+            step.cancel()
+            gone.cancel()
+
+    def _outcome(
+        self, info: EngineInfo, question: ChoiceQuestion, started: float
+    ) -> QuestionResult | QuestionFailure:
+        if reason := self._refusal(question):
+            return QuestionFailure(question.id, reason, retriable=False)
+        scores = tuple(
+            ChoiceScore(
+                self._score_choice(info.model_digest, question.prompt, choice),
+                len(_tokens(choice)),
+            )
+            for choice in question.choices
+        )
+        prompt_tokens = max(1, len(_tokens(question.prompt)))
+        computed = prompt_tokens + sum(score.tokens - 1 for score in scores)
+        self._counts["computed_tokens"] += computed
+        return QuestionResult(question.id, scores, prompt_tokens, computed, started, self._now())
+
+    def _refusal(self, question: ChoiceQuestion) -> str:
+        if not question.choices:
+            return "The question has no choices."
+        for number, choice in enumerate(question.choices, start=1):
+            if not choice:
+                return f"Choice {number} adds no tokens to the prompt."
+            tokens = len(_tokens(question.prompt + choice))
+            if tokens > self._context_tokens:
+                return (
+                    f"The prompt with choice {number} has {tokens} tokens; "
+                    f"this worker scores at most {self._context_tokens}."
+                )
+        if len(question.choices) > 1 and len(set(question.choices)) == 1:
+            return "All choices are the same to the model's tokeniser."
+        return ""
+
+
+def _read_beginning(path: Path) -> tuple[int, bytes]:
+    with path.open("rb") as file:
+        return path.stat().st_size, file.read(4)
+
+
+def _render(messages: Prompt) -> str:
+    if not messages:
+        raise InvalidParametersError("messages", "messages must hold at least one message.")
+    return "".join(
+        f"{message.role}: {message.content}\n"
+        for message in messages
+        if not isinstance(message, str)
+    )
+
+
+def _completion(digest: str, prompt: str, parameters: SamplingParameters) -> str:
+    seed = parameters.seed if parameters.temperature > 0 else 0
+    # Reproducible on purpose: this engine's texts are test data.
+    source = random.Random(_number(digest, prompt, str(seed)))  # noqa: S311
+    if parameters.grammar:
+        return parse_grammar(parameters.grammar).text(source)
+    return " ".join(source.choice(_WORDS) for _ in range(source.randint(20, 60)))
+
+
+def _tokens(text: str) -> list[bytes]:
+    data = text.encode("utf-8", errors="replace")
+    return [data[i : i + _TOKEN_BYTES] for i in range(0, len(data), _TOKEN_BYTES)]
+
+
+def _number(*parts: str) -> int:
+    digest = hashlib.sha256()
+    for part in parts:
+        data = part.encode("utf-8", errors="replace")
+        digest.update(len(data).to_bytes(8, "big") + data)
+    return int.from_bytes(digest.digest()[:8], "big")

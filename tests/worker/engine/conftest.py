@@ -1,0 +1,101 @@
+"""Engines for the contract's tests: the fake one, and llama.cpp with a real model."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from evalpool_worker.engine.base import ChoiceQuestion, Engine
+from evalpool_worker.engine.fake import FakeEngine
+from evalpool_worker.engine.llama_cpp import LlamaCppEngine
+from evalpool_worker.engine.shape import EngineSettings
+
+SMOLLM2 = "SmolLM2-135M-Instruct.Q4_1.gguf"
+SIQA = Path(__file__).parents[4] / "shared" / "data" / "siqa"
+
+OpenEngine = Callable[[], Awaitable[Engine]]
+
+
+@pytest.fixture(scope="session")
+def smollm2(request: pytest.FixtureRequest) -> Path:
+    """A real small model, from $EVALPOOL_TEST_MODELS or the project's model store."""
+    folder = os.environ.get("EVALPOOL_TEST_MODELS")
+    if folder is None:
+        folder = request.getfixturevalue("model_store")
+    return Path(folder) / SMOLLM2
+
+
+@pytest.fixture(params=["fake", "llama_cpp"])
+def engine_name(request: pytest.FixtureRequest) -> str:
+    """Which engine the contract is tried on."""
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+async def empty_engine(engine_name: str) -> AsyncIterator[Engine]:
+    """An engine without a model; its context is small, so that a test can fill it."""
+    engine: Engine = (
+        FakeEngine(context_tokens=512)
+        if engine_name == "fake"
+        else LlamaCppEngine(EngineSettings(score_context_tokens=512, generate_context_tokens=4096))
+    )
+    yield engine
+    await engine.close()
+
+
+@pytest.fixture
+def model_path(engine_name: str, request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A file that the engine under test loads."""
+    if engine_name == "llama_cpp":
+        path: Path = request.getfixturevalue("smollm2")
+        return path
+    path = tmp_path / "fake.gguf"
+    path.write_bytes(b"GGUF and nothing else")
+    return path
+
+
+@pytest.fixture
+async def engine(empty_engine: Engine, model_path: Path) -> Engine:
+    """An engine with a loaded model."""
+    await empty_engine.load(model_path, "digest-of-the-model")
+    return empty_engine
+
+
+@pytest.fixture
+async def llama(smollm2: Path) -> AsyncIterator[LlamaCppEngine]:
+    """The real engine as a worker runs it."""
+    engine = LlamaCppEngine()
+    await engine.load(smollm2, "digest-of-smollm2")
+    yield engine
+    await engine.close()
+
+
+def siqa_question(row: dict[str, str], number: int) -> ChoiceQuestion:
+    """A row of Social IQa as lm-evaluation-harness asks it."""
+    return ChoiceQuestion(
+        id=str(number),
+        prompt=f"Q: {row['context']} {row['question']}\nA:",
+        choices=tuple(" " + row[key] for key in ("answerA", "answerB", "answerC")),
+    )
+
+
+@pytest.fixture(scope="session")
+def siqa() -> list[tuple[ChoiceQuestion, dict[str, object]]]:
+    """Social IQa's questions, each with lm-evaluation-harness's result for SmolLM2."""
+    if not SIQA.is_dir():
+        pytest.skip("Social IQa does not lie beside this checkout (../shared/data/siqa).")
+    rows = _json_lines(SIQA / "dev-1000.jsonl")
+    reference = _json_lines(SIQA / "reference-smollm2-1000.jsonl")
+    return [
+        (siqa_question(row, number), expected)
+        for number, (row, expected) in enumerate(zip(rows, reference, strict=True))
+    ]
+
+
+def _json_lines(path: Path) -> list[dict[str, str]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

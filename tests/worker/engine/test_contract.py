@@ -1,0 +1,360 @@
+"""What every engine keeps, tried on the fake one and on llama.cpp with a real model."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from evalpool_worker.engine.base import (
+    ChatMessage,
+    ChoiceQuestion,
+    Engine,
+    FinishReason,
+    GenerationChunk,
+    GenerationEnd,
+    InvalidParametersError,
+    ModelAlreadyLoadedError,
+    ModelLoadError,
+    NoModelLoadedError,
+    Prompt,
+    QuestionFailure,
+    QuestionResult,
+    SamplingParameters,
+)
+
+QUESTIONS = tuple(
+    ChoiceQuestion(
+        id=f"q{number}",
+        prompt=f"Q: Kim gave {number} apples to Robin. What will Robin do next?\nA:",
+        choices=(" say thank you", " say nothing", " paint the wall", " say thank you twice"),
+    )
+    for number in range(12)
+)
+GREEDY = SamplingParameters(max_tokens=24, temperature=0.0)
+SEEDED = SamplingParameters(max_tokens=24, temperature=1.0, seed=7)
+
+
+async def score(
+    engine: Engine, questions: tuple[ChoiceQuestion, ...]
+) -> dict[str, QuestionResult | QuestionFailure]:
+    outcomes = [outcome async for outcome in engine.score(questions)]
+    assert sorted(outcome.id for outcome in outcomes) == sorted(q.id for q in questions)
+    return {outcome.id: outcome for outcome in outcomes}
+
+
+async def generate(
+    engine: Engine, prompt: Prompt, parameters: SamplingParameters
+) -> tuple[list[GenerationChunk], GenerationEnd]:
+    events = [event async for event in engine.generate(prompt, parameters)]
+    end = events.pop()
+    assert isinstance(end, GenerationEnd)
+    chunks = [event for event in events if isinstance(event, GenerationChunk)]
+    assert len(chunks) == len(events)
+    assert sum(len(chunk.token_ids) for chunk in chunks) >= end.completion_tokens
+    return chunks, end
+
+
+def text_of(chunks: list[GenerationChunk]) -> str:
+    return "".join(chunk.text for chunk in chunks)
+
+
+async def idle(engine: Engine) -> None:
+    """Wait until the engine holds nothing; the test's time-out ends a wait for ever."""
+    while True:
+        load = engine.load_now
+        if not (
+            load.questions_waiting
+            or load.questions_running
+            or load.streams_waiting
+            or load.streams_running
+        ):
+            return
+        await asyncio.sleep(0)
+
+
+async def test_loading_tells_progress_and_what_was_loaded(
+    empty_engine: Engine, model_path: Path, engine_name: str
+) -> None:
+    shares: list[float] = []
+    info = await empty_engine.load(model_path, "abc", shares.append)
+    assert empty_engine.info == info
+    assert (info.engine, info.model_digest) == (engine_name, "abc")
+    assert info.engine_build
+    await asyncio.sleep(0)
+    assert shares == sorted(shares)
+    assert shares[-1] == 1.0
+
+
+async def test_a_file_that_is_no_model_is_refused(empty_engine: Engine, tmp_path: Path) -> None:
+    path = tmp_path / "notes.gguf"
+    path.write_text("these are notes")
+    with pytest.raises(ModelLoadError, match=r"notes\.gguf can't be loaded as a GGUF model"):
+        await empty_engine.load(path, "abc")
+    assert empty_engine.info is None
+
+
+async def test_a_missing_file_is_refused(empty_engine: Engine, tmp_path: Path) -> None:
+    with pytest.raises(ModelLoadError, match=r"gone\.gguf"):
+        await empty_engine.load(tmp_path / "gone.gguf", "abc")
+
+
+async def test_a_second_model_needs_the_first_to_be_unloaded(
+    engine: Engine, model_path: Path
+) -> None:
+    with pytest.raises(ModelAlreadyLoadedError):
+        await engine.load(model_path, "other")
+    await engine.unload()
+    assert engine.info is None
+    info = await engine.load(model_path, "other")
+    assert info.model_digest == "other"
+    assert len(await score(engine, QUESTIONS[:1])) == 1
+
+
+async def test_without_a_model_nothing_is_scored_or_generated(empty_engine: Engine) -> None:
+    with pytest.raises(NoModelLoadedError):
+        await anext(aiter(empty_engine.score(QUESTIONS)))
+    with pytest.raises(NoModelLoadedError):
+        await anext(aiter(empty_engine.generate("Hello", GREEDY)))
+
+
+async def test_every_question_gets_a_score_a_choice(engine: Engine) -> None:
+    for outcome in (await score(engine, QUESTIONS)).values():
+        assert isinstance(outcome, QuestionResult)
+        assert len(outcome.scores) == 4
+        for choice in outcome.scores:
+            assert math.isfinite(choice.sum_logprob)
+            assert choice.sum_logprob < 0
+            assert choice.tokens >= 1
+        assert outcome.prompt_tokens > 0
+        assert outcome.computed_tokens > 0
+        assert outcome.started_at <= outcome.finished_at
+
+
+async def test_no_questions_are_no_results(engine: Engine) -> None:
+    assert await score(engine, ()) == {}
+
+
+async def test_two_callers_get_their_own_results(engine: Engine) -> None:
+    first, second = await asyncio.gather(score(engine, QUESTIONS[:6]), score(engine, QUESTIONS[6:]))
+    assert set(first) == {q.id for q in QUESTIONS[:6]}
+    assert set(second) == {q.id for q in QUESTIONS[6:]}
+
+
+async def test_one_choice_and_many_choices_are_scored(engine: Engine) -> None:
+    many = ChoiceQuestion("many", "The letter is", tuple(f" {chr(65 + i)}" for i in range(26)))
+    hundred = ChoiceQuestion("hundred", "I count to", tuple(f" {i} sheep" for i in range(100)))
+    one = ChoiceQuestion("one", "Two and two is", (" four",))
+    outcomes = await score(engine, (many, hundred, one))
+    for question in (many, hundred, one):
+        outcome = outcomes[question.id]
+        assert isinstance(outcome, QuestionResult)
+        assert len(outcome.scores) == len(question.choices)
+
+
+async def test_what_cant_be_scored_fails_alone_and_says_why(engine: Engine) -> None:
+    bad = {
+        "none": ((), "no choices"),
+        "empty": ((" yes", ""), "Choice 2 adds no tokens"),
+        "same": ((" yes", " yes"), "All choices are the same"),
+        "long": ((" yes", " very" * 2000), r"choice 2 has \d+ tokens; this worker scores at most"),
+    }
+    questions = [ChoiceQuestion(id, "Is it so?", choices) for id, (choices, _) in bad.items()]
+    outcomes = await score(engine, (*QUESTIONS[:2], *questions, *QUESTIONS[2:4]))
+    for id, (_, reason) in bad.items():
+        outcome = outcomes[id]
+        assert isinstance(outcome, QuestionFailure)
+        assert re.search(reason, outcome.reason)
+        assert not outcome.retriable
+    for question in QUESTIONS[:4]:
+        assert isinstance(outcomes[question.id], QuestionResult)
+
+
+async def test_scores_are_the_same_every_time(engine: Engine) -> None:
+    first, again = await score(engine, QUESTIONS[:1]), await score(engine, QUESTIONS[:1])
+    one, two = first["q0"], again["q0"]
+    assert isinstance(one, QuestionResult)
+    assert isinstance(two, QuestionResult)
+    assert one.scores == two.scores
+
+
+async def test_a_cancelled_call_leaves_the_engine_free(engine: Engine) -> None:
+    results = engine.score(QUESTIONS * 50)
+    await anext(aiter(results))
+    assert engine.load_now.questions_waiting > 0
+    await results.aclose()  # type: ignore[attr-defined]
+    assert engine.load_now.questions_waiting == 0
+    await idle(engine)
+    assert len(await score(engine, QUESTIONS)) == len(QUESTIONS)
+
+
+async def test_a_cancelled_task_leaves_the_engine_free(engine: Engine) -> None:
+    begun = asyncio.Event()
+
+    async def consume() -> None:
+        async for _ in engine.score(QUESTIONS * 50):
+            begun.set()
+
+    task = asyncio.create_task(consume())
+    await begun.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await idle(engine)
+
+
+async def test_unloading_fails_what_is_left_as_retriable(engine: Engine) -> None:
+    outcomes: list[QuestionResult | QuestionFailure] = []
+    begun = asyncio.Event()
+
+    async def consume() -> None:
+        async for outcome in engine.score(QUESTIONS * 50):
+            outcomes.append(outcome)
+            begun.set()
+
+    task = asyncio.create_task(consume())
+    await begun.wait()
+    await engine.unload()
+    await task
+    assert len(outcomes) == len(QUESTIONS) * 50
+    failures = [outcome for outcome in outcomes if isinstance(outcome, QuestionFailure)]
+    assert failures
+    assert all(failure.retriable for failure in failures)
+
+
+async def test_generation_ends_with_counts_and_a_reason(engine: Engine) -> None:
+    chunks, end = await generate(engine, "Once upon a time", replace(GREEDY, max_tokens=5))
+    assert text_of(chunks)
+    assert end.finish_reason in (FinishReason.LENGTH, FinishReason.STOP)
+    assert end.completion_tokens == sum(len(chunk.token_ids) for chunk in chunks) == 5
+    assert end.prompt_tokens > 0
+    assert min(end.timings.queued, end.timings.prefill, end.timings.decode) >= 0
+
+
+async def test_messages_go_through_a_template(engine: Engine) -> None:
+    messages = (ChatMessage("system", "Be brief."), ChatMessage("user", "Name a colour."))
+    chunks, end = await generate(engine, messages, GREEDY)
+    assert text_of(chunks).strip()
+    assert "<|im_" not in text_of(chunks)
+    _, plain = await generate(engine, "Name a colour.", GREEDY)
+    assert end.prompt_tokens > plain.prompt_tokens
+
+
+async def test_the_same_seed_gives_the_same_text_and_another_another(engine: Engine) -> None:
+    first, _ = await generate(engine, "A story:", SEEDED)
+    again, _ = await generate(engine, "A story:", SEEDED)
+    other, _ = await generate(engine, "A story:", replace(SEEDED, seed=8))
+    assert text_of(first) == text_of(again)
+    assert text_of(first) != text_of(other)
+
+
+async def test_without_temperature_the_seed_does_not_matter(engine: Engine) -> None:
+    first, _ = await generate(engine, "A story:", GREEDY)
+    other, _ = await generate(engine, "A story:", replace(GREEDY, seed=8))
+    assert text_of(first) == text_of(other)
+
+
+async def test_a_stop_text_ends_generation_and_is_not_shown(engine: Engine) -> None:
+    chunks, _ = await generate(engine, "A story:", SEEDED)
+    whole = text_of(chunks)
+    # From the middle of a word to the middle of the next, so that it spans tokens.
+    stop = whole[len(whole) // 2 - 3 : len(whole) // 2 + 3]
+    stopped, end = await generate(engine, "A story:", replace(SEEDED, stop=("\0never", stop)))
+    assert text_of(stopped) == whole[: whole.index(stop)]
+    assert end.finish_reason is FinishReason.STOP
+
+
+async def test_chunks_hold_whole_characters(engine: Engine) -> None:
+    emoji = 'root ::= ("🙂" | "東" | "é" | "🎻")+'
+    parameters = SamplingParameters(max_tokens=40, temperature=1.0, seed=1, grammar=emoji)
+    chunks, _ = await generate(engine, "🙂 東 é 🎻", parameters)
+    assert set(text_of(chunks)) <= set("🙂東é🎻")
+    # Some character took more than one token, so that a chunk had to wait for its rest.
+    assert any(len(chunk.token_ids) > 1 for chunk in chunks)
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_a_grammar_holds(engine: Engine, seed: int) -> None:
+    grammar = 'root ::= "Score: " ("10" | [0-9]) "\\n"'
+    parameters = SamplingParameters(max_tokens=20, temperature=1.5, seed=seed, grammar=grammar)
+    chunks, end = await generate(engine, "Rate it.", parameters)
+    assert re.fullmatch(r"Score: (10|[0-9])\n", text_of(chunks))
+    assert end.finish_reason is FinishReason.STOP
+
+
+@pytest.mark.parametrize(
+    ("parameters", "field"),
+    [
+        (SamplingParameters(grammar="root ::= ("), "grammar"),
+        (SamplingParameters(grammar='answer ::= "yes"'), "grammar"),
+        (SamplingParameters(max_tokens=0), "max_tokens"),
+        (SamplingParameters(temperature=float("nan")), "temperature"),
+        (SamplingParameters(top_p=0.0), "top_p"),
+        (SamplingParameters(seed=2**32 - 1), "seed"),
+        (SamplingParameters(stop=("",)), "stop"),
+    ],
+)
+async def test_parameters_that_cant_be_used_are_refused_by_name(
+    engine: Engine, parameters: SamplingParameters, field: str
+) -> None:
+    with pytest.raises(InvalidParametersError) as refused:
+        await anext(aiter(engine.generate("Hello", parameters)))
+    assert refused.value.field == field
+    await idle(engine)
+
+
+async def test_a_prompt_that_does_not_fit_is_refused(engine: Engine) -> None:
+    with pytest.raises(InvalidParametersError, match="prompt has"):
+        await anext(aiter(engine.generate("word " * 20_000, GREEDY)))
+    with pytest.raises(InvalidParametersError, match="messages"):
+        await anext(aiter(engine.generate((), GREEDY)))
+
+
+async def test_sixteen_streams_all_finish(engine: Engine) -> None:
+    parameters = [replace(SEEDED, seed=seed) for seed in range(20)]
+    results = await asyncio.gather(*(generate(engine, f"Story {p.seed}:", p) for p in parameters))
+    assert all(text_of(chunks) for chunks, _ in results)
+    assert {end.finish_reason for _, end in results} <= {FinishReason.STOP, FinishReason.LENGTH}
+    await idle(engine)
+
+
+async def test_a_closed_stream_frees_its_slot(engine: Engine) -> None:
+    endless = SamplingParameters(max_tokens=400, temperature=1.0, seed=1)
+    streams = [engine.generate("Count: 1, 2, 3,", endless) for _ in range(18)]
+    await asyncio.gather(*(anext(aiter(stream)) for stream in streams[:10]))
+    for stream in streams[:10]:
+        await stream.aclose()  # type: ignore[attr-defined]
+    await idle(engine)
+    _, end = await generate(engine, "Hello", GREEDY)
+    assert end.finish_reason in (FinishReason.STOP, FinishReason.LENGTH)
+
+
+async def test_unloading_ends_streams_as_cancelled(engine: Engine) -> None:
+    endless = SamplingParameters(max_tokens=400, temperature=1.0, seed=1)
+    stream = engine.generate("Count: 1, 2, 3,", endless)
+    events = [await anext(aiter(stream))]
+    unloading = asyncio.create_task(engine.unload())
+    events += [event async for event in stream]
+    await unloading
+    end = events[-1]
+    assert isinstance(end, GenerationEnd)
+    assert end.finish_reason is FinishReason.CANCELLED
+    assert end.message == "The model was unloaded."
+
+
+async def test_scoring_and_generating_go_side_by_side(engine: Engine) -> None:
+    outcomes, (_, end) = await asyncio.gather(
+        score(engine, QUESTIONS), generate(engine, "Hello", GREEDY)
+    )
+    assert all(isinstance(outcome, QuestionResult) for outcome in outcomes.values())
+    assert end.finish_reason in (FinishReason.STOP, FinishReason.LENGTH)
+
+
+async def test_a_closed_engine_loads_nothing(empty_engine: Engine, model_path: Path) -> None:
+    await empty_engine.close()
+    with pytest.raises(ModelLoadError, match="closed"):
+        await empty_engine.load(model_path, "abc")
