@@ -10,12 +10,16 @@ from uuid import uuid4
 
 import pytest
 import structlog
+from hypothesis import HealthCheck, settings
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
 
 from evalpool_runtime.database import Database
 from evalpool_runtime.migrations import migrate
 
+# A slow machine is no failure: what a test says must not depend on time.
+settings.register_profile("evalpool", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("evalpool")
 structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
 
 OpenDatabase = Callable[[str], Awaitable[Database]]

@@ -1,1 +1,1 @@
-"""The benchmark service."""
+"""The benchmark service: pools, their funding, entries, leaderboards and payouts."""
