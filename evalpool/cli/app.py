@@ -52,7 +52,8 @@ def main() -> None:
 
 
 def _sentence(error: CallError) -> str:
-    if error.code is grpc.StatusCode.UNAVAILABLE and not error.reason:
+    unreachable = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+    if error.code in unreachable and not error.reason:
         return (
             f"a service cannot be reached ({error.message}); start a deployment with "
             "`evalpool up`, or set EVALPOOL_TOKEN, EVALPOOL_BENCHMARK, … to its endpoints"

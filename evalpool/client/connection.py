@@ -128,7 +128,7 @@ class Client:
         """The address that a service itself gives now."""
         stub, request = _INFO[service]
         async with open_channel(self.endpoints.of(service)) as channel:
-            response = await stub(channel).GetInfo(request(), timeout=10, wait_for_ready=True)
+            response = await stub(channel).GetInfo(request(), timeout=10)
         return str(response.info.address)
 
     def _channel(self, service: str) -> aio.Channel:

@@ -1,5 +1,5 @@
 """The commands; importing this package registers them."""
 
-from evalpool.cli.commands import deployment
+from evalpool.cli.commands import dataset, deployment, inference, pool, status, token, wallet
 
-__all__ = ["deployment"]
+__all__ = ["dataset", "deployment", "inference", "pool", "status", "token", "wallet"]

@@ -1,0 +1,336 @@
+"""`evalpool dataset`: questions, runs and results."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+from uuid import uuid4
+
+import typer
+
+from evalpool.cli.app import app, run
+from evalpool.cli.failure import Failure
+from evalpool.cli.options import DEFAULT_WALLET, Output, RequestId, Wallet, client_of
+from evalpool.cli.output import (
+    Format,
+    console,
+    enum_text,
+    moment,
+    print_fields,
+    print_json,
+    print_json_line,
+    print_table,
+    short,
+)
+from evalpool.cli.progress import Tracker
+from evalpool.cli.subjects import model_digest
+from evalpool.client import Client
+from evalpool.client.datasets import load_file, results, watch_run
+from evalpool.dataset.v1 import dataset_pb2
+
+group = typer.Typer(help="Questions, runs and results.", no_args_is_help=True)
+app.add_typer(group, name="dataset")
+
+DatasetId = Annotated[str, typer.Argument(help="The dataset's id.")]
+RunId = Annotated[str, typer.Argument(help="The run's id.")]
+
+
+class EvaluatorName(StrEnum):
+    """How an answer is obtained and scored."""
+
+    DEFAULT = "default"
+    LOGLIKELIHOOD = "loglikelihood"
+    LETTER = "letter"
+    JUDGE = "judge"
+
+
+class MetricName(StrEnum):
+    """Which choice the log-likelihood evaluator predicts."""
+
+    ACC = "acc"
+    ACC_NORM = "acc_norm"
+    ACC_BYTES = "acc_bytes"
+
+
+class FormatName(StrEnum):
+    """The form of a file of questions."""
+
+    JSON_LINES = "jsonl"
+    JSON_ARRAY = "json"
+    CSV = "csv"
+    PARQUET = "parquet"
+
+
+_EVALUATORS = {
+    EvaluatorName.DEFAULT: dataset_pb2.EVALUATOR_UNSPECIFIED,
+    EvaluatorName.LOGLIKELIHOOD: dataset_pb2.EVALUATOR_LOGLIKELIHOOD,
+    EvaluatorName.LETTER: dataset_pb2.EVALUATOR_LETTER,
+    EvaluatorName.JUDGE: dataset_pb2.EVALUATOR_JUDGE,
+}
+_METRICS = {
+    MetricName.ACC: dataset_pb2.METRIC_ACC,
+    MetricName.ACC_NORM: dataset_pb2.METRIC_ACC_NORM,
+    MetricName.ACC_BYTES: dataset_pb2.METRIC_ACC_BYTES,
+}
+_FORMATS = {
+    FormatName.JSON_LINES: dataset_pb2.DATA_FORMAT_JSON_LINES,
+    FormatName.JSON_ARRAY: dataset_pb2.DATA_FORMAT_JSON_ARRAY,
+    FormatName.CSV: dataset_pb2.DATA_FORMAT_CSV,
+    FormatName.PARQUET: dataset_pb2.DATA_FORMAT_PARQUET,
+}
+
+Evaluator = Annotated[EvaluatorName, typer.Option(help="How answers are obtained.")]
+
+
+@group.command()
+def create(
+    dataset: DatasetId,
+    kind: Annotated[str, typer.Option(help="siqa or multiple_choice.")] = "siqa",
+    title: Annotated[str, typer.Option(help="For people.")] = "",
+    description: Annotated[str, typer.Option(help="For people.")] = "",
+    evaluator: Evaluator = EvaluatorName.DEFAULT,
+    metric: Annotated[MetricName, typer.Option(help="What decides.")] = MetricName.ACC,
+    system_prompt: Annotated[str, typer.Option(help="For letter and judge.")] = "",
+    license_: Annotated[str, typer.Option("--license", help="Of the questions.")] = "",
+    request_id: RequestId = "",
+    output: Output = Format.TABLE,
+    wallet: Wallet = DEFAULT_WALLET,
+) -> None:
+    """Make a dataset without questions; load them with `evalpool dataset load`."""
+
+    async def work() -> dataset_pb2.Dataset:
+        async with client_of(wallet) as client:
+            response = await client.dataset.CreateDataset(
+                dataset_pb2.CreateDatasetRequest(
+                    id=dataset,
+                    kind=kind,
+                    title=title,
+                    description=description,
+                    evaluator=_EVALUATORS[evaluator],
+                    metric=_METRICS[metric],
+                    system_prompt=system_prompt,
+                    license=license_,
+                    request_id=request_id or f"create-{uuid4()}",
+                )
+            )
+            return response.dataset
+
+    _print_dataset(run(work()), output)
+
+
+@group.command()
+def load(
+    dataset: DatasetId,
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="The questions.")],
+    labels: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="The labels, where they lie apart."),
+    ] = None,
+    form: Annotated[
+        FormatName | None, typer.Option("--format", help="Default: by the file's ending.")
+    ] = None,
+    output: Output = Format.TABLE,
+    wallet: Wallet = DEFAULT_WALLET,
+) -> None:
+    """Load a file of questions as a new version."""
+    size = file.stat().st_size
+
+    async def work() -> dataset_pb2.LoadDataResponse:
+        quiet = output is Format.JSON
+        with Tracker(f"loading {file.name}", quiet=quiet, in_bytes=True) as tracker:
+            async with client_of(wallet) as client:
+                try:
+                    return await load_file(
+                        client,
+                        dataset,
+                        file,
+                        data_format=_FORMATS[form] if form else None,
+                        labels=labels,
+                        progress=lambda sent: tracker.show("", sent, size),
+                    )
+                except ValueError as error:
+                    raise Failure(str(error)) from error
+
+    response = run(work())
+    if output is Format.JSON:
+        print_json(response)
+        return
+    loaded = response.dataset
+    what = "unchanged" if response.unchanged else "loaded"
+    console.print(
+        f"{what}: {loaded.question_count} questions, version {short(loaded.version)}",
+        highlight=False,
+    )
+
+
+@group.command("list")
+def list_datasets(output: Output = Format.TABLE, wallet: Wallet = DEFAULT_WALLET) -> None:
+    """List the datasets."""
+
+    async def work() -> list[dataset_pb2.Dataset]:
+        found: list[dataset_pb2.Dataset] = []
+        async with client_of(wallet) as client:
+            page = ""
+            while True:
+                response = await client.dataset.ListDatasets(
+                    dataset_pb2.ListDatasetsRequest(page_token=page)
+                )
+                found.extend(response.datasets)
+                page = response.next_page_token
+                if not page:
+                    return found
+
+    datasets = run(work())
+    if output is Format.JSON:
+        print_json(datasets)
+        return
+    print_table(
+        ["dataset", "title", "kind", ">questions", "evaluator", "version", "owner"],
+        [
+            (
+                d.id,
+                d.title,
+                d.kind,
+                d.question_count,
+                enum_text(dataset_pb2.Evaluator.Name(d.evaluator), "EVALUATOR_"),
+                short(d.version),
+                short(d.owner),
+            )
+            for d in datasets
+        ],
+    )
+
+
+@group.command()
+def info(
+    dataset: DatasetId, output: Output = Format.TABLE, wallet: Wallet = DEFAULT_WALLET
+) -> None:
+    """Show a dataset, without its questions."""
+
+    async def work() -> dataset_pb2.Dataset:
+        async with client_of(wallet) as client:
+            response = await client.dataset.GetDataset(dataset_pb2.GetDatasetRequest(id=dataset))
+            return response.dataset
+
+    _print_dataset(run(work()), output)
+
+
+@group.command()
+def evaluate(
+    dataset: DatasetId,
+    model: Annotated[
+        str, typer.Argument(help="A model's digest, its name in the catalogue, or a GGUF file.")
+    ],
+    evaluator: Evaluator = EvaluatorName.DEFAULT,
+    version: Annotated[str, typer.Option(help="Default: the newest.")] = "",
+    wait: Annotated[bool, typer.Option(help="Follow the run to its end.")] = False,
+    output: Output = Format.TABLE,
+    wallet: Wallet = DEFAULT_WALLET,
+) -> None:
+    """Run a model on your own dataset."""
+
+    async def work() -> dataset_pb2.Score:
+        async with client_of(wallet) as client:
+            response = await client.dataset.Benchmark(
+                dataset_pb2.BenchmarkRequest(
+                    dataset=dataset,
+                    version=version,
+                    subject=await model_digest(client, model),
+                    evaluator=_EVALUATORS[evaluator],
+                    request_id=f"benchmark-{uuid4()}",
+                )
+            )
+            if not wait:
+                return response.score
+            return await _follow(client, response.score.run, quiet=output is Format.JSON)
+
+    _print_score(run(work()), output)
+
+
+@group.command()
+def score(
+    run_id: RunId,
+    watch: Annotated[bool, typer.Option(help="Follow the run to its end.")] = False,
+    output: Output = Format.TABLE,
+    wallet: Wallet = DEFAULT_WALLET,
+) -> None:
+    """Show a run's score."""
+
+    async def work() -> dataset_pb2.Score:
+        async with client_of(wallet) as client:
+            if watch:
+                return await _follow(client, run_id, quiet=output is Format.JSON)
+            response = await client.dataset.GetScore(dataset_pb2.GetScoreRequest(run=run_id))
+            return response.score
+
+    _print_score(run(work()), output)
+
+
+@group.command("results")
+def list_results(
+    run_id: RunId,
+    wallet: Wallet = DEFAULT_WALLET,
+) -> None:
+    """Print a run's evaluations as JSON Lines, with each choice's sum of log-probabilities."""
+
+    async def work() -> None:
+        async with client_of(wallet) as client:
+            async for result in results(client, run_id):
+                print_json_line(result)
+
+    run(work())
+
+
+async def _follow(client: Client, run_id: str, *, quiet: bool) -> dataset_pb2.Score:
+    last = dataset_pb2.Score()
+    with Tracker(f"run {short(run_id)}", quiet=quiet) as tracker:
+        async for last in watch_run(client, run_id):
+            state = enum_text(dataset_pb2.RunState.Name(last.state), "RUN_STATE_")
+            tracker.show(state, last.done, last.total)
+    return last
+
+
+def _print_dataset(dataset: dataset_pb2.Dataset, output: Format) -> None:
+    if output is Format.JSON:
+        print_json(dataset)
+        return
+    print_fields(
+        {
+            "dataset": dataset.id,
+            "title": dataset.title,
+            "description": dataset.description,
+            "kind": dataset.kind,
+            "evaluator": enum_text(dataset_pb2.Evaluator.Name(dataset.evaluator), "EVALUATOR_"),
+            "metric": dataset_pb2.Metric.Name(dataset.metric).removeprefix("METRIC_").lower(),
+            "system prompt": dataset.system_prompt,
+            "questions": dataset.question_count,
+            "version": dataset.version,
+            "license": dataset.license,
+            "owner": dataset.owner,
+            "made (UTC)": moment(dataset.create_time),
+            "loaded (UTC)": moment(dataset.update_time),
+        }
+    )
+
+
+def _print_score(found: dataset_pb2.Score, output: Format) -> None:
+    if output is Format.JSON:
+        print_json(found)
+    else:
+        print_fields(
+            {
+                "run": found.run,
+                "dataset": found.dataset,
+                "subject": found.subject,
+                "evaluator": enum_text(dataset_pb2.Evaluator.Name(found.evaluator), "EVALUATOR_"),
+                "state": enum_text(dataset_pb2.RunState.Name(found.state), "RUN_STATE_"),
+                "reason": found.reason,
+                "progress": f"{found.done}/{found.total}",
+                "correct": found.correct,
+                "score": f"{found.score:.4f}" if found.done else None,
+                **{name: f"{value:.4f}" for name, value in sorted(found.metrics.items())},
+            }
+        )
+    if found.state == dataset_pb2.RUN_STATE_FAILED:
+        raise Failure(f"the run failed: {found.reason} [{found.reason_code}]")

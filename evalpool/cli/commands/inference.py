@@ -1,0 +1,168 @@
+"""`evalpool infer`, `evalpool chat` and `evalpool search`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from evalpool.cli.app import app, run
+from evalpool.cli.failure import Failure
+from evalpool.cli.options import DEFAULT_WALLET, Output, Wallet, client_of
+from evalpool.cli.output import Format, console, errors, print_json, print_table
+from evalpool.cli.subjects import model_digest
+from evalpool.client import Client
+from evalpool.embedding.v1 import embedding_pb2
+from evalpool.inference.v1 import inference_pb2
+from evalpool.router.v1 import router_pb2
+
+Model = Annotated[str, typer.Option("--model", "-m", help="A digest, or a name in the catalogue.")]
+MaxTokens = Annotated[int | None, typer.Option(min=1, help="Tokens at most.")]
+Temperature = Annotated[float | None, typer.Option(min=0.0, max=2.0, help="0: the likeliest.")]
+Seed = Annotated[int | None, typer.Option(min=0, help="Same seed, same text.")]
+
+
+@app.command()
+def infer(
+    prompt: Annotated[str, typer.Argument(help='The text to go on from; "-" reads it.')],
+    model: Model = "",
+    max_tokens: MaxTokens = None,
+    temperature: Temperature = None,
+    seed: Seed = None,
+    chat_template: Annotated[
+        bool, typer.Option("--chat", help="Take the prompt for a user's turn.")
+    ] = False,
+    output: Output = Format.TABLE,
+    wallet: Wallet = DEFAULT_WALLET,
+) -> None:
+    """Continue a text on the herd, token by token."""
+    text = sys.stdin.read() if prompt == "-" else prompt
+
+    async def work() -> None:
+        async with client_of(wallet) as client:
+            request = inference_pb2.InferRequest(
+                model=await _reference(client, model),
+                sampling=_sampling(max_tokens, temperature, seed),
+            )
+            if chat_template:
+                request.chat.messages.add(role="user", content=text)
+            else:
+                request.prompt = text
+            pieces = []
+            async for response in client.router.Infer(request):
+                if response.HasField("chunk"):
+                    pieces.append(response.chunk.text)
+                    if output is Format.TABLE:
+                        print(response.chunk.text, end="", flush=True)
+                else:
+                    _finish("".join(pieces), response.complete, output)
+
+    run(work())
+
+
+@app.command()
+def chat(
+    question: Annotated[
+        str, typer.Argument(help="One question. Default: a conversation, ended with ctrl-D.")
+    ] = "",
+    context: Annotated[str, typer.Option(help="What the answer is to be based on.")] = "",
+    model: Model = "",
+    max_tokens: MaxTokens = None,
+    output: Output = Format.TABLE,
+    wallet: Wallet = DEFAULT_WALLET,
+) -> None:
+    """Ask the herd's chat model."""
+
+    async def ask(client: Client, text: str) -> None:
+        request = router_pb2.ChatRequest(
+            question=text,
+            context=context,
+            model=await _reference(client, model),
+            sampling=_sampling(max_tokens, None, None),
+        )
+        pieces = []
+        async for response in client.router.Chat(request):
+            if response.HasField("chunk"):
+                pieces.append(response.chunk.text)
+                if output is Format.TABLE:
+                    print(response.chunk.text, end="", flush=True)
+            else:
+                _finish("".join(pieces), response.complete, output)
+
+    async def work() -> None:
+        async with client_of(wallet) as client:
+            if question:
+                await ask(client, question)
+                return
+            while True:
+                try:
+                    text = console.input("[bold]you:[/bold] ").strip()
+                except EOFError:
+                    console.print()
+                    return
+                if text:
+                    await ask(client, text)
+
+    run(work())
+
+
+@app.command()
+def search(
+    dataset_hash: Annotated[str, typer.Argument(help="The document set's name or digest.")],
+    prompt: Annotated[str, typer.Argument(help="What to look for.")],
+    top_k: Annotated[int, typer.Option(min=1, max=100, help="Documents at most.")] = 4,
+    output: Output = Format.TABLE,
+    wallet: Wallet = DEFAULT_WALLET,
+) -> None:
+    """Find the documents nearest to a prompt."""
+
+    async def work() -> list[embedding_pb2.SearchResult]:
+        async with client_of(wallet) as client:
+            response = await client.embedding.SearchPrompt(
+                embedding_pb2.SearchPromptRequest(
+                    dataset_hash=dataset_hash, prompt=prompt, top_k=top_k
+                )
+            )
+            return list(response.results)
+
+    found = run(work())
+    if output is Format.JSON:
+        print_json(found)
+        return
+    print_table(
+        [">similarity", "content", "meta"],
+        [
+            (
+                f"{r.similarity:.3f}",
+                r.content,
+                " ".join(f"{key}={value}" for key, value in sorted(dict(r.meta).items())),
+            )
+            for r in found
+        ],
+    )
+
+
+async def _reference(client: Client, model: str) -> inference_pb2.ModelReference | None:
+    if not model:
+        return None
+    return inference_pb2.ModelReference(digest=await model_digest(client, model))
+
+
+def _sampling(
+    max_tokens: int | None, temperature: float | None, seed: int | None
+) -> inference_pb2.Sampling:
+    return inference_pb2.Sampling(max_tokens=max_tokens, temperature=temperature, seed=seed)
+
+
+def _finish(text: str, complete: inference_pb2.InferComplete, output: Format) -> None:
+    if output is Format.JSON:
+        print_json({"text": text, "complete": complete})
+        return
+    print()
+    if complete.finish_reason == inference_pb2.FINISH_REASON_CANCELLED:
+        raise Failure("the generation was cancelled; try again with a longer deadline")
+    usage = complete.usage
+    errors.print(
+        f"{usage.prompt_tokens} prompt tokens, {usage.completion_tokens} generated", style="dim"
+    )

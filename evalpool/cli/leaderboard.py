@@ -1,0 +1,61 @@
+"""The leaderboard as a table."""
+
+from __future__ import annotations
+
+from evalpool.benchmark.v1 import benchmark_pb2
+from evalpool.cli.output import enum_text, moment, print_table, short
+
+
+def print_leaderboard(
+    board: benchmark_pb2.Leaderboard, *, names: dict[str, str] | None = None
+) -> None:
+    """Print a leaderboard.
+
+    Args:
+        board: The leaderboard.
+        names: Names of participants by address, where they are known.
+    """
+    known = names or {}
+    title = f"Pool {short(board.pool)} · {board.funds} units · "
+    if board.final:
+        title += "final"
+    else:
+        title += f"{moment(board.snapshot_time)} UTC"
+    print_table(
+        [
+            ">rank",
+            "model",
+            "participant",
+            ">score",
+            "95 % interval",
+            ">correct",
+            ">done",
+            "status",
+            ">reward",
+            "remark",
+        ],
+        [
+            (
+                row.rank or "",
+                row.subject_name or short(row.subject),
+                known.get(row.participant, short(row.participant)),
+                f"{row.score:.4f}" if row.done else "",
+                f"{row.score_low:.3f} to {row.score_high:.3f}" if row.done else "",
+                row.correct if row.done else "",
+                f"{row.done}/{row.total}",
+                enum_text(benchmark_pb2.EntryState.Name(row.state), "ENTRY_STATE_"),
+                row.reward,
+                _remark(row),
+            )
+            for row in board.rows
+        ],
+        title=title,
+    )
+
+
+def _remark(row: benchmark_pb2.LeaderboardRow) -> str:
+    if row.ineligible_reason:
+        return row.ineligible_reason
+    if row.tied_with:
+        return f"tied with {len(row.tied_with)}"
+    return ""
