@@ -16,6 +16,7 @@ from evalpool.values import Violation
 __all__ = [
     "Aborted",
     "AlreadyExists",
+    "DeadlineExceeded",
     "DomainError",
     "FailedPrecondition",
     "Internal",
@@ -111,6 +112,10 @@ class ResourceExhausted(DomainError):
 
 class Unavailable(DomainError):
     """UNAVAILABLE: try again later."""
+
+
+class DeadlineExceeded(DomainError):
+    """DEADLINE_EXCEEDED: it was not done in the time that it was given."""
 
 
 class Internal(DomainError):
