@@ -1,4 +1,4 @@
-"""Fixtures that all tests share: databases of both kinds."""
+"""Fixtures that all tests share: databases of both kinds, real models."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, settings
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
 
+from evalpool.models import ModelStore, ensure, find_model
 from evalpool_runtime.database import Database
 from evalpool_runtime.migrations import migrate
 
@@ -21,6 +22,8 @@ from evalpool_runtime.migrations import migrate
 settings.register_profile("evalpool", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("evalpool")
 structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+
+REPOSITORY = Path(__file__).resolve().parent.parent
 
 OpenDatabase = Callable[[str], Awaitable[Database]]
 
@@ -68,3 +71,21 @@ async def database(database_url: str) -> AsyncIterator[OpenDatabase]:
     yield open_database
     for made in opened:
         await made.close()
+
+
+@pytest.fixture(scope="session")
+def model_store() -> ModelStore:
+    """The store of real models, kept from one test run to the next."""
+    return ModelStore(Path(os.environ.get("EVALPOOL_TEST_STORE", REPOSITORY / ".models")))
+
+
+@pytest.fixture(scope="session")
+def smollm2_path(model_store: ModelStore) -> Path:
+    """SmolLM2-135M-Instruct, Q4_1, a GGUF file of 98 MB."""
+    return ensure(model_store, find_model("SmolLM2-135M-Instruct.Q4_1"))
+
+
+@pytest.fixture(scope="session")
+def gemma_path(model_store: ModelStore) -> Path:
+    """Gemma 3 270M, Q4_K_M, a GGUF file of 253 MB."""
+    return ensure(model_store, find_model("gemma-3-270m-q4_k_m"))
