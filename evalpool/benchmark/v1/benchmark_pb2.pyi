@@ -38,6 +38,10 @@ class _FundingStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FundingS
     """The units were added to a pool."""
     FUNDING_STATE_REFUNDED: _FundingState.ValueType  # 4
     """The units go back to their payer; `refund_transfer` is set once they are sent."""
+    FUNDING_STATE_KEPT: _FundingState.ValueType  # 5
+    """The units were minted to this service, so that nobody paid them who could get them back. They stay
+    on its account; only the operator sees this.
+    """
 
 class FundingState(_FundingState, metaclass=_FundingStateEnumTypeWrapper):
     """FundingState says what became of a transfer to this service."""
@@ -52,6 +56,10 @@ FUNDING_STATE_ADDED: FundingState.ValueType  # 3
 """The units were added to a pool."""
 FUNDING_STATE_REFUNDED: FundingState.ValueType  # 4
 """The units go back to their payer; `refund_transfer` is set once they are sent."""
+FUNDING_STATE_KEPT: FundingState.ValueType  # 5
+"""The units were minted to this service, so that nobody paid them who could get them back. They stay
+on its account; only the operator sees this.
+"""
 Global___FundingState: _TypeAlias = FundingState  # noqa: Y015
 
 class _PoolState:
