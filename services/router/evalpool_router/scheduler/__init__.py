@@ -1,0 +1,35 @@
+"""The scheduler: which work goes to which worker, and when.
+
+Pure: no input or output, no tasks, no clock of its own. Its owner tells it what happened, with the
+time in seconds, and carries out the effects that come back. One caller at a time, so that whatever
+gates a decision is read and changed in the same step.
+"""
+
+from evalpool_router.scheduler.rules import Rules
+from evalpool_router.scheduler.scheduler import Scheduler, Totals
+from evalpool_router.scheduler.work import (
+    Dispatch,
+    Effect,
+    End,
+    FailQuestions,
+    Kind,
+    Recall,
+    Registration,
+    Request,
+    WorkerView,
+)
+
+__all__ = [
+    "Dispatch",
+    "Effect",
+    "End",
+    "FailQuestions",
+    "Kind",
+    "Recall",
+    "Registration",
+    "Request",
+    "Rules",
+    "Scheduler",
+    "Totals",
+    "WorkerView",
+]

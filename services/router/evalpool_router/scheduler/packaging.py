@@ -1,0 +1,35 @@
+"""How many questions go out together."""
+
+from __future__ import annotations
+
+from evalpool_router.scheduler.rules import Rules
+from evalpool_router.scheduler.ticket import Ticket
+
+
+def package_size(waiting: int, workers: int, rules: Rules) -> int:
+    """Questions for the next package.
+
+    A package is an equal share of what waits, over all packages that the herd has at once: so a
+    long run goes out in the largest ones, and towards its end they get smaller and the workers
+    finish together (guided self-scheduling: Polychronopoulos and Kuck, 1987).
+
+    Args:
+        waiting: Questions of the run that wait, at least 1.
+        workers: Workers that share them.
+        rules: The bounds.
+    """
+    share = -(-waiting // max(workers * rules.packages_per_worker, 1))
+    return min(max(share, rules.smallest_package), rules.largest_package, waiting)
+
+
+def take_package(ticket: Ticket, workers: int, rules: Rules) -> tuple[int, ...]:
+    """Take the next package of a request out of the queue; returned questions go first."""
+    size = package_size(ticket.waiting, workers, rules)
+    taken = [ticket.take_unit()]
+    tokens = ticket.request.tokens[taken[0]]
+    while len(taken) < size:
+        tokens += ticket.request.tokens[ticket.next_unit()]
+        if tokens > rules.package_tokens:
+            break
+        taken.append(ticket.take_unit())
+    return tuple(taken)

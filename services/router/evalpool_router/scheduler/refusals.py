@@ -1,0 +1,74 @@
+"""What the scheduler refuses and gives up, and in which words."""
+
+from __future__ import annotations
+
+from evalpool_router.scheduler.work import Kind
+from evalpool_runtime.errors import (
+    Aborted,
+    DeadlineExceeded,
+    DomainError,
+    ResourceExhausted,
+    Unavailable,
+    reasons,
+)
+
+SHORTEST_DELAY = 1.0
+LONGEST_DELAY = 60.0
+
+
+def queue_full(queued: int, per_second: float, *, whole: bool) -> DomainError:
+    """The queue, or the caller's part of it, has no room.
+
+    Args:
+        queued: Units that wait.
+        per_second: Units finished a second of late.
+        whole: Whether it is the whole queue.
+    """
+    # A tenth of the queue makes room enough for another try.
+    delay = queued / 10 / per_second if per_second > 0 else LONGEST_DELAY
+    delay = min(max(delay, SHORTEST_DELAY), LONGEST_DELAY)
+    what = "the herd's queue is full" if whole else "your part of the herd's queue is full"
+    return ResourceExhausted(
+        reasons.ERROR_REASON_QUEUE_FULL,
+        f"{what} ({queued} questions and requests wait); try again in {delay:.0f} s",
+        retry_after=delay,
+        queued=str(queued),
+    )
+
+
+def too_late(kind: Kind, able: int) -> DomainError:
+    """The request's deadline passed before it was done."""
+    if able:
+        why = "the herd was too busy; give it more time or try again later"
+    else:
+        why = f"no worker of the herd takes work of the kind {kind.name.lower()}; start one"
+    return DeadlineExceeded(
+        reasons.ERROR_REASON_DEADLINE_EXCEEDED, f"the request's deadline passed: {why}"
+    )
+
+
+def worker_lost() -> DomainError:
+    """A worker was lost after it had begun to answer."""
+    return Unavailable(
+        reasons.ERROR_REASON_WORKER_LOST,
+        "the worker was lost after it had begun to answer; send the request again",
+        retry_after=SHORTEST_DELAY,
+    )
+
+
+def lost_too_often(times: int) -> DomainError:
+    """Workers were lost again and again over one question or prompt."""
+    return Unavailable(
+        reasons.ERROR_REASON_WORKER_LOST,
+        f"{times} workers were lost while they were at it, so it is given up; look into their logs",
+        retry_after=LONGEST_DELAY,
+    )
+
+
+def lease_lost(generation: int) -> DomainError:
+    """A worker that has no lease, or a newer one, speaks."""
+    return Aborted(
+        reasons.ERROR_REASON_LEASE_LOST,
+        f"generation {generation} has no lease any more; register again",
+        generation=str(generation),
+    )

@@ -1,0 +1,162 @@
+"""What goes into the scheduler and what comes out of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from fractions import Fraction
+from typing import NamedTuple, TypeAlias
+
+from evalpool_runtime.errors import DomainError
+
+
+class Kind(IntEnum):
+    """A kind of work. The numbers are those of the contract's WorkerKind."""
+
+    EVALUATE = 1
+    CHAT = 2
+    JUDGE = 3
+
+
+class Lane(NamedTuple):
+    """Work that the same workers can take.
+
+    Attributes:
+        kind: The kind of work.
+        scoring: Whether it is packages of questions, of which a worker has only so many at once.
+    """
+
+    kind: Kind
+    scoring: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a caller wants done.
+
+    Attributes:
+        id: The router's number for it.
+        caller: Who wants it; callers take turns.
+        kind: The workers that may do it.
+        model: The digest of the model.
+        tokens: Estimated tokens of each unit: of each question, or of the one prompt.
+        deadline: When it is given up, in the scheduler's seconds.
+        multiplier: What the caller offers to go first, at least 1.
+        scoring: Whether it is questions to score, which are sent out in packages.
+        size_bytes: What it takes in memory.
+    """
+
+    id: int
+    caller: str
+    kind: Kind
+    model: str
+    tokens: tuple[int, ...]
+    deadline: float
+    multiplier: Fraction = Fraction(1)
+    scoring: bool = False
+    size_bytes: int = 0
+
+    @property
+    def lane(self) -> Lane:
+        """The work that it competes with."""
+        return Lane(self.kind, self.scoring)
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """What a worker says of itself.
+
+    Attributes:
+        address: The worker's address.
+        generation: The number of this registration; grows.
+        kinds: The work that it takes and is admitted for.
+        slots: Requests that it takes at a time.
+        models: Digests of the models that it has loaded.
+        draining: Whether the operator lets it drain.
+    """
+
+    address: str
+    generation: int
+    kinds: frozenset[Kind]
+    slots: int
+    models: frozenset[str] = frozenset()
+    draining: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerView:
+    """How a worker stands.
+
+    Attributes:
+        address: The worker's address.
+        generation: The number of its registration.
+        kinds: The work that it takes.
+        slots: Requests that it takes at a time.
+        busy_slots: Requests that it is at.
+        outstanding_tokens: Estimated tokens of what it has not finished.
+        models: Digests of the models that it has loaded.
+        draining: Whether it gets nothing new.
+        resting: Whether it gets nothing for a while, after a refusal or a failure.
+        lease_until: When its lease lapses, in the scheduler's seconds.
+        completed: Units that it has finished.
+        failed: Dispatches that failed at it.
+    """
+
+    address: str
+    generation: int
+    kinds: frozenset[Kind]
+    slots: int
+    busy_slots: int
+    outstanding_tokens: int
+    models: frozenset[str]
+    draining: bool
+    resting: bool
+    lease_until: float
+    completed: int
+    failed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Dispatch:
+    """Effect: send this to the worker.
+
+    Attributes:
+        id: The number of this dispatch, which its results must name.
+        request: The request's number.
+        worker: The worker's address.
+        generation: The worker's generation, which the results must name too.
+        questions: Indices of the questions; (0,) for a single prompt.
+    """
+
+    id: int
+    request: int
+    worker: str
+    generation: int
+    questions: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Recall:
+    """Effect: cancel the dispatch at its worker; what still comes of it does not count."""
+
+    dispatch: int
+
+
+@dataclass(frozen=True, slots=True)
+class FailQuestions:
+    """Effect: tell the caller that these questions are given up; the others go on."""
+
+    request: int
+    questions: tuple[int, ...]
+    error: DomainError
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """Effect: end the request, well where there is no error."""
+
+    request: int
+    error: DomainError | None = None
+
+
+Effect: TypeAlias = Dispatch | Recall | FailQuestions | End
