@@ -258,6 +258,11 @@ class Fields:
         """Remember a violation that no parser states."""
         self._violations.append(Violation(field, description))
 
+    @property
+    def violations(self) -> tuple[Violation, ...]:
+        """The violations so far."""
+        return tuple(self._violations)
+
     def check(self) -> None:
         """Raise if any field so far breaks its rule.
 

@@ -374,7 +374,9 @@ class Provenance(_message.Message):
     generation: _builtins.int
     """The worker's generation: grows each time it registers."""
     dispatch: _builtins.int
-    """The router's number for this dispatch; 0 for direct calls."""
+    """The router's number for this dispatch, which it sends in the metadata `x-evalpool-dispatch`; 0 for
+    direct calls.
+    """
     quantisation: _builtins.str
     """The model's quantisation. Example: "Q4_1"."""
     threads: _builtins.int

@@ -53,6 +53,7 @@ class Runtime(Generic[S]):
         server: The gRPC server to add servicers to.
         metrics: The registry to put metrics in.
         background: Its loops and sweeps.
+        endpoint: Where it answers, host:port.
         stopping: Set when the service begins to stop; endless streams must end then.
         page_tokens: Makes and reads page tokens.
     """
@@ -65,6 +66,7 @@ class Runtime(Generic[S]):
         self.clock = clock
         self.identity = identity
         self.operator = operator
+        self.endpoint = settings.listen
         self.stopping = asyncio.Event()
         self.metrics: CollectorRegistry = new_registry()
         self.background = Background(self.stopping, self.metrics)
@@ -233,6 +235,7 @@ async def running_service(
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(runtime._stopped)
             port = _bind(runtime.server, settings.listen)
+            runtime.endpoint = f"{settings.listen.rpartition(':')[0]}:{port}"
             health_pb2_grpc.add_HealthServicer_to_server(health, runtime.server)
             await definition.build(runtime)
             names = (definition.grpc_service, "grpc.health.v1.Health", reflection.SERVICE_NAME)
@@ -241,8 +244,7 @@ async def running_service(
             await runtime.server.start()
             await _set_health(health, definition, serving=True)
             stack.push_async_callback(_stop, runtime, health, definition, settings.shutdown_grace)
-            host = settings.listen.rpartition(":")[0]
-            yield RunningService(f"{host}:{port}", identity.address, metrics_endpoint, runtime)
+            yield RunningService(runtime.endpoint, identity.address, metrics_endpoint, runtime)
     finally:
         directory.release()
 

@@ -1,0 +1,156 @@
+"""Fetching models: from their sources or the herd's repository, into the store, by digest."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import aclosing
+from pathlib import Path
+from typing import Protocol
+
+import grpc
+
+from evalpool.models import (
+    FetchLimits,
+    FetchPolicy,
+    ModelError,
+    ModelInUse,
+    ModelStore,
+    parse_source,
+    pull,
+    read_gguf,
+)
+from evalpool.router.v1 import router_pb2, router_pb2_grpc
+from evalpool.values import InvalidValue
+from evalpool_runtime.errors import FailedPrecondition, reasons
+
+HERD = "herd:"
+WAIT_FOR_ANOTHER_WRITER = 0.5
+
+Progress = Callable[[str, float], None]
+"""Called with a stage and how far it is, 0 to 1 (0 where unknown), on the event loop."""
+
+
+class Repository(Protocol):
+    """The herd's repository of models."""
+
+    def download(self, digest: str, offset: int) -> AsyncIterator[tuple[bytes, int]]:
+        """Yield a model's bytes from an offset, with its size in all."""
+        ...
+
+
+class RouterRepository:
+    """The repository of the worker's router."""
+
+    def __init__(self, stub: router_pb2_grpc.RouterServiceAsyncStub) -> None:
+        self._stub = stub
+
+    async def download(self, digest: str, offset: int) -> AsyncIterator[tuple[bytes, int]]:
+        """Yield a model's bytes from an offset, with its size in all."""
+        size = 0
+        async for message in self._stub.DownloadModel(
+            router_pb2.DownloadModelRequest(digest=digest, offset=offset), timeout=6 * 3600
+        ):
+            size = message.size_bytes or size
+            yield message.chunk, size
+
+
+class ModelFetcher:
+    """Gets model files into a store.
+
+    Args:
+        store: Where they are kept.
+        repository: The herd's repository, where there is one.
+        policy: What may be reached.
+    """
+
+    def __init__(
+        self, store: ModelStore, repository: Repository | None, policy: FetchPolicy
+    ) -> None:
+        self._store = store
+        self._repository = repository
+        self._policy = policy
+
+    async def fetch(self, digest: str, sources: Sequence[str], progress: Progress) -> Path:
+        """The path of a model's file, fetched where the store does not have it.
+
+        Raises:
+            FailedPrecondition: No source gave a GGUF with this digest; says why for each.
+        """
+        if self._store.has(digest):
+            return await asyncio.to_thread(self._store.path, digest)
+        problems = []
+        for source in sources or (HERD,):
+            try:
+                if source.startswith(HERD):
+                    return await self._from_repository(digest, progress)
+                return await self._from_source(digest, source, progress)
+            except (ModelError, InvalidValue) as error:
+                problems.append(str(error))
+            except grpc.aio.AioRpcError as error:
+                problems.append(f"the herd's repository: {error.details() or error.code().name}")
+        raise FailedPrecondition(
+            reasons.ERROR_REASON_MODEL_FETCH_FAILED,
+            f"the model {digest} cannot be fetched: {'; '.join(problems)}",
+            digest=digest,
+        )
+
+    async def _from_source(self, digest: str, source: str, progress: Progress) -> Path:
+        loop = asyncio.get_running_loop()
+        cancelled = threading.Event()
+
+        def report(done: int, total: int | None) -> None:
+            if cancelled.is_set():
+                raise ModelError("the fetch was cancelled")
+            share = done / total if total else 0.0
+            loop.call_soon_threadsafe(progress, "fetching", share)
+
+        work = asyncio.to_thread(
+            pull,
+            self._store,
+            [parse_source(source)],
+            digest=digest,
+            progress=report,
+            policy=self._policy,
+            limits=FetchLimits(),
+            check=_check_gguf,
+        )
+        try:
+            return await work
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+
+    async def _from_repository(self, digest: str, progress: Progress) -> Path:
+        if self._repository is None:
+            raise ModelError("this worker has no router to fetch it from")
+        while not self._store.has(digest):
+            try:
+                return await self._download(self._repository, digest, progress)
+            except ModelInUse:
+                # Another worker that shares the store is fetching it.
+                progress("fetching", 0.0)
+                await asyncio.sleep(WAIT_FOR_ANOTHER_WRITER)
+        return await asyncio.to_thread(self._store.path, digest)
+
+    async def _download(self, repository: Repository, digest: str, progress: Progress) -> Path:
+        first = repository.download(digest, 0)
+        async with aclosing(first):  # type: ignore[type-var]
+            chunk, size = await anext(first)
+            with await asyncio.to_thread(self._store.begin_upload, digest, size) as upload:
+                if upload.offset == 0:
+                    await asyncio.to_thread(upload.write, chunk)
+                    rest = first
+                elif upload.offset < size:
+                    rest = repository.download(digest, upload.offset)
+                else:
+                    return await asyncio.to_thread(upload.commit)
+                async for chunk, _ in rest:
+                    await asyncio.to_thread(upload.write, chunk)
+                    progress("fetching", upload.offset / size)
+                return await asyncio.to_thread(upload.commit)
+
+
+def _check_gguf(path: Path) -> None:
+    read_gguf(path)

@@ -1,0 +1,145 @@
+"""The worker service: its parts put together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from sqlalchemy import Connection
+
+from evalpool.models import FetchPolicy, ModelStore
+from evalpool.router.v1 import router_pb2_grpc
+from evalpool.worker.v1 import worker_pb2_grpc
+from evalpool_runtime.access import Who
+from evalpool_runtime.replay import forget_expired
+from evalpool_runtime.service import Runtime, ServiceDefinition
+from evalpool_worker.engine.base import Engine
+from evalpool_worker.fetching import ModelFetcher, RouterRepository
+from evalpool_worker.metrics import WorkerMetrics
+from evalpool_worker.model_host import ModelHost
+from evalpool_worker.registration import Offer, Reading, Registration
+from evalpool_worker.servicer import Defaults, WorkerServicer
+from evalpool_worker.settings import WorkerSettings
+from evalpool_worker.slots import Slots
+from evalpool_worker.store import read_setting
+
+FORGET_SECONDS = 300.0
+
+
+async def build(runtime: Runtime[WorkerSettings]) -> None:
+    """Build the worker on its runtime."""
+    settings = runtime.settings
+    database = await runtime.open_database("evalpool_worker.migrations")
+    runtime.role(
+        Who.ADMITTED_ROUTER,
+        lambda address: address in {settings.router_address, *settings.admitted_routers} - {""},
+    )
+    make_engine, engine_build = _engines(settings)
+    router = (
+        router_pb2_grpc.RouterServiceStub(
+            runtime.channel(settings.router_endpoint, settings.router_address)
+        )
+        if settings.router_endpoint
+        else None
+    )
+    store = ModelStore(_models_dir(runtime), capacity_bytes=settings.store_bytes or None)
+    fetcher = ModelFetcher(
+        store,
+        RouterRepository(router) if router is not None else None,
+        FetchPolicy.from_environment(file_roots=settings.file_roots),
+    )
+    host = ModelHost(make_engine, store, fetcher, settings.memory_bytes, runtime.clock)
+    runtime.on_stop(host.close)
+    slots = Slots(settings.slots)
+    computed = ComputedTokens(host)
+
+    registration: Registration | None = None
+    if router is not None:
+        registration = Registration(
+            router,
+            Offer(
+                settings.advertise or runtime.endpoint,
+                settings.kinds,
+                settings.slots,
+                settings.memory_bytes,
+                settings.engine,
+                engine_build,
+            ),
+            lambda: Reading(
+                slots.busy, tuple(model.digest for model in host.loaded), computed.read()
+            ),
+            runtime.stopping,
+        )
+        runtime.on_stop(registration.leave)
+        runtime.spawn("registration", registration.keep)
+
+    def read_defaults(connection: Connection) -> Defaults:
+        max_tokens = read_setting(connection, "max_tokens")
+        system_prompt = read_setting(connection, "system_prompt")
+        return Defaults(
+            settings.max_tokens if max_tokens is None else max_tokens,
+            settings.system_prompt if system_prompt is None else system_prompt,
+        )
+
+    servicer = WorkerServicer(
+        runtime,
+        database,
+        host,
+        store,
+        slots,
+        await database.read(read_defaults),
+        lambda: registration.generation if registration is not None else 0,
+        engine_build,
+        WorkerMetrics(runtime.metrics, lambda: slots.busy, lambda: len(host.loaded)),
+    )
+    worker_pb2_grpc.add_WorkerServiceServicer_to_server(servicer, runtime.server)
+
+    async def forget() -> None:
+        await database.write(lambda connection: forget_expired(connection, runtime.clock.now()))
+
+    runtime.every("forget-tokens", FORGET_SECONDS, forget)
+
+
+class ComputedTokens:
+    """Counts tokens computed since the start, over models that come and go."""
+
+    def __init__(self, host: ModelHost) -> None:
+        self._host = host
+        self._seen: dict[int, int] = {}
+        self._total = 0
+
+    def read(self) -> int:
+        """The count; grows whenever an engine gets on."""
+        for engine in self._host.engines:
+            load = engine.load_now
+            now = load.computed_tokens + load.prompt_tokens + load.completion_tokens
+            self._total += max(0, now - self._seen.get(id(engine), 0))
+            self._seen[id(engine)] = now
+        return self._total
+
+
+def _models_dir(runtime: Runtime[WorkerSettings]) -> Path:
+    return runtime.settings.models_dir or runtime.data_dir / "models"
+
+
+def _engines(settings: WorkerSettings) -> tuple[Callable[[], Engine], str]:
+    if settings.engine == "fake":
+        from evalpool_worker.engine.fake import FakeEngine
+
+        return FakeEngine, "fake"
+    from evalpool_worker.engine.library import library_build
+    from evalpool_worker.engine.llama_cpp import LlamaCppEngine
+    from evalpool_worker.engine.shape import EngineSettings, available_cores
+
+    threads = settings.threads or max(1, available_cores() // settings.workers_on_host)
+    engine_settings = EngineSettings(threads=threads, generate_slots=settings.slots)
+    return lambda: LlamaCppEngine(engine_settings), library_build()
+
+
+SERVICE = ServiceDefinition(
+    name="worker",
+    port=50055,
+    settings_type=WorkerSettings,
+    grpc_service="evalpool.worker.v1.WorkerService",
+    build=build,
+)

@@ -1,0 +1,248 @@
+"""The worker over real gRPC, on the real engine with a real model."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import grpc
+import pytest
+
+from evalpool.errors import CallError
+from evalpool.identity import Identity
+from evalpool.inference.v1 import inference_pb2
+from evalpool.models import ModelStore
+from evalpool.worker.v1 import worker_pb2, worker_pb2_grpc
+from evalpool_runtime.testing import ServiceUnderTest, running
+from evalpool_worker.service import SERVICE
+
+ROUTER = Identity.generate()
+
+if TYPE_CHECKING:
+    Stub = worker_pb2_grpc.WorkerServiceAsyncStub
+
+
+@pytest.fixture
+async def worker(tmp_path: Path, model_store: ModelStore) -> AsyncIterator[ServiceUnderTest]:
+    async with running(
+        SERVICE,
+        tmp_path,
+        models_dir=model_store.root,
+        admitted_routers=ROUTER.address,
+        slots=4,
+    ) as service:
+        yield service
+
+
+@pytest.fixture
+async def stub(worker: ServiceUnderTest) -> AsyncIterator[Stub]:
+    async with worker.channel(ROUTER) as channel:
+        yield worker_pb2_grpc.WorkerServiceStub(channel)
+
+
+@pytest.fixture
+def smollm2(smollm2_path: Path) -> inference_pb2.ModelReference:
+    return inference_pb2.ModelReference(digest=smollm2_path.name, name="SmolLM2")
+
+
+def questions(count: int) -> list[inference_pb2.ChoiceQuestion]:
+    return [
+        inference_pb2.ChoiceQuestion(
+            id=str(n),
+            prompt=f"Q: Sam's friend number {n} fell. What will Sam do next?\nA:",
+            choices=[" help the friend up", " eat the sun", " go"],
+        )
+        for n in range(count)
+    ]
+
+
+async def refusal(call: grpc.aio.UnaryStreamCall[object, object]) -> CallError:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        async for _ in call:
+            pass
+    return CallError.of(caught.value)
+
+
+async def test_every_question_is_scored_once_and_the_stream_ends_with_complete(
+    stub: Stub, smollm2: inference_pb2.ModelReference, worker: ServiceUnderTest
+) -> None:
+    request = inference_pb2.ScoreChoicesRequest(
+        model=smollm2, questions=questions(20), reference="r1"
+    )
+    messages = [
+        message
+        async for message in stub.ScoreChoices(request, metadata=(("x-evalpool-dispatch", "7"),))
+    ]
+
+    results = [r for m in messages for r in m.results.results]
+    assert sorted(int(r.id) for r in results) == list(range(20))
+    assert all(len(r.scores) == 3 and all(s.sum_logprob < 0 for s in r.scores) for r in results)
+    assert {r.provenance.model_digest for r in results} == {smollm2.digest}
+    assert {r.provenance.dispatch for r in results} == {7}
+    assert {r.provenance.worker for r in results} == {worker.address}
+    assert {m.reference for m in messages} == {"r1"}
+    assert messages[-1].complete.scored == 20
+    assert messages[-1].complete.failed == 0
+
+
+async def test_a_text_is_streamed_and_ends_with_usage(
+    stub: Stub, smollm2: inference_pb2.ModelReference
+) -> None:
+    request = inference_pb2.InferRequest(
+        model=smollm2,
+        chat=inference_pb2.Chat(
+            messages=[inference_pb2.ChatMessage(role="user", content="Name a colour.")]
+        ),
+        sampling=inference_pb2.Sampling(max_tokens=12),
+    )
+    first = [message async for message in stub.Infer(request)]
+    again = [message async for message in stub.Infer(request)]
+
+    text = "".join(m.chunk.text for m in first)
+    assert text
+    assert text == "".join(m.chunk.text for m in again)
+    assert first[-1].WhichOneof("event") == "complete"
+    assert 1 <= first[-1].complete.usage.completion_tokens <= 12
+
+
+async def test_only_admitted_routers_and_the_operator_may_call(
+    worker: ServiceUnderTest, smollm2: inference_pb2.ModelReference
+) -> None:
+    request = inference_pb2.ScoreChoicesRequest(model=smollm2, questions=questions(1))
+    async with worker.channel(Identity.generate()) as channel:
+        error = await refusal(worker_pb2_grpc.WorkerServiceStub(channel).ScoreChoices(request))
+    assert error.code is grpc.StatusCode.PERMISSION_DENIED
+    assert error.reason == "NOT_ALLOWED"
+
+    async with worker.channel(worker.operator) as channel:
+        stub = worker_pb2_grpc.WorkerServiceStub(channel)
+        messages = [m async for m in stub.ScoreChoices(request)]
+    assert messages[-1].complete.scored == 1
+
+
+async def test_one_request_above_the_slots_is_refused_as_worker_busy(
+    stub: Stub, smollm2: inference_pb2.ModelReference
+) -> None:
+    request = inference_pb2.InferRequest(
+        model=smollm2, prompt="Once", sampling=inference_pb2.Sampling(max_tokens=2000)
+    )
+    calls = [stub.Infer(request) for _ in range(4)]
+    for call in calls:
+        await call.read()
+
+    error = await refusal(stub.Infer(request))
+
+    assert error.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert error.reason == "WORKER_BUSY"
+    assert error.retry_after is not None
+    for call in calls:
+        call.cancel()
+
+
+async def test_a_cancelled_request_gives_its_slot_back(
+    stub: Stub, smollm2: inference_pb2.ModelReference
+) -> None:
+    long = inference_pb2.InferRequest(
+        model=smollm2, prompt="Once", sampling=inference_pb2.Sampling(max_tokens=2000)
+    )
+    for _ in range(3):
+        calls = [stub.Infer(long) for _ in range(4)]
+        for call in calls:
+            await call.read()
+            call.cancel()
+        # The server notices a cancellation a moment after the client has made it.
+        short = inference_pb2.InferRequest(
+            model=smollm2, prompt="Once", sampling=inference_pb2.Sampling(max_tokens=1)
+        )
+        async with asyncio.timeout(30):
+            while True:
+                try:
+                    messages = [m async for m in stub.Infer(short)]
+                    break
+                except grpc.aio.AioRpcError as error:
+                    assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert messages[-1].HasField("complete")
+
+
+async def test_an_unknown_model_without_a_source_fails_with_its_reason(stub: Stub) -> None:
+    request = inference_pb2.ScoreChoicesRequest(
+        model=inference_pb2.ModelReference(digest="ab" * 32, sources=["herd:"]),
+        questions=questions(1),
+    )
+
+    error = await refusal(stub.ScoreChoices(request))
+
+    assert error.code is grpc.StatusCode.FAILED_PRECONDITION
+    assert error.reason == "MODEL_FETCH_FAILED"
+
+
+async def test_a_file_that_is_no_gguf_is_refused_when_it_is_loaded(
+    stub: Stub, model_store: ModelStore, tmp_path: Path
+) -> None:
+    path = tmp_path / "junk.gguf"
+    path.write_bytes(b"GGUF" + b"\0" * 4096)
+    digest = model_store.put_file(path)
+    try:
+        error = await refusal(
+            stub.LoadModel(
+                worker_pb2.LoadModelRequest(model=inference_pb2.ModelReference(digest=digest))
+            )
+        )
+    finally:
+        model_store.remove(digest)
+
+    assert error.code is grpc.StatusCode.FAILED_PRECONDITION
+    assert error.reason == "MODEL_LOAD_FAILED"
+
+
+async def test_all_violations_of_a_request_are_told_at_once(stub: Stub) -> None:
+    request = inference_pb2.ScoreChoicesRequest(
+        model=inference_pb2.ModelReference(digest="short"),
+        questions=[
+            inference_pb2.ChoiceQuestion(id="a", prompt="x", choices=["y"]),
+            inference_pb2.ChoiceQuestion(id="a", prompt="x", choices=["", "y"]),
+        ],
+    )
+
+    error = await refusal(stub.ScoreChoices(request))
+
+    assert error.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert {v.field for v in error.violations} == {
+        "model.digest",
+        "questions[1].id",
+        "questions[1].choices",
+    }
+
+
+async def test_loading_shows_its_stages_and_unloading_frees(
+    stub: Stub, smollm2: inference_pb2.ModelReference
+) -> None:
+    messages = [m async for m in stub.LoadModel(worker_pb2.LoadModelRequest(model=smollm2))]
+    assert messages[-1].loaded.digest == smollm2.digest
+    assert messages[-1].loaded.quantisation == "Q4_1"
+
+    await stub.UnloadModel(worker_pb2.UnloadModelRequest(digest=smollm2.digest))
+
+    models = (await stub.ListModels(worker_pb2.ListModelsRequest())).models
+    assert [m.loaded for m in models if m.digest == smollm2.digest] == [False]
+
+
+async def test_settings_made_by_calls_outlive_a_restart(
+    tmp_path: Path, model_store: ModelStore, smollm2: inference_pb2.ModelReference
+) -> None:
+    async def run_once(change: bool) -> int:
+        async with (
+            running(SERVICE, tmp_path, models_dir=model_store.root) as worker,
+            worker.channel(worker.operator) as channel,
+        ):
+            stub = worker_pb2_grpc.WorkerServiceStub(channel)
+            if change:
+                await stub.SetMaxTokens(worker_pb2.SetMaxTokensRequest(max_tokens=3))
+            request = inference_pb2.InferRequest(model=smollm2, prompt="Once upon a time")
+            messages = [m async for m in stub.Infer(request)]
+            return messages[-1].complete.usage.completion_tokens
+
+    assert await run_once(change=True) == 3
+    assert await run_once(change=False) == 3
