@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from evalpool_benchmark.entry import EntryState
@@ -81,6 +81,10 @@ class Leaderboard:
     revision: int
     final: bool
     funds: int
+
+    def numbered(self, revision: int) -> Leaderboard:
+        """The same standing as a snapshot to keep."""
+        return replace(self, revision=revision)
 
     def shows_the_same_as(self, other: Leaderboard) -> bool:
         """Whether the standing is the same, whenever it was taken."""

@@ -60,6 +60,7 @@ class Pool:
         start_time: When it opens.
         end_time: When it closes.
         grace: What work in flight gets after the end.
+        funds: Units in it, all contributions together.
         minimum_score: What an eligible score must lie above, as written; empty where nothing.
         max_entries_per_day: Entries a participant may make in 24 hours; 0 where there is no limit.
         phase: What is stored of its state.
@@ -81,6 +82,7 @@ class Pool:
     start_time: datetime
     end_time: datetime
     grace: timedelta
+    funds: int = 0
     minimum_score: str = ""
     max_entries_per_day: int = 0
     phase: Phase = Phase.RUNNING

@@ -1,0 +1,167 @@
+"""Entries, what counts against a participant's entries a day, and the requests that joined."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, func, insert, or_, select, update
+
+from evalpool_benchmark.entry import IN_FLIGHT, Entry, EntryState
+from evalpool_benchmark.schema import attempts, entries, join_requests
+
+
+@dataclass(frozen=True, slots=True)
+class JoinRequest:
+    """A join that a participant asked for under an id of their own."""
+
+    pool: str
+    subject: str
+    entry: str
+
+
+def get(connection: Connection, entry_id: str) -> Entry | None:
+    """An entry, or None."""
+    row = connection.execute(select(entries).where(entries.c.id == entry_id)).first()
+    return None if row is None else _entry(row)
+
+
+def lock(connection: Connection, entry_id: str) -> Entry | None:
+    """An entry, or None; nobody else changes it until the transaction ends."""
+    query = select(entries).where(entries.c.id == entry_id).with_for_update()
+    row = connection.execute(query).first()
+    return None if row is None else _entry(row)
+
+
+def of_pool(connection: Connection, pool: str) -> list[Entry]:
+    """A pool's entries in the order of joining."""
+    query = select(entries).where(entries.c.pool == pool).order_by(entries.c.join_order)
+    return [_entry(row) for row in connection.execute(query)]
+
+
+def lock_of_pool(connection: Connection, pool: str) -> list[Entry]:
+    """A pool's entries in the order of joining; nobody else changes them until the end."""
+    query = select(entries).where(entries.c.pool == pool).order_by(entries.c.id).with_for_update()
+    locked = [_entry(row) for row in connection.execute(query)]
+    return sorted(locked, key=lambda entry: entry.join_order)
+
+
+def lock_of_runs(connection: Connection, runs: Collection[str]) -> list[Entry]:
+    """The entries that follow some runs; nobody else changes them until the end."""
+    query = select(entries).where(entries.c.run.in_(runs)).order_by(entries.c.id).with_for_update()
+    return [_entry(row) for row in connection.execute(query)]
+
+
+def in_state(connection: Connection, state: EntryState) -> list[Entry]:
+    """The entries in a state, in the order of joining."""
+    query = (
+        select(entries)
+        .where(entries.c.state == state.value)
+        .order_by(entries.c.join_time, entries.c.id)
+    )
+    return [_entry(row) for row in connection.execute(query)]
+
+
+def open_runs(connection: Connection, pool: str | None = None) -> list[str]:
+    """Runs whose entries are not finished, or could be mended; of one pool or of all."""
+    query = (
+        select(entries.c.run)
+        .where(
+            entries.c.run != "",
+            or_(
+                entries.c.state.in_([state.value for state in IN_FLIGHT]),
+                entries.c.machinery_failed,
+            ),
+        )
+        .distinct()
+    )
+    if pool is not None:
+        query = query.where(entries.c.pool == pool)
+    return list(connection.scalars(query))
+
+
+def next_join_order(connection: Connection, pool: str) -> int:
+    """The place of the next join of a locked pool."""
+    query = select(func.max(entries.c.join_order)).where(entries.c.pool == pool)
+    return (connection.scalar(query) or 0) + 1
+
+
+def enter(connection: Connection, entry: Entry) -> None:
+    """Keep a new entry, or the new attempt of one that is entered again."""
+    if entry.attempt == 1:
+        connection.execute(insert(entries).values(**_columns(entry)))
+    else:
+        save(connection, entry)
+    connection.execute(
+        insert(attempts).values(
+            entry=entry.id,
+            attempt=entry.attempt,
+            pool=entry.pool,
+            participant=entry.participant,
+            join_time=entry.join_time,
+            returned=False,
+        )
+    )
+
+
+def save(connection: Connection, entry: Entry) -> None:
+    """Keep what has changed of a locked entry; a failed attempt no longer counts as one."""
+    connection.execute(update(entries).where(entries.c.id == entry.id).values(**_columns(entry)))
+    if entry.state is EntryState.FAILED:
+        connection.execute(
+            update(attempts)
+            .where(attempts.c.entry == entry.id, attempts.c.attempt == entry.attempt)
+            .values(returned=True)
+        )
+
+
+def attempts_since(
+    connection: Connection, pool: str, participant: str, since: datetime
+) -> list[datetime]:
+    """When a participant's attempts after a moment were made, failed ones left out."""
+    query = (
+        select(attempts.c.join_time)
+        .where(
+            attempts.c.pool == pool,
+            attempts.c.participant == participant,
+            attempts.c.join_time > since,
+            attempts.c.returned.is_(False),
+        )
+        .order_by(attempts.c.join_time)
+    )
+    return list(connection.scalars(query))
+
+
+def join_request(connection: Connection, participant: str, request_id: str) -> JoinRequest | None:
+    """What a participant asked for under a request id, or None."""
+    row = connection.execute(
+        select(join_requests).where(
+            join_requests.c.participant == participant, join_requests.c.request_id == request_id
+        )
+    ).first()
+    return None if row is None else JoinRequest(row.pool, row.subject, row.entry)
+
+
+def remember_join(
+    connection: Connection, participant: str, request_id: str, request: JoinRequest
+) -> None:
+    """Keep what a participant asked for under a request id."""
+    connection.execute(
+        insert(join_requests).values(
+            participant=participant,
+            request_id=request_id,
+            pool=request.pool,
+            subject=request.subject,
+            entry=request.entry,
+        )
+    )
+
+
+def _columns(entry: Entry) -> dict[str, Any]:
+    return {**asdict(entry), "state": entry.state.value}
+
+
+def _entry(row: Row[Any]) -> Entry:
+    return Entry(**{**row._mapping, "state": EntryState(row.state)})
