@@ -63,7 +63,7 @@ class FetchLimits:
 
     Attributes:
         max_bytes: The size of the file, at most.
-        max_archive_bytes: The size of an archive inside a wheel, at most; it is unpacked on the way.
+        max_archive_bytes: The size of an archive inside a wheel, at most.
         connect_seconds: The time for a connection to stand.
         idle_seconds: The longest time without a byte.
         total_seconds: The time of the whole fetch.

@@ -152,7 +152,7 @@ def _parse_file(rest: str) -> FileSource:
         raise InvalidValue(
             f"the path {rest[:60]!r} of the file: source is not absolute; start it with one /"
         )
-    if rest.endswith("/") or ".." in path.parts:
+    if not path.name or rest.endswith("/") or ".." in path.parts:
         raise InvalidValue(
             f"the path {rest[:60]!r} of the file: source must name a file and go without .."
         )

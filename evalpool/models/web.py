@@ -68,11 +68,11 @@ def download(
     name = what or start._replace(query="").geturl()
     transfer = _Download(start, destination, progress, policy, limits, token, name)
     failures = 0
-    with _client(policy, limits) as client:
+    with _transport(policy) as transport:
         while True:
             before = transfer.done
             try:
-                transfer.attempt(client)
+                transfer.attempt(transport)
                 break
             except (_TryAgain, httpx.TransportError) as error:
                 failures = 0 if transfer.done > before else failures + 1
@@ -111,12 +111,12 @@ class _Download:
         self._validator = self._remembered_validator()
         self.done = destination.stat().st_size if self._validator else 0
 
-    def attempt(self, client: httpx.Client) -> None:
+    def attempt(self, transport: httpx.BaseTransport) -> None:
         """Get what is missing; `done` tells how far it came when this raises."""
         self._check_time()
         hop = _Hop(self._start, self._token)
         for _ in range(self._limits.redirects + 1):
-            with self._request(client, hop) as response:
+            with self._request(transport, hop) as response:
                 if response.status_code not in _REDIRECTS:
                     self._receive(response)
                     return
@@ -128,28 +128,38 @@ class _Download:
         self._origin.unlink(missing_ok=True)
 
     @contextmanager
-    def _request(self, client: httpx.Client, hop: _Hop) -> Iterator[httpx.Response]:
-        # A content coding would make byte ranges and sizes mean something else.
-        headers = {"accept-encoding": "identity", "accept": "*/*"}
+    def _request(self, transport: httpx.BaseTransport, hop: _Hop) -> Iterator[httpx.Response]:
+        headers = {
+            "host": hop.url.netloc,
+            "user-agent": "evalpool",
+            "accept": "*/*",
+            # A content coding would make byte ranges and sizes mean something else.
+            "accept-encoding": "identity",
+        }
         if hop.token:
             headers["authorization"] = f"Bearer {hop.token}"
         if self.done and self._validator:
             headers["range"] = f"bytes={self.done}-"
             headers["if-range"] = self._validator
+        timeout = httpx.Timeout(self._limits.idle_seconds, connect=self._limits.connect_seconds)
         connection_error: httpx.TransportError | None = None
         for host in self._hosts(hop.url):
-            request = client.build_request(
+            request = httpx.Request(
                 "GET",
                 httpx.URL(hop.url.geturl()).copy_with(host=host),
-                headers=headers | {"host": hop.url.netloc},
-                # The certificate is checked against the name, not the address connected to.
-                extensions={"sni_hostname": hop.url.hostname or ""},
+                headers=headers,
+                extensions={
+                    "timeout": timeout.as_dict(),
+                    # The certificate is checked against the name, not the address connected to.
+                    "sni_hostname": hop.url.hostname or "",
+                },
             )
             try:
-                response = client.send(request, stream=True)
+                response = transport.handle_request(request)
             except (httpx.ConnectError, httpx.ConnectTimeout) as error:
                 connection_error = error
                 continue
+            response.request = request
             try:
                 yield response
             finally:
@@ -189,12 +199,12 @@ class _Download:
 
     def _redirect(self, hop: _Hop, response: httpx.Response) -> _Hop:
         location = response.headers.get("location", "")
-        target = urljoin(hop.url.geturl(), location)
         try:
-            url = split_https_url(target)
-        except InvalidValue as error:
+            url = split_https_url(urljoin(hop.url.geturl(), location))
+        # ValueError is urljoin's, and InvalidValue's base.
+        except ValueError as error:
             raise ModelFetchError(
-                f"{self._name} redirects to {target[:80]!r}, and only https: is followed"
+                f"{self._name} redirects to {location[:80]!r}, and only https: is followed"
             ) from error
         if url.username is not None or url.password is not None:
             raise ModelFetchError(f"{self._name} redirects to a URL with a user or a password")
@@ -287,18 +297,18 @@ def is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
             return False
         if address.ipv4_mapped is not None:
             return True
+        if address.is_site_local:
+            return False
     return address.is_global and not address.is_multicast
 
 
-def _client(policy: FetchPolicy, limits: FetchLimits) -> httpx.Client:
-    return httpx.Client(
+def _transport(policy: FetchPolicy) -> httpx.HTTPTransport:
+    # No client around it: its cookies and its own reading of redirects are not wanted. The
+    # environment's proxies and netrc count only through the policy.
+    return httpx.HTTPTransport(
         verify=policy.certificates or httpx.create_ssl_context(),
-        # The environment's proxies and netrc count only through the policy.
         trust_env=False,
-        proxy=policy.proxy,
-        follow_redirects=False,
-        timeout=httpx.Timeout(limits.idle_seconds, connect=limits.connect_seconds),
-        headers={"user-agent": "evalpool"},
+        proxy=None if policy.proxy is None else httpx.Proxy(policy.proxy),
     )
 
 
