@@ -143,8 +143,11 @@ class Upload:
         self._hash.update(chunk)
         self.offset += len(chunk)
 
-    def commit(self) -> Path:
+    def commit(self, check: Callable[[Path], object] | None = None) -> Path:
         """Verify size and digest and put the content into the store; gives its path there.
+
+        Args:
+            check: Called with the verified file before it is kept; where it raises, nothing is.
 
         Raises:
             SizeMismatch: Bytes are missing; the part is kept.
@@ -160,6 +163,12 @@ class Upload:
         if actual != self.digest:
             self._partial.discard()
             raise DigestMismatch(self.digest, actual, "the content that came")
+        if check is not None:
+            try:
+                check(self._partial.content)
+            except BaseException:
+                self._partial.discard()
+                raise
         return self._partial.keep_verified(actual)
 
     def discard(self) -> None:

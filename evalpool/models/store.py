@@ -240,11 +240,17 @@ class ModelStore:
             ModelInUse: The same owner is sending it already.
             StoreFull: There is no room for it.
         """
-        parse_digest(digest)
         if size < 1:
             raise InvalidValue(f"the size is {size}; announce at least 1 byte")
-        key = digest + ("." + hashlib.sha256(owner.encode()).hexdigest()[:16] if owner else "")
-        return Upload(self.partial("upload", key, size), digest, size)
+        return Upload(self.partial("upload", _upload_key(digest, owner), size), digest, size)
+
+    def upload_offset(self, digest: str, size: int, *, owner: str = "") -> int:
+        """How many bytes of an upload are here, without going on with it; as in `begin_upload`."""
+        folder = self.root / "partial" / f"upload-{_upload_key(digest, owner)}.{size}"
+        try:
+            return (folder / "content").stat().st_size
+        except FileNotFoundError:
+            return 0
 
     def partial(self, purpose: str, key: str, size: int | None = None) -> PartialFile:
         """Begin to write a file, or go on with one; the size, if known, is reserved.
@@ -451,6 +457,11 @@ class _Several:
     def __exit__(self, *_exc: object) -> None:
         for descriptor in self._open:
             os.close(descriptor)
+
+
+def _upload_key(digest: str, owner: str) -> str:
+    suffix = "." + hashlib.sha256(owner.encode()).hexdigest()[:16] if owner else ""
+    return parse_digest(digest) + suffix
 
 
 def source_key(source: Source) -> str:
