@@ -221,8 +221,19 @@ VALUES = st.one_of(
     st.from_regex(r"[0-9]{1,20}[./]?[0-9]{0,20}", fullmatch=True),
 )
 NAMES = st.sampled_from(
-    "Title Starts-At Ends-At Duration Minimum-Score Tie-Rule Grace Max-Entries-Per-Day "
-    "Evaluator Pool Other".split()
+    [
+        "Title",
+        "Starts-At",
+        "Ends-At",
+        "Duration",
+        "Minimum-Score",
+        "Tie-Rule",
+        "Grace",
+        "Max-Entries-Per-Day",
+        "Evaluator",
+        "Pool",
+        "Other",
+    ]
 )
 
 

@@ -166,12 +166,10 @@ def join(connection: Connection, asked: Join, subject: SubjectInfo | None, now: 
     else:
         entry = enter_again(present, subject.name, order, now)
     entries.enter(connection, entry)
-    entries.remember_join(
-        connection,
-        asked.participant,
-        asked.request_id,
-        JoinRequest(pool.id, asked.subject, entry.id),
-    )
+    made = JoinRequest(pool.id, asked.subject, entry.id)
+    if not entries.remember_join(connection, asked.participant, asked.request_id, made):
+        # The same id was used at the same moment in another pool, whose lock is another.
+        raise _id_reused(asked)
     return entry
 
 
@@ -248,15 +246,19 @@ def _lock(connection: Connection, entry: str) -> tuple[Pool, Entry]:
 
 def _repeat(connection: Connection, asked: Join, known: JoinRequest) -> Entry:
     if (known.pool, known.subject) != (asked.pool, asked.subject):
-        raise AlreadyExists(
-            reasons.ERROR_REASON_REQUEST_ID_REUSED,
-            f'request_id: "{asked.request_id}" joined another pool or subject; choose a new one',
-            request_id=asked.request_id,
-        )
+        raise _id_reused(asked)
     entry = entries.get(connection, known.entry)
     if entry is None:
         raise no_entry(known.entry)
     return entry
+
+
+def _id_reused(asked: Join) -> AlreadyExists:
+    return AlreadyExists(
+        reasons.ERROR_REASON_REQUEST_ID_REUSED,
+        f'request_id: "{asked.request_id}" joined another pool or subject; choose a new one',
+        request_id=asked.request_id,
+    )
 
 
 def _open_for_entries(pool: Pool | None, pool_id: str, now: datetime) -> Pool:

@@ -131,31 +131,30 @@ class Reconciler:
             participant=entry.participant,
             request_id=request_id,
         )
-        await self._database.write(partial(self._bind, attempt=entry, score=score))
-        self._notify()
+        changed = await self._database.write(partial(self._bind, attempt=entry, score=score))
+        self._notify(changed)
         # The run may have moved on before the entry was known to follow it.
         await self._refresh(score.run)
 
     async def _fail(self, attempt: Entry, refusal: PeerRefused) -> None:
-        def work(connection: Connection) -> None:
+        def work(connection: Connection) -> list[Entry]:
             entry = entries.lock(connection, attempt.id)
             if entry is None or not _same_attempt(entry, attempt):
-                return
+                return []
             reason = refusal.reason or "The dataset service refused it."
-            entries.save(connection, fail(entry, reason, refusal.reason_code, self._clock.now()))
+            failed = fail(entry, reason, refusal.reason_code, self._clock.now())
+            return _save_changed(connection, entry, failed)
 
-        await self._database.write(work)
-        self._notify()
+        self._notify(await self._database.write(work))
 
-    def _bind(self, connection: Connection, attempt: Entry, score: Score) -> None:
+    def _bind(self, connection: Connection, attempt: Entry, score: Score) -> list[Entry]:
         entry = entries.lock(connection, attempt.id)
         if entry is None:
-            return
+            return []
         now = self._clock.now()
         if _same_attempt(entry, attempt):
-            entries.save(connection, bind(entry, score, now))
-        else:
-            _save_changed(connection, entry, follow(entry, score, now))
+            return _save_changed(connection, entry, bind(entry, score, now))
+        return _save_changed(connection, entry, follow(entry, score, now))
 
     async def apply(self, scores: Collection[Score], cursor: int | None = None) -> None:
         """Move the entries on that follow these runs, and keep the cursor in the same commit."""
@@ -166,18 +165,17 @@ class Reconciler:
                 newest[score.run] = score
         now = self._clock.now()
 
-        def work(connection: Connection) -> bool:
+        def work(connection: Connection) -> list[Entry]:
             if cursor is not None:
                 fundings.lock_cursor(connection, fundings.SCORES)
                 fundings.move_cursor(connection, fundings.SCORES, cursor)
-            changed = [
-                _save_changed(connection, entry, follow(entry, newest[entry.run], now))
-                for entry in entries.lock_of_runs(connection, newest)
-            ]
-            return any(changed)
+            changed: list[Entry] = []
+            for entry in entries.lock_of_runs(connection, list(newest)):
+                moved = follow(entry, newest[entry.run], now)
+                changed += _save_changed(connection, entry, moved)
+            return changed
 
-        if await self._database.write(work):
-            self._notify()
+        self._notify(await self._database.write(work))
 
     async def _follow_stream(self) -> None:
         after = await self._database.read(partial(fundings.cursor, name=fundings.SCORES))
@@ -229,18 +227,20 @@ class Reconciler:
 
         return all(await asyncio.gather(*(make(call) for call in calls)))
 
-    def _notify(self) -> None:
-        self._wakes.entries.notify()
-        # An entry that is done may be the last that a pool's end waits for.
-        self._wakes.ends.notify()
+    def _notify(self, changed: Collection[Entry]) -> None:
+        if changed:
+            self._wakes.entries.notify()
+        if any(entry.is_final for entry in changed):
+            # It may be the last that a pool's end waits for.
+            self._wakes.ends.notify()
 
 
 def _same_attempt(entry: Entry, attempt: Entry) -> bool:
     return entry.state is EntryState.SUBMITTED and entry.attempt == attempt.attempt
 
 
-def _save_changed(connection: Connection, before: Entry, after: Entry) -> bool:
+def _save_changed(connection: Connection, before: Entry, after: Entry) -> list[Entry]:
     if after is before:
-        return False
+        return []
     entries.save(connection, after)
-    return True
+    return [after]

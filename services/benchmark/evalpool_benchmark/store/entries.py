@@ -8,6 +8,8 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Row, func, insert, or_, select, update
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from evalpool_benchmark.entry import IN_FLIGHT, Entry, EntryState
 from evalpool_benchmark.schema import attempts, entries, join_requests
@@ -146,17 +148,22 @@ def join_request(connection: Connection, participant: str, request_id: str) -> J
 
 def remember_join(
     connection: Connection, participant: str, request_id: str, request: JoinRequest
-) -> None:
-    """Keep what a participant asked for under a request id."""
-    connection.execute(
-        insert(join_requests).values(
-            participant=participant,
-            request_id=request_id,
-            pool=request.pool,
-            subject=request.subject,
-            entry=request.entry,
-        )
+) -> bool:
+    """Keep what a participant asked for under a request id.
+
+    Returns:
+        Whether the id was free.
+    """
+    upsert = sqlite_insert if connection.dialect.name == "sqlite" else postgresql_insert
+    statement = upsert(join_requests).values(
+        participant=participant,
+        request_id=request_id,
+        pool=request.pool,
+        subject=request.subject,
+        entry=request.entry,
     )
+    statement = statement.on_conflict_do_nothing().returning(join_requests.c.entry)
+    return connection.execute(statement).first() is not None
 
 
 def _columns(entry: Entry) -> dict[str, Any]:
