@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,7 +58,7 @@ def questions(count: int) -> list[inference_pb2.ChoiceQuestion]:
     ]
 
 
-async def refusal(call: grpc.aio.UnaryStreamCall[object, object]) -> CallError:
+async def refusal(call: AsyncIterable[object]) -> CallError:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         async for _ in call:
             pass

@@ -1,0 +1,57 @@
+"""The ledger's values as the contract's messages."""
+
+from __future__ import annotations
+
+from evalpool.common.v1.service_info_pb2 import Tag
+from evalpool.token.v1 import token_pb2
+from evalpool_runtime.protobuf import timestamp
+from evalpool_token.entries import Entry, EntryKind, Hold, HoldState
+from evalpool_token.store import AccountEntry
+
+_HOLD_STATES = {
+    HoldState.OPEN: token_pb2.HOLD_STATE_OPEN,
+    HoldState.CAPTURED: token_pb2.HOLD_STATE_CAPTURED,
+    HoldState.RELEASED: token_pb2.HOLD_STATE_RELEASED,
+    HoldState.EXPIRED: token_pb2.HOLD_STATE_EXPIRED,
+}
+
+
+def transfer_message(entry: Entry, reader: str) -> token_pb2.Transfer:
+    """An entry as a transfer; the request id only for who made the request."""
+    asked = reader == entry.sender or entry.kind is EntryKind.MINT
+    return token_pb2.Transfer(
+        id=entry.id,
+        sender=entry.sender,
+        recipient=entry.recipient,
+        quantity=str(entry.quantity),
+        tags=[Tag(name=tag.name, value=tag.value) for tag in entry.tags],
+        sequence=entry.sequence,
+        commit_time=timestamp(entry.commit_time),
+        request_id=entry.request_id if asked and reader != entry.recipient else "",
+    )
+
+
+def notice_message(seen: AccountEntry) -> token_pb2.Notice:
+    """A movement as a notice to one of its accounts."""
+    account = seen.posting.account
+    credit = account == seen.entry.recipient
+    return token_pb2.Notice(
+        sequence=seen.entry.sequence,
+        kind=token_pb2.NOTICE_KIND_CREDIT if credit else token_pb2.NOTICE_KIND_DEBIT,
+        transfer=transfer_message(seen.entry, account),
+        balance=str(seen.posting.balance),
+    )
+
+
+def hold_message(hold: Hold) -> token_pb2.HeldUnits:
+    """A hold."""
+    return token_pb2.HeldUnits(
+        id=hold.id,
+        holder=hold.holder,
+        recipient=hold.recipient,
+        quantity=str(hold.quantity),
+        captured=str(hold.captured),
+        state=_HOLD_STATES[hold.state],
+        expire_time=timestamp(hold.expire_time),
+        create_time=timestamp(hold.create_time),
+    )
