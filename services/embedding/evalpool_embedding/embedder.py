@@ -1,0 +1,208 @@
+"""Embeds the sets that wait for it, from wherever it stands.
+
+The documents lie in the database before anything is computed, and the count of embedded documents
+rises only after their vectors are written. A process that dies between the two writes the same
+vectors again under the same ids, so that nothing is lost and nothing comes twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+
+import structlog
+
+from evalpool_embedding import store
+from evalpool_embedding.documents import Document
+from evalpool_embedding.model_source import ModelSource
+from evalpool_embedding.sets import Content, DocumentSet, SetState
+from evalpool_embedding.vectors import VectorIndex
+from evalpool_runtime.clock import Clock
+from evalpool_runtime.database import Database
+from evalpool_runtime.watch import Changes
+
+CHUNK = 128
+"""Documents between two commits."""
+
+POLL_SECONDS = 5.0
+"""How long work that another process left can go unnoticed."""
+
+PROGRESS_POLL_SECONDS = 0.5
+"""How long the progress of another process, or the service's stop, can go unnoticed."""
+
+FAILED_PAUSE_SECONDS = 0.5
+STALE_UPLOAD = timedelta(hours=1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    content: Content
+    listed: list[Document]
+
+    @property
+    def end(self) -> int:
+        return self.content.embedded_count + len(self.listed)
+
+
+class Embedder:
+    """Computes the vectors of sets, taking turns between them.
+
+    Args:
+        database: Where the documents are.
+        vectors: Where the vectors go.
+        models: The model.
+        clock: What time it is.
+        stopping: Set when the service stops; who waits for progress is let go then.
+        failed_pause: Seconds after a failure.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        vectors: VectorIndex,
+        models: ModelSource,
+        clock: Clock,
+        stopping: asyncio.Event,
+        *,
+        failed_pause: float = FAILED_PAUSE_SECONDS,
+    ) -> None:
+        self._database = database
+        self._vectors = vectors
+        self._models = models
+        self._clock = clock
+        self._stopping = stopping
+        self._failed_pause = failed_pause
+        # Of our own, so that no write is under way any more when Chroma is closed.
+        self._writing = ThreadPoolExecutor(1, thread_name_prefix="vectors-write")
+        self._log = structlog.get_logger("evalpool.embedding")
+        self._work = Changes()
+        self._progress = Changes()
+
+    def notify(self) -> None:
+        """Say that there is something to embed."""
+        self._work.notify()
+
+    async def run(self) -> None:
+        """Embed whatever waits, until cancelled."""
+        await self._models.wait()
+        while True:
+            seen = self._work.version
+            if not await self.step():
+                await self._work.wait(seen, POLL_SECONDS)
+
+    async def step(self) -> bool:
+        """Embed the next documents of the set whose turn it is; False where none waits."""
+        content = await self._database.read(store.next_to_embed)
+        if content is None:
+            return False
+        try:
+            await self._embed(content)
+        except Exception as error:
+            # One set's trouble must not keep the others waiting: it goes to the end of the row.
+            self._log.warning("embedding failed", digest=content.digest, exc_info=error)
+            failure = f"{type(error).__name__}: {error}"[:500]
+            now = self._clock.now()
+            await self._database.write(lambda c: store.note_failure(c, content.id, failure, now))
+            await asyncio.sleep(self._failed_pause)
+        self._progress.notify()
+        return True
+
+    async def reconcile(self) -> None:
+        """Make database and vectors agree, at the start: each may have died before the other.
+
+        Sets of another model, or whose vectors are not all there, are embedded again; vectors of
+        sets that are gone are deleted.
+        """
+        # Read in this order: a collection is made after its content, and deleted after it.
+        there = await asyncio.to_thread(self._vectors.names)
+        known = await self._database.read(store.all_contents)
+        for content in known:
+            if content.model_digest == self._models.digest and await self._is_whole(content):
+                continue
+            await self._database.write(
+                partial(
+                    store.embed_again,
+                    content_id=content.id,
+                    model_digest=self._models.digest,
+                    now=self._clock.now(),
+                )
+            )
+        wanted = {content.collection for content in await self._database.read(store.all_contents)}
+        for name in there - wanted:
+            await asyncio.to_thread(self._vectors.drop, name)
+
+    async def sweep(self) -> None:
+        """Forget uploads that nobody goes on with."""
+        before = self._clock.now() - STALE_UPLOAD
+        await self._database.write(lambda c: store.discard_stale_uploads(c, before))
+
+    async def progress(
+        self, owner: str, alias: str, digest: str, seconds: float = math.inf
+    ) -> AsyncIterator[DocumentSet]:
+        """A set whenever it has come on, until it is ready or failed.
+
+        Ends earlier when it is deleted, when the service stops and when the time is up.
+
+        Args:
+            owner: Whose set it is.
+            alias: The owner's name for it.
+            digest: Its content's digest.
+            seconds: How long to wait at most.
+
+        Yields:
+            The set as it now is.
+        """
+        end = self._clock.monotonic() + seconds
+        shown: Content | None = None
+        while True:
+            seen = self._progress.version
+            found = await self._database.read(lambda c: store.find_own(c, owner, alias))
+            if found is None or found.content.digest != digest:
+                return
+            if found.content != shown:
+                shown = found.content
+                yield found
+            left = end - self._clock.monotonic()
+            if not shown.is_embedding or left <= 0 or self._stopping.is_set():
+                return
+            await self._progress.wait(seen, min(left, PROGRESS_POLL_SECONDS))
+
+    async def close(self) -> None:
+        """Wait for the write that is under way."""
+        await asyncio.to_thread(self._writing.shutdown)
+
+    async def _embed(self, content: Content) -> None:
+        listed = await self._database.read(
+            lambda c: store.documents_from(c, content.id, content.embedded_count, CHUNK)
+        )
+        if not listed:
+            return  # deleted meanwhile
+        chunk = _Chunk(content, listed)
+        encoder = await self._models.wait()
+        vectors = await encoder.encode_set([document.content for document in listed])
+        await asyncio.get_running_loop().run_in_executor(
+            self._writing,
+            self._vectors.put,
+            content.collection,
+            content.embedded_count,
+            vectors,
+            [document.meta for document in listed],
+        )
+        now = self._clock.now()
+        advanced = await self._database.write(lambda c: store.advance(c, content, chunk.end, now))
+        if advanced is None and not await self._database.read(
+            lambda c: store.has_content(c, content.id)
+        ):
+            # Deleted while its vectors were computed: nobody else would delete these.
+            await asyncio.to_thread(self._vectors.drop, content.collection)
+        elif advanced is not None and advanced.state is SetState.READY:
+            self._log.info("set embedded", digest=content.digest, documents=content.document_count)
+
+    async def _is_whole(self, content: Content) -> bool:
+        there = await asyncio.to_thread(self._vectors.count, content.collection)
+        return there >= content.embedded_count

@@ -1,0 +1,5 @@
+"""Run by Alembic."""
+
+from evalpool_runtime.migrations import run_env
+
+run_env()

@@ -1,0 +1,129 @@
+"""Document sets: their states, and what may be done in each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from evalpool_runtime.errors import AlreadyExists, FailedPrecondition, NotFound, reasons
+
+MAX_FAILURES = 5
+"""Failures in a row after which a content counts as failed, until its owner makes it again."""
+
+
+class SetState(StrEnum):
+    """What has become of a content."""
+
+    UPLOADING = "uploading"
+    EMBEDDING = "embedding"
+    READY = "ready"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """A list of documents and its vectors, kept once.
+
+    Attributes:
+        id: Never used again.
+        digest: The content's SHA-256; empty while documents still come in.
+        state: What has become of it.
+        document_count: Documents in it.
+        embedded_count: Documents whose vectors are written; they are the first ones.
+        failures: Failures to embed it, in a row.
+        failure: What the last one was.
+        model_digest: The model that embeds it.
+        is_entered: Whether it was used for a pool.
+    """
+
+    id: int
+    digest: str
+    state: SetState
+    document_count: int
+    embedded_count: int
+    failures: int
+    failure: str
+    model_digest: str
+    is_entered: bool
+
+    @property
+    def collection(self) -> str:
+        """The name of its vectors. It holds all that makes vectors differ, and never comes back."""
+        return f"{self.digest}.{self.model_digest[:16]}.{self.id}"
+
+    @property
+    def is_embedding(self) -> bool:
+        """Whether its vectors are still being computed."""
+        return self.state is SetState.EMBEDDING
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentSet:
+    """An owner's name for a content.
+
+    Attributes:
+        alias: The owner's name for it, the seed's hash.
+        owner: Whose it is.
+        content: What it names.
+        create_time: When it was named.
+    """
+
+    alias: str
+    owner: str
+    content: Content
+    create_time: datetime
+
+
+def check_searchable(content: Content, name: str) -> None:
+    """Refuse to search what has no vectors.
+
+    Raises:
+        FailedPrecondition: It is still being embedded, or it could not be.
+    """
+    if content.state is SetState.READY:
+        return
+    if content.state is SetState.FAILED:
+        raise FailedPrecondition(
+            reasons.ERROR_REASON_DOCUMENT_SET_NOT_READY,
+            f"the document set {name} could not be embedded ({content.failure}); create it again "
+            "to try once more",
+            state=content.state,
+        )
+    raise FailedPrecondition(
+        reasons.ERROR_REASON_DOCUMENT_SET_NOT_READY,
+        f"{content.embedded_count} of {content.document_count} documents of the set {name} are "
+        "embedded so far; search when its state is ready",
+        retry_after=1.0,
+        state=content.state,
+        embedded_count=str(content.embedded_count),
+        document_count=str(content.document_count),
+    )
+
+
+def not_found(name: str) -> NotFound:
+    """What a caller learns of a set that does not exist or is somebody else's."""
+    return NotFound(
+        reasons.ERROR_REASON_DOCUMENT_SET_NOT_FOUND,
+        f"you have no document set under the name or digest {name[:128]}; ListDatasets gives yours",
+        dataset_hash=name[:128],
+    )
+
+
+def other_content(alias: str, digest: str) -> AlreadyExists:
+    """What a caller learns who names a second content alike."""
+    return AlreadyExists(
+        reasons.ERROR_REASON_DOCUMENT_SET_EXISTS,
+        f"your document set {alias} has other content; choose another hash, or delete that set",
+        hash=alias,
+        digest=digest,
+    )
+
+
+def entered(alias: str) -> FailedPrecondition:
+    """What an owner learns who would delete what a pool uses."""
+    return FailedPrecondition(
+        reasons.ERROR_REASON_DOCUMENT_SET_ENTERED,
+        f"the document set {alias} is entered in a pool, whose answers rest on it; keep it",
+        hash=alias,
+    )
