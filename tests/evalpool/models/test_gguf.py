@@ -333,3 +333,40 @@ def test_a_huge_file_with_lying_counts_costs_little_memory(tmp_path: Path, gguf:
         assert tracemalloc.get_traced_memory()[1] < 32 * 1024**2
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("gguf", "words"),
+    [
+        (Gguf(entry_count=16_385), "it is 16385; at most 16384"),
+        (Gguf(tensor_count=131_073), "it is 131073; at most 131072"),
+        (
+            Gguf().replace("tokenizer.ggml.tokens", struct.pack("<IIQ", ARRAY, TEXT, 4_194_305)),
+            "it is 4194305; at most 4194304",
+        ),
+        (
+            Gguf().replace("tokenizer.ggml.tokens", struct.pack("<IIQQ", ARRAY, TEXT, 1, 2**21)),
+            "its length is 2097152; at most 1048576",
+        ),
+        (
+            Gguf().replace("tokenizer.ggml.scores", struct.pack("<IIQ", ARRAY, UINT32, 2**26)),
+            "the header is longer than 268435456",
+        ),
+    ],
+)
+def test_each_bound_holds_where_the_file_is_large_enough(
+    tmp_path: Path, gguf: Gguf, words: str
+) -> None:
+    path = tmp_path / "huge.gguf"
+    with path.open("wb") as file:
+        file.write(gguf.header())
+        file.truncate(2**40)
+    with pytest.raises(InvalidGguf, match=words):
+        read_gguf(path)
+
+
+def test_all_arrays_share_one_bound_of_texts(tmp_path: Path) -> None:
+    """Two arrays, each allowed alone, are too many together."""
+    half = struct.pack("<IIQ", ARRAY, TEXT, 2_200_000) + bytes(8 * 2_200_000)
+    gguf = Gguf().replace("tokenizer.ggml.tokens", half).replace("tokenizer.ggml.scores", half)
+    assert "at most 1994304" in str(refusal(gguf.to_bytes()))

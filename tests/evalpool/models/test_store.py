@@ -185,6 +185,16 @@ def test_the_file_unused_the_longest_makes_room(small: ModelStore) -> None:
     assert all(small.has(digest_of(content)) for content in (A, C, D))
 
 
+def test_a_pin_counts_as_a_use(small: ModelStore) -> None:
+    for content in (A, B, C):
+        small.put_stream([content])
+    with small.pinned(digest_of(A)):
+        pass
+    small.put_stream([D])
+    assert small.has(digest_of(A))
+    assert not small.has(digest_of(B))
+
+
 def test_a_pinned_file_is_never_evicted(small: ModelStore) -> None:
     for content in (A, B, C):
         small.put_stream([content])
