@@ -223,6 +223,7 @@ def test_questions_that_a_worker_leaves_out_are_sent_again() -> None:
     dispatch = herd.at("a")[0]
     herd.answer(dispatch, range(5))
     herd.finish(dispatch)
+    herd.wait(1)
     assert herd.at("a")[0].questions == tuple(range(5, 20))
     herd.run_to_the_end()
     assert herd.ended == {run: None}

@@ -38,7 +38,7 @@ class Rules:
     package_tokens: int = 16_384
     losses: int = 3
     lease_seconds: float = 15.0
-    hung_seconds: float = 180.0
+    hung_seconds: float = 600.0
     busy_rest_seconds: float = 0.1
     failure_rest_seconds: float = 0.5
     longest_rest_seconds: float = 30.0

@@ -98,6 +98,9 @@ class Scheduler:
         self._tickets[request.id] = ticket
         self._bytes += request.size_bytes
         heapq.heappush(self._deadlines, (request.deadline, request.id))
+        if len(self._deadlines) > 2 * len(self._tickets) + 1000:
+            self._deadlines = [d for d in self._deadlines if d[1] in self._tickets]
+            heapq.heapify(self._deadlines)
         self._count_queued(ticket, units)
         self._queues[request.lane].put(ticket, now)
         return self._settle(now)
@@ -228,6 +231,11 @@ class Scheduler:
         """Whether results of a dispatch still count."""
         return dispatch in self._placements
 
+    def outstanding(self, dispatch: int) -> int:
+        """Units of a dispatch that are not done."""
+        placement = self._placements.get(dispatch)
+        return 0 if placement is None else len(placement.outstanding)
+
     def accepted(self, dispatch: int, now: float) -> None:
         """A worker has begun with a dispatch."""
         placement = self._placements.get(dispatch)
@@ -306,16 +314,24 @@ class Scheduler:
         placement = self._placements.get(dispatch)
         if placement is not None:
             self._release(placement, now)
+            if placement.outstanding:
+                self._strike(placement.worker, now)
             self._return(placement, now, attempt=True)
         return self._settle(now)
 
-    def lost(self, dispatch: int, now: float) -> list[Effect]:
-        """The stream from the worker broke, or never came about: then it was no attempt."""
+    def lost(self, dispatch: int, now: float, *, attempt: bool = True) -> list[Effect]:
+        """The stream from the worker broke, or never came about.
+
+        Args:
+            dispatch: Which dispatch.
+            now: The present second.
+            attempt: False where the worker could not even begin.
+        """
         placement = self._placements.get(dispatch)
         if placement is not None:
             self._release(placement, now)
             self._strike(placement.worker, now)
-            self._return(placement, now, attempt=placement.accepted)
+            self._return(placement, now, attempt=attempt and placement.accepted)
         return self._settle(now)
 
     def failed(
@@ -386,7 +402,8 @@ class Scheduler:
 
     def queued_of(self, lane: Lane) -> int:
         """Units of a lane that wait."""
-        return self._queues[lane].waiting
+        queue = self._queues.get(lane)
+        return 0 if queue is None else queue.waiting
 
     def per_second(self, now: float) -> tuple[float, float]:
         """Units and tokens finished a second, over the last minute."""

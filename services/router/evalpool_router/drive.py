@@ -1,0 +1,254 @@
+"""One dispatch: what goes to the worker, and what comes of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from typing import Protocol
+
+import structlog
+from grpc import aio
+
+from evalpool.inference.v1 import inference_pb2
+from evalpool_router.job import InferJob, Job, Message, ScoreJob, indices_of
+from evalpool_router.metrics import RouterMetrics
+from evalpool_router.scheduler import Dispatch, Effect, Scheduler
+from evalpool_router.worker_link import (
+    WorkerLink,
+    as_the_requests_error,
+    is_busy,
+    is_own_trouble,
+    refuses_us,
+)
+from evalpool_runtime.clock import Clock
+
+LATE = 2.0
+"""Seconds after a deadline until a call to a worker ends by itself, should nobody have ended it."""
+
+
+class Desk(Protocol):
+    """Where a drive tells what happens."""
+
+    scheduler: Scheduler
+
+    def carry_out(self, effects: Iterable[Effect]) -> None:
+        """Do what the scheduler has decided."""
+        ...
+
+    def tell(self, job: Job, message: Message, *, result: bool) -> None:
+        """Send a message to the caller."""
+        ...
+
+    def tell_results(self, job: ScoreJob, results: list[inference_pb2.QuestionResult]) -> None:
+        """Send results to the caller."""
+        ...
+
+
+class Drive:
+    """Carries one dispatch out.
+
+    Args:
+        dispatch: What the scheduler decided.
+        job: The request that it serves.
+        link: The way to the worker.
+        desk: Where to tell what happens.
+        clock: Its `monotonic` is the scheduler's time.
+        metrics: What is counted.
+    """
+
+    def __init__(
+        self,
+        dispatch: Dispatch,
+        job: Job,
+        link: WorkerLink,
+        desk: Desk,
+        clock: Clock,
+        metrics: RouterMetrics,
+    ) -> None:
+        self._dispatch = dispatch
+        self._job = job
+        self._link = link
+        self._desk = desk
+        self._clock = clock
+        self._metrics = metrics
+        self._log = structlog.get_logger("evalpool.router.drive").bind(
+            worker=link.address, dispatch=dispatch.id
+        )
+
+    async def run(self) -> None:
+        """Send the work to the worker and take in what comes, until its stream ends."""
+        try:
+            if not await self._link.reachable():
+                self._lost(attempt=False, cause="unreachable")
+                return
+            self._desk.scheduler.accepted(self._dispatch.id, self._clock.monotonic())
+            if isinstance(self._job, ScoreJob):
+                await self._take_scores(self._job)
+            elif isinstance(self._job, InferJob):
+                await self._take_text(self._job)
+        except aio.AioRpcError as error:
+            self._log.info("a dispatch failed", code=error.code().name, details=error.details())
+            self._failed(error)
+        except asyncio.CancelledError:
+            # Recalled, or the worker itself ended the stream as cancelled, which looks the same.
+            self._lost(attempt=True, cause="lost")
+            raise
+        except Exception:
+            # A slot must not stay taken because of a mistake of ours.
+            self._log.exception("a dispatch failed, and not by the worker")
+            self._lost(attempt=True, cause="lost")
+        else:
+            self._finished()
+
+    async def _take_text(self, job: InferJob) -> None:
+        call = self._link.stub.Infer(
+            job.message(), timeout=self._timeout(), metadata=self._link.metadata(self._dispatch.id)
+        )
+        try:
+            async for response in call:
+                if not self._desk.scheduler.is_current(self._dispatch.id):
+                    return
+                response.reference = job.reference
+                if response.HasField("complete"):
+                    self._complete_text(job, response)
+                elif response.HasField("chunk"):
+                    self._desk.scheduler.sent(self._dispatch.id)
+                    self._progressed()
+                    self._desk.tell(job, response, result=True)
+        finally:
+            call.cancel()
+
+    def _complete_text(
+        self,
+        job: InferJob,
+        response: inference_pb2.InferResponse,
+    ) -> None:
+        if not self._is_mine(response.complete.provenance):
+            # Without a proper end the dispatch counts as lost at this worker.
+            self._discard(1)
+            return
+        self._desk.tell(job, response, result=True)
+        tokens = response.complete.usage.computed_tokens
+        _, effects = self._desk.scheduler.questions_finished(
+            self._dispatch.id, self._dispatch.questions, self._clock.monotonic(), tokens=tokens
+        )
+        self._metrics.questions.inc()
+        self._metrics.tokens.inc(tokens)
+        self._desk.carry_out(effects)
+
+    async def _take_scores(self, job: ScoreJob) -> None:
+        call = self._link.stub.ScoreChoices(
+            job.message(self._dispatch.questions),
+            timeout=self._timeout(),
+            metadata=self._link.metadata(self._dispatch.id),
+        )
+        indices = indices_of(job, self._dispatch.questions)
+        try:
+            async for response in call:
+                if not self._desk.scheduler.is_current(self._dispatch.id):
+                    return
+                response.reference = job.reference
+                match response.WhichOneof("event"):
+                    case "results":
+                        self._count_scores(job, response.results.results, indices)
+                    case "started":
+                        self._progressed()
+                        response.started.worker = self._link.address
+                        self._desk.tell(job, response, result=False)
+                    case "progress":
+                        self._progressed()
+                        response.progress.queue_position = self._desk.scheduler.position(job.id)
+                        self._desk.tell(job, response, result=False)
+                    case _:
+                        # After `complete` the stream ends by itself, with its status.
+                        continue
+        finally:
+            call.cancel()
+
+    def _count_scores(
+        self,
+        job: ScoreJob,
+        results: Iterable[inference_pb2.QuestionResult],
+        indices: Mapping[str, int],
+    ) -> None:
+        found: dict[int, inference_pb2.QuestionResult] = {}
+        discarded = 0
+        for result in results:
+            index = indices.get(result.id)
+            if (
+                index is not None
+                and index not in found
+                and job.answers(index, result)
+                and self._is_mine(result.provenance)
+            ):
+                found[index] = result
+            else:
+                discarded += 1
+        tokens = sum(result.usage.computed_tokens for result in found.values())
+        counting, effects = self._desk.scheduler.questions_finished(
+            self._dispatch.id, tuple(found), self._clock.monotonic(), tokens=tokens
+        )
+        discarded += len(found) - len(counting)
+        if discarded:
+            self._discard(discarded)
+        if counting:
+            self._metrics.questions.inc(len(counting))
+            self._metrics.tokens.inc(tokens)
+            self._desk.tell_results(job, [found[index] for index in counting])
+        self._desk.carry_out(effects)
+
+    # What came of it
+
+    def _progressed(self) -> None:
+        self._desk.scheduler.progressed(self._dispatch.id, self._clock.monotonic())
+
+    def _finished(self) -> None:
+        if self._desk.scheduler.outstanding(self._dispatch.id):
+            self._metrics.retries.labels("undone").inc()
+        effects = self._desk.scheduler.finished(self._dispatch.id, self._clock.monotonic())
+        self._desk.carry_out(effects)
+
+    def _lost(self, *, attempt: bool, cause: str) -> None:
+        if self._desk.scheduler.is_current(self._dispatch.id):
+            self._metrics.retries.labels(cause).inc()
+            self._desk.carry_out(
+                self._desk.scheduler.lost(
+                    self._dispatch.id, self._clock.monotonic(), attempt=attempt
+                )
+            )
+
+    def _failed(self, error: aio.AioRpcError) -> None:
+        now = self._clock.monotonic()
+        if is_busy(error):
+            self._metrics.retries.labels("busy").inc()
+            self._desk.carry_out(self._desk.scheduler.refused(self._dispatch.id, now))
+        elif refuses_us(error):
+            self._log.warning(
+                "a worker refuses work from this router",
+                code=error.code().name,
+                details=error.details(),
+            )
+            self._lost(attempt=False, cause="unreachable")
+        elif (passed_on := as_the_requests_error(error)) is not None:
+            blamed = is_own_trouble(passed_on)
+            self._desk.carry_out(
+                self._desk.scheduler.failed(self._dispatch.id, passed_on, now, blamed=blamed)
+            )
+        else:
+            self._lost(attempt=True, cause="lost")
+
+    def _discard(self, count: int) -> None:
+        self._metrics.discarded.inc(count)
+        self._log.warning("results were discarded", results=count)
+
+    def _timeout(self) -> float:
+        return max(self._job.deadline - self._clock.monotonic(), 0.0) + LATE
+
+    def _is_mine(self, provenance: inference_pb2.Provenance) -> bool:
+        """Whether a result is of this model, worker, generation and dispatch."""
+        return (
+            provenance.model_digest == self._job.model.digest
+            and provenance.worker == self._link.address
+            and provenance.generation == self._dispatch.generation
+            and provenance.dispatch == self._dispatch.id
+        )

@@ -1,0 +1,56 @@
+"""The router's tables: admitted workers, uploaded models, and tokens seen."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Index,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+)
+
+from evalpool_runtime.columns import Json, UtcDateTime
+from evalpool_runtime.replay import seen_tokens_table
+
+metadata = MetaData()
+
+workers = Table(
+    "workers",
+    metadata,
+    Column("address", Text, primary_key=True),
+    # Names of kinds as the operator's last call said; NULL: no call, so that the settings decide.
+    Column("kinds", Json, nullable=True),
+    Column("draining", Boolean, nullable=False),
+    # Of the newest registration; never goes back, so that old results are known as such.
+    Column("generation", BigInteger, nullable=False),
+)
+
+models = Table(
+    "models",
+    metadata,
+    Column("digest", Text, primary_key=True),
+    Column("owner", Text, nullable=False, index=True),
+    Column("name", Text, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("license", Text, nullable=False),
+    Column("context_length", BigInteger, nullable=False),
+    Column("quantisation", Text, nullable=False),
+    Column("create_time", UtcDateTime, nullable=False),
+    Index("ix_models_name_digest", "name", "digest"),
+)
+
+uploads = Table(
+    "uploads",
+    metadata,
+    Column("owner", Text, nullable=False),
+    Column("digest", Text, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("update_time", UtcDateTime, nullable=False, index=True),
+    PrimaryKeyConstraint("owner", "digest"),
+)
+
+seen_tokens = seen_tokens_table(metadata)

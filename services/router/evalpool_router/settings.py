@@ -1,0 +1,121 @@
+"""What the router can be told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from evalpool_router.scheduler import Rules
+from evalpool_runtime.settings import Address, Addresses, ServiceSettings
+
+GIB = 1024**3
+DEFAULT_MODEL = "SmolLM2-135M-Instruct.Q4_1"
+
+
+class RouterSettings(ServiceSettings):
+    """Settings of the router service."""
+
+    model_config = SettingsConfigDict(env_prefix="EVALPOOL_ROUTER_", extra="forbid", frozen=True)
+
+    admitted_workers: Addresses = Field(
+        (),
+        description="Addresses of workers that are admitted for every kind of work, separated by "
+        "commas. AdmitWorker admits further ones, and narrows these.",
+    )
+    dataset_address: Address = Field(
+        "", description="The dataset service's address: it alone may call ScoreChoices."
+    )
+    chat_model: str = Field(
+        DEFAULT_MODEL,
+        description="The model of Chat where a call names none: a digest, or a name in the "
+        "catalogue.",
+    )
+    judge_model: str = Field(
+        DEFAULT_MODEL,
+        description="The model of Evaluate where a call names none: a digest, or a name in the "
+        "catalogue.",
+    )
+    queue_units: int = Field(
+        100_000, ge=1, description="Questions and requests that may wait at most."
+    )
+    queue_bytes: int = Field(
+        128 * 1024**2,
+        ge=1024**2,
+        description="Bytes of requests to hold at most, waiting or under way.",
+    )
+    caller_share: float = Field(
+        0.8, gt=0, le=1, description="The part of the queue that one caller may fill."
+    )
+    ageing_seconds: float = Field(
+        60.0,
+        gt=0,
+        description="Waiting this many seconds weighs as much as offering twice the multiplier.",
+    )
+    packages_per_worker: int = Field(
+        2, ge=1, description="Packages of questions at a worker at once, within its slots."
+    )
+    smallest_package: int = Field(
+        16, ge=1, description="Questions in a package at least, where there are as many."
+    )
+    largest_package: int = Field(64, ge=1, description="Questions in a package at most.")
+    package_tokens: int = Field(
+        16_384, ge=1, description="Estimated tokens in a package at most, one question aside."
+    )
+    losses: int = Field(
+        3,
+        ge=1,
+        description="How many workers may be lost over a question or prompt before it is given up.",
+    )
+    lease_seconds: float = Field(
+        15.0, gt=0, description="Seconds that a worker's lease lasts from each heartbeat."
+    )
+    heartbeat_seconds: float = Field(
+        5.0, gt=0, description="Seconds between a worker's heartbeats; less than half of the lease."
+    )
+    hung_seconds: float = Field(
+        600.0,
+        gt=0,
+        description="Seconds that a busy worker may get nowhere, although its heart beats, before "
+        "it is treated as lost.",
+    )
+    infer_seconds: float = Field(
+        600.0, gt=0, description="Seconds that Infer, Chat and Evaluate may take at most."
+    )
+    score_seconds: float = Field(
+        3600.0, gt=0, description="Seconds that ScoreChoices may take at most."
+    )
+    progress_seconds: float = Field(
+        1.0,
+        gt=0,
+        description="Seconds without a result after which ScoreChoices says how it stands.",
+    )
+    upload_quota: int = Field(20 * GIB, ge=0, description="Bytes that one owner may upload in all.")
+    repository_bytes: int = Field(
+        500 * GIB, ge=0, description="Bytes that all uploads together may take."
+    )
+    repository_dir: Path | None = Field(
+        None,
+        description="Where uploaded models are kept. Not for other programs. Default: repository "
+        "in the data directory.",
+    )
+    upload_days: float = Field(
+        7.0, gt=0, description="Days that an unfinished upload is kept to be resumed."
+    )
+
+    def rules(self) -> Rules:
+        """What the scheduler goes by."""
+        return Rules(
+            queue_units=self.queue_units,
+            queue_bytes=self.queue_bytes,
+            caller_share=self.caller_share,
+            ageing_seconds=self.ageing_seconds,
+            packages_per_worker=self.packages_per_worker,
+            smallest_package=min(self.smallest_package, self.largest_package),
+            largest_package=self.largest_package,
+            package_tokens=self.package_tokens,
+            losses=self.losses,
+            lease_seconds=self.lease_seconds,
+            hung_seconds=self.hung_seconds,
+        )
