@@ -1,0 +1,1 @@
+"""The dataset service: questions, versions, runs and evaluations."""

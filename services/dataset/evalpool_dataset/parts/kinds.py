@@ -1,0 +1,149 @@
+"""The kinds of dataset: those built in, and those that other distributions add.
+
+A distribution adds a kind by an entry point of the group `evalpool.datasets` that names a `Kind`,
+or a function or class without arguments that gives one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from importlib.metadata import EntryPoint, entry_points
+
+from evalpool_dataset.digest import JsonValue, version_digest
+from evalpool_dataset.parts.base import Evaluator, EvaluatorSpec, Parts
+from evalpool_dataset.parts.calculator import ShareOfRightAnswers
+from evalpool_dataset.parts.info import KindInfo
+from evalpool_dataset.parts.prompt import SYSTEM_PROMPT, ChoicePrompt
+from evalpool_dataset.parts.retriever import LetterRetriever
+from evalpool_dataset.parts.rows import MultipleChoiceRows, SiqaRows
+from evalpool_dataset.question import Question
+from evalpool_dataset.scoring import Metric
+
+ENTRY_POINT_GROUP = "evalpool.datasets"
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """What a dataset's owner chooses.
+
+    Attributes:
+        evaluator: The default evaluator.
+        metric: Which prediction counts under `loglikelihood`.
+        system_prompt: The system prompt under `letter`.
+    """
+
+    evaluator: Evaluator = Evaluator.LOGLIKELIHOOD
+    metric: Metric = Metric.ACC
+    system_prompt: str = SYSTEM_PROMPT
+
+    def spec(self) -> dict[str, JsonValue]:
+        """For the digest."""
+        return {
+            "evaluator": self.evaluator.value,
+            "metric": self.metric.value,
+            "system_prompt": self.system_prompt,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of dataset.
+
+    Attributes:
+        name: As it is named in CreateDataset.
+        evaluators: Those that it can be used with.
+        defaults: Its parameters where the owner chooses none.
+        build: Gives the six parts for an owner's parameters.
+    """
+
+    name: str
+    evaluators: frozenset[Evaluator]
+    defaults: Parameters
+    build: Callable[[Parameters], Parts]
+
+    def parts(self, parameters: Parameters) -> Parts:
+        """The six parts.
+
+        Raises:
+            ValueError: The kind cannot be used with the evaluator.
+        """
+        if parameters.evaluator not in self.evaluators:
+            usable = " or ".join(sorted(self.evaluators))
+            raise ValueError(
+                f"{self.name} cannot be used with {parameters.evaluator}; use {usable}"
+            )
+        return self.build(parameters)
+
+    def version(self, parameters: Parameters, questions: Iterable[Question]) -> str:
+        """The digest that names the version of these questions; see `digest.version_digest`."""
+        return version_digest(
+            kind=self.name,
+            parts=self.parts(parameters).specs(),
+            parameters=parameters.spec(),
+            questions=questions,
+        )
+
+
+def _siqa(parameters: Parameters) -> Parts:
+    return Parts(
+        info=KindInfo(
+            "siqa",
+            "Three-way questions about social situations, in the form of Social IQa (Sap et al., "
+            "2019).",
+        ),
+        loader=SiqaRows(),
+        prompt=ChoicePrompt(parameters.system_prompt),
+        retriever=LetterRetriever(),
+        calculator=ShareOfRightAnswers(),
+        evaluator=EvaluatorSpec(parameters.evaluator, parameters.metric),
+    )
+
+
+def _multiple_choice(parameters: Parameters) -> Parts:
+    return replace(
+        _siqa(parameters),
+        info=KindInfo("multiple_choice", "Questions with 2 to 26 choices, one of which is right."),
+        loader=MultipleChoiceRows(),
+    )
+
+
+_CHOICE_EVALUATORS = frozenset({Evaluator.LOGLIKELIHOOD, Evaluator.LETTER})
+
+SIQA = Kind("siqa", _CHOICE_EVALUATORS, Parameters(), _siqa)
+MULTIPLE_CHOICE = Kind("multiple_choice", _CHOICE_EVALUATORS, Parameters(), _multiple_choice)
+
+
+class BrokenKind(RuntimeError):
+    """A kind that another distribution adds cannot be used."""
+
+
+def installed_kinds(added: Iterable[EntryPoint] | None = None) -> Mapping[str, Kind]:
+    """Every kind, by name: those built in, and those of the entry points.
+
+    Args:
+        added: The entry points. Default: those installed, of the group `evalpool.datasets`.
+
+    Raises:
+        BrokenKind: An entry point cannot be loaded, gives no `Kind`, or takes a name that is taken.
+    """
+    kinds = {kind.name: kind for kind in (SIQA, MULTIPLE_CHOICE)}
+    for point in entry_points(group=ENTRY_POINT_GROUP) if added is None else added:
+        kind = _load(point)
+        if kind.name in kinds:
+            raise BrokenKind(
+                f"the entry point {point.name} adds the kind {kind.name}, which is taken"
+            )
+        kinds[kind.name] = kind
+    return kinds
+
+
+def _load(point: EntryPoint) -> Kind:
+    try:
+        loaded = point.load()
+        kind = loaded if isinstance(loaded, Kind) else loaded()
+    except Exception as error:
+        raise BrokenKind(f"the entry point {point.name} cannot be loaded: {error}") from error
+    if not isinstance(kind, Kind):
+        raise BrokenKind(f"the entry point {point.name} gives {type(kind).__name__}, not a Kind")
+    return kind
