@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -14,19 +13,9 @@ from evalpool_worker.engine.fake import FakeEngine
 from evalpool_worker.engine.llama_cpp import LlamaCppEngine
 from evalpool_worker.engine.shape import EngineSettings
 
-SMOLLM2 = "SmolLM2-135M-Instruct.Q4_1.gguf"
 SIQA = Path(__file__).parents[4] / "shared" / "data" / "siqa"
 
 OpenEngine = Callable[[], Awaitable[Engine]]
-
-
-@pytest.fixture(scope="session")
-def smollm2(request: pytest.FixtureRequest) -> Path:
-    """A real small model, from $EVALPOOL_TEST_MODELS or the project's model store."""
-    folder = os.environ.get("EVALPOOL_TEST_MODELS")
-    if folder is None:
-        folder = request.getfixturevalue("model_store")
-    return Path(folder) / SMOLLM2
 
 
 @pytest.fixture(params=["fake", "llama_cpp"])
@@ -52,7 +41,7 @@ async def empty_engine(engine_name: str) -> AsyncIterator[Engine]:
 def model_path(engine_name: str, request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """A file that the engine under test loads."""
     if engine_name == "llama_cpp":
-        path: Path = request.getfixturevalue("smollm2")
+        path: Path = request.getfixturevalue("smollm2_path")
         return path
     path = tmp_path / "fake.gguf"
     path.write_bytes(b"GGUF and nothing else")
@@ -67,10 +56,10 @@ async def engine(empty_engine: Engine, model_path: Path) -> Engine:
 
 
 @pytest.fixture
-async def llama(smollm2: Path) -> AsyncIterator[LlamaCppEngine]:
+async def llama(smollm2_path: Path) -> AsyncIterator[LlamaCppEngine]:
     """The real engine as a worker runs it."""
     engine = LlamaCppEngine()
-    await engine.load(smollm2, "digest-of-smollm2")
+    await engine.load(smollm2_path, "digest-of-smollm2")
     yield engine
     await engine.close()
 

@@ -32,6 +32,7 @@ class ContextShape:
         outputs: Most tokens of one batch whose logits are kept; bounds the memory for them.
             llama.cpp ends the process when a batch wants more, or when it is below `sequences`.
         threads: Threads that compute.
+        flash_attention: Fused attention: less memory for long contexts, but it adds in 16 bits.
     """
 
     cells: int
@@ -39,6 +40,7 @@ class ContextShape:
     sequences: int
     outputs: int
     threads: int
+    flash_attention: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what llama.cpp would end the process for."""
@@ -70,6 +72,11 @@ class DecodeContext:
         parameters.n_threads_batch = shape.threads
         # Sequences share cells only in one buffer for all of them.
         parameters.kv_unified = True
+        parameters.flash_attn_type = (
+            llama_cpp.LLAMA_FLASH_ATTN_TYPE_AUTO
+            if shape.flash_attention
+            else llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        )
         parameters.no_perf = True
         handle = llama_cpp.llama_init_from_model(model.handle, parameters)
         if not handle:

@@ -1,7 +1,12 @@
 """The threads that score: each owns a context and takes packs from one queue of all callers.
 
-A pack is filled with whole questions up to one batch. Where few questions are left, a thread
-takes only its share of them, so that all threads finish at about the same time.
+A pack is filled with whole questions of one call, up to one batch. Where few of them are left, a
+thread takes only its share, so that all threads finish at about the same time.
+
+In another batch a question's sums differ a little: attention adds over the cells in another order,
+and llama.cpp rounds activations to 8 bits, which makes small differences large. How a call is cut
+into packs therefore depends on nothing but the call: the same questions in the same order score
+the same, to the last bit, whatever else the engine does and whichever thread is faster.
 """
 
 from __future__ import annotations
@@ -38,7 +43,7 @@ class ScoringCall:
 
     def __init__(self, questions: Sequence[ChoiceQuestion]) -> None:
         self._loop = asyncio.get_running_loop()
-        self.pending = deque(_Entry(self, question) for question in questions)
+        self.pending = deque(_Entry(question) for question in questions)
         self.cancelled = False
         self.outcomes: asyncio.Queue[list[ScoringOutcome]] = asyncio.Queue()
 
@@ -55,20 +60,21 @@ class ScoringCall:
 
 @dataclass(slots=True, eq=False)
 class _Entry:
-    call: ScoringCall
     question: ChoiceQuestion
     prepared: PreparedQuestion | None = None
 
 
 @dataclass(slots=True)
 class _Pack:
-    entries: list[_Entry] = field(default_factory=list)
+    call: ScoringCall
+    questions: list[ChoiceQuestion] = field(default_factory=list)
+    prepared: list[PreparedQuestion] = field(default_factory=list)
     nodes: int = 0
     outputs: int = 0
     choices: int = 0
 
     def accepts(self, question: PreparedQuestion, shape: ContextShape) -> bool:
-        if not self.entries:
+        if not self.prepared:
             return True
         return (
             question.fits_batch
@@ -77,20 +83,21 @@ class _Pack:
             and self.choices + question.choices <= shape.sequences
         )
 
-    def add(self, entry: _Entry, question: PreparedQuestion) -> None:
-        self.entries.append(entry)
-        self.nodes += question.nodes
-        self.outputs += question.outputs
-        self.choices += question.choices
+    def add(self, question: ChoiceQuestion, prepared: PreparedQuestion) -> None:
+        self.questions.append(question)
+        self.prepared.append(prepared)
+        self.nodes += prepared.nodes
+        self.outputs += prepared.outputs
+        self.choices += prepared.choices
 
     @property
     def full(self) -> bool:
-        first = self.entries[0].prepared if self.entries else None
-        return first is not None and not first.fits_batch
+        return bool(self.prepared) and not self.prepared[0].fits_batch
 
-    @property
-    def wanted(self) -> bool:
-        return any(not entry.call.cancelled for entry in self.entries)
+    def fail(self, reason: str) -> None:
+        self.call.deliver(
+            [QuestionFailure(question.id, reason, retriable=True) for question in self.questions]
+        )
 
 
 class ScoringPool:
@@ -117,6 +124,7 @@ class ScoringPool:
         self._shape = shape
         self._now = now
         self._condition = threading.Condition()
+        self._packing = threading.Lock()
         # Callers with pending questions; the next pack begins with the first of them.
         self._calls: deque[ScoringCall] = deque()
         self._stopping = False
@@ -201,111 +209,105 @@ class ScoringPool:
                     self._score_pack(context, pack)
                 except ScoringCancelledError:
                     # Reaches a caller only where the pool stops.
-                    self._fail_pack(pack, _UNLOADED)
+                    pack.fail(_UNLOADED)
                 except EngineError as error:
                     # The question at fault is not known, so the whole pack fails, and only it.
                     _logger.error("Scoring a batch failed: %s", error)
-                    self._fail_pack(pack, str(error))
+                    pack.fail(str(error))
                     if context is not None and not isinstance(error, NoRoomError):
                         context.free()
                         context = None
                 except Exception:
                     _logger.exception("Scoring a batch failed.")
-                    self._fail_pack(pack, "The engine failed while it scored a batch.")
+                    pack.fail("The engine failed while it scored a batch.")
                     if context is not None:
                         context.free()
                         context = None
                 finally:
                     with self._condition:
-                        self._running -= len(pack.entries)
+                        self._running -= len(pack.questions)
         finally:
             if context is not None:
                 context.free()
 
     def _take_pack(self) -> _Pack | None:
         """Wait for questions and fill a pack; None when the pool stops."""
-        pack = _Pack()
-        share: int | None = None
-        while not pack.full:
-            with self._condition:
-                while not self._calls and not self._stopping and not pack.entries:
-                    self._condition.wait()
-                if self._stopping:
-                    self._running -= len(pack.entries)
-                    self._fail_pack(pack, _UNLOADED)
-                    return None
-                if not self._calls:
-                    break
-                if share is None:
-                    share = max(1, math.ceil(self._waiting() / len(self._threads)))
-                if len(pack.entries) >= share:
-                    break
-                entry = self._pop_next()
-                self._running += 1
-            prepared = self._prepare(entry)
-            if prepared is None:
+        # One thread at a time, so that packs follow from the order of the questions alone.
+        with self._packing:
+            while True:
                 with self._condition:
-                    self._running -= 1
-                continue
-            if pack.accepts(prepared, self._shape):
-                pack.add(entry, prepared)
-                continue
-            self._put_back(entry)
-            break
+                    while not self._calls and not self._stopping:
+                        self._condition.wait()
+                    if self._stopping:
+                        return None
+                    call = self._calls[0]
+                    share = max(1, math.ceil(len(call.pending) / len(self._threads)))
+                pack = self._fill_pack(call, share)
+                with self._condition:
+                    # Callers take turns, a pack each.
+                    if call in self._calls:
+                        self._calls.remove(call)
+                        if call.pending:
+                            self._calls.append(call)
+                if pack.questions:
+                    return pack
+
+    def _fill_pack(self, call: ScoringCall, share: int) -> _Pack:
+        pack = _Pack(call)
+        while len(pack.questions) < share and not pack.full:
+            with self._condition:
+                if not call.pending:
+                    break
+                entry = call.pending[0]
+            # Without the lock: a long text takes a while to tokenise.
+            refusal = self._prepare(entry)
+            with self._condition:
+                if not call.pending or call.pending[0] is not entry:
+                    # Cancelled or stopped meanwhile.
+                    break
+                if entry.prepared is not None:
+                    if not pack.accepts(entry.prepared, self._shape):
+                        break
+                    pack.add(entry.question, entry.prepared)
+                    self._running += 1
+                call.pending.popleft()
+            if refusal is not None:
+                call.deliver([refusal])
         return pack
 
-    def _pop_next(self) -> _Entry:
-        """Take the next question; callers take turns. Under the lock."""
-        call = self._calls.popleft()
-        entry = call.pending.popleft()
-        if call.pending:
-            self._calls.append(call)
-        return entry
-
-    def _put_back(self, entry: _Entry) -> None:
-        with self._condition:
-            self._running -= 1
-            call = entry.call
-            if call.cancelled:
-                return
-            call.pending.appendleft(entry)
-            if self._stopping:
-                self._fail_pending(call)
-                return
-            if call in self._calls:
-                self._calls.remove(call)
-            self._calls.appendleft(call)
-            self._condition.notify()
-
-    def _prepare(self, entry: _Entry) -> PreparedQuestion | None:
-        if entry.prepared is None:
-            try:
-                entry.prepared = prepare_question(
-                    entry.question, self._tokeniser, self._shape, self._model.shares_prefixes
-                )
-            except UnscorableError as error:
-                failure = QuestionFailure(entry.question.id, str(error), retriable=False)
-                entry.call.deliver([failure])
-        return entry.prepared
+    def _prepare(self, entry: _Entry) -> QuestionFailure | None:
+        """Lay the question out, or say why it can't be scored."""
+        if entry.prepared is not None:
+            return None
+        question = entry.question
+        try:
+            entry.prepared = prepare_question(
+                question, self._tokeniser, self._shape, self._model.shares_prefixes
+            )
+        except UnscorableError as error:
+            return QuestionFailure(question.id, str(error), retriable=False)
+        except Exception:
+            _logger.exception("A question can't be laid out.")
+            reason = "The engine failed while it laid the question out."
+            return QuestionFailure(question.id, reason, retriable=True)
+        return None
 
     def _score_pack(self, context: DecodeContext, pack: _Pack) -> None:
-        prepared = [entry.prepared for entry in pack.entries if entry.prepared is not None]
         started = self._now()
-        scores = Scorer(context).score(prepared, lambda: pack.wanted and not self._stopping)
+        scores = Scorer(context).score(
+            pack.prepared, lambda: not pack.call.cancelled and not self._stopping
+        )
         finished = self._now()
         with self._condition:
             self._computed_tokens += pack.nodes
-        outcomes: dict[ScoringCall, list[ScoringOutcome]] = {}
-        for entry, question, choices in zip(pack.entries, prepared, scores, strict=True):
-            outcomes.setdefault(entry.call, []).append(
-                _outcome(entry.question, question, choices, started, finished)
-            )
-        for call, results in outcomes.items():
-            call.deliver(results)
-
-    def _fail_pack(self, pack: _Pack, reason: str) -> None:
-        for entry in pack.entries:
-            entry.call.deliver([QuestionFailure(entry.question.id, reason, retriable=True)])
+        pack.call.deliver(
+            [
+                _outcome(question, prepared, choices, started, finished)
+                for question, prepared, choices in zip(
+                    pack.questions, pack.prepared, scores, strict=True
+                )
+            ]
+        )
 
 
 def _outcome(

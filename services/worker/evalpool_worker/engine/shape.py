@@ -81,6 +81,9 @@ def shape_for(model: LoadedModel, settings: EngineSettings) -> EngineShape:
             sequences=min(_MOST_SEQUENCES, score_outputs),
             outputs=score_outputs,
             threads=max(1, cores // contexts),
+            # On the processor it adds in 16 bits: the same question's sum then moves by 0.22 on
+            # average from one batch to another, by 0.05 without (SmolLM2 Q8_0), at equal speed.
+            flash_attention=False,
         ),
         generate=ContextShape(
             cells=settings.generate_context_tokens,
@@ -88,6 +91,7 @@ def shape_for(model: LoadedModel, settings: EngineSettings) -> EngineShape:
             sequences=settings.generate_slots,
             outputs=settings.generate_slots,
             threads=cores,
+            flash_attention=True,
         ),
     )
 
