@@ -162,8 +162,8 @@ def remember_join(
         subject=request.subject,
         entry=request.entry,
     )
-    statement = statement.on_conflict_do_nothing().returning(join_requests.c.entry)
-    return connection.execute(statement).first() is not None
+    returning = statement.on_conflict_do_nothing().returning(join_requests.c.entry)
+    return connection.execute(returning).first() is not None
 
 
 def _columns(entry: Entry) -> dict[str, Any]:

@@ -1,0 +1,203 @@
+"""A dataset service for the benchmark service's tests: the real contract on a real socket.
+
+It keeps no questions and asks no models; tests say how its runs go.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from grpc import aio
+
+from evalpool.dataset.v1 import dataset_pb2 as pb
+from evalpool.dataset.v1.dataset_pb2_grpc import (
+    DatasetServiceServicer,
+    add_DatasetServiceServicer_to_server,
+)
+from evalpool_runtime.error_status import status_of
+from evalpool_runtime.errors import DomainError, NotFound, Unavailable, reasons
+
+RunKey = tuple[str, str, str, int]
+
+
+class DatasetDouble(DatasetServiceServicer):
+    """Datasets, models and runs as a test sets them up.
+
+    Attributes:
+        datasets: By id.
+        models: By digest.
+        refusals: What Benchmark answers for a subject instead of a run.
+        benchmarked: The requests of Benchmark, in order.
+        endpoint: Where it answers.
+    """
+
+    def __init__(self) -> None:
+        self.datasets: dict[str, pb.Dataset] = {}
+        self.models: dict[str, pb.Model] = {}
+        self.refusals: dict[str, DomainError] = {}
+        self.benchmarked: list[pb.BenchmarkRequest] = []
+        self.asked_for_dataset = asyncio.Event()
+        self.endpoint = ""
+        self._reachable = True
+        self._runs: dict[RunKey, pb.Score] = {}
+        self._cursor = 0
+        self._changed = asyncio.Condition()
+
+    def add_dataset(self, dataset: str, owner: str, questions: int = 10) -> None:
+        """Make a dataset, or a new version of it."""
+        known = self.datasets.get(dataset)
+        version = f"{int(known.version, 16) + 1 if known else 1:064x}"
+        self.datasets[dataset] = pb.Dataset(
+            id=dataset,
+            title=f"The dataset {dataset}",
+            owner=owner,
+            kind="siqa",
+            evaluator=pb.EVALUATOR_LOGLIKELIHOOD,
+            version=version,
+            question_count=questions,
+        )
+
+    def add_model(self, number: int, owner: str = "") -> str:
+        """Make a model; returns its digest."""
+        digest = f"{number:064x}"
+        self.models[digest] = pb.Model(digest=digest, name=f"model-{number}", owner=owner)
+        return digest
+
+    def set_reachable(self, reachable: bool) -> None:
+        """Answer every call with UNAVAILABLE, or no longer."""
+        self._reachable = reachable
+
+    async def set_score(
+        self,
+        subject: str,
+        state: pb.RunState.ValueType,
+        *,
+        correct: int = 0,
+        done: int | None = None,
+        reason: str = "",
+        reason_code: str = "",
+        **more: Any,
+    ) -> None:
+        """Move every run of a subject on."""
+        async with self._changed:
+            for score in self._runs.values():
+                if score.subject != subject:
+                    continue
+                self._cursor += 1
+                complete = score.total if state == pb.RUN_STATE_COMPLETE else 0
+                score.MergeFrom(pb.Score(state=state, cursor=self._cursor, **more))
+                score.correct = correct
+                score.done = complete if done is None else done
+                score.reason = reason
+                score.reason_code = reason_code
+            self._changed.notify_all()
+
+    async def complete(self, subject: str, correct: int) -> None:
+        """End every run of a subject with a score."""
+        await self.set_score(subject, pb.RUN_STATE_COMPLETE, correct=correct)
+
+    async def GetDataset(self, request: pb.GetDatasetRequest, context: Any) -> Any:
+        self.asked_for_dataset.set()
+        await self._check(context)
+        if request.id not in self.datasets:
+            await _refuse(
+                context,
+                NotFound(reasons.ERROR_REASON_DATASET_NOT_FOUND, "id: there is no such dataset"),
+            )
+        return pb.GetDatasetResponse(dataset=self.datasets[request.id])
+
+    async def GetModel(self, request: pb.GetModelRequest, context: Any) -> Any:
+        await self._check(context)
+        if request.digest not in self.models:
+            await _refuse(
+                context,
+                NotFound(reasons.ERROR_REASON_MODEL_NOT_FOUND, "digest: there is no such model"),
+            )
+        return pb.GetModelResponse(model=self.models[request.digest])
+
+    async def Benchmark(self, request: pb.BenchmarkRequest, context: Any) -> Any:
+        await self._check(context)
+        self.benchmarked.append(request)
+        if request.subject in self.refusals:
+            await _refuse(context, self.refusals[request.subject])
+        key = (request.dataset, request.version, request.subject, int(request.evaluator))
+        score = self._runs.get(key)
+        async with self._changed:
+            if score is None:
+                self._cursor += 1
+                score = pb.Score(
+                    run=f"run-{len(self._runs) + 1}",
+                    dataset=request.dataset,
+                    version=request.version,
+                    subject=request.subject,
+                    evaluator=request.evaluator,
+                    state=pb.RUN_STATE_QUEUED,
+                    total=self.datasets[request.dataset].question_count,
+                    cursor=self._cursor,
+                )
+                self._runs[key] = score
+            elif score.state == pb.RUN_STATE_FAILED:
+                self._cursor += 1
+                score.state = pb.RUN_STATE_QUEUED
+                score.cursor = self._cursor
+                score.reason = score.reason_code = ""
+            self._changed.notify_all()
+        return pb.BenchmarkResponse(score=score)
+
+    async def GetScore(self, request: pb.GetScoreRequest, context: Any) -> Any:
+        await self._check(context)
+        for score in self._runs.values():
+            if score.run == request.run:
+                return pb.GetScoreResponse(score=score)
+        await _refuse(
+            context, NotFound(reasons.ERROR_REASON_RUN_NOT_FOUND, "run: there is no such run")
+        )
+        return None
+
+    async def WatchScores(
+        self, request: pb.WatchScoresRequest, context: Any
+    ) -> AsyncIterator[pb.WatchScoresResponse]:
+        await self._check(context)
+        cursor = request.after_cursor
+        while True:
+            async with self._changed:
+                while self._cursor <= cursor:
+                    await self._changed.wait()
+                news = [score for score in self._runs.values() if score.cursor > cursor]
+            for score in sorted(news, key=lambda score: score.cursor):
+                cursor = score.cursor
+                yield pb.WatchScoresResponse(score=score, cursor=cursor)
+
+    async def _check(self, context: Any) -> None:
+        metadata = dict(context.invocation_metadata())
+        assert metadata.get("authorization", "").startswith("Bearer "), "every call is signed"
+        if not self._reachable:
+            await _refuse(
+                context, Unavailable(reasons.ERROR_REASON_UNAVAILABLE, "it is being restarted")
+            )
+
+
+@asynccontextmanager
+async def running_double() -> AsyncIterator[DatasetDouble]:
+    """A dataset service double on 127.0.0.1, port 0."""
+    # What a test does not need stays unimplemented, as the generated base has it.
+    double = DatasetDouble()  # type: ignore[abstract]
+    server = aio.server()
+    add_DatasetServiceServicer_to_server(double, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    double.endpoint = f"127.0.0.1:{port}"
+    try:
+        yield double
+    finally:
+        await server.stop(None)
+
+
+async def _refuse(context: Any, error: DomainError) -> None:
+    await context.abort_with_status(status_of(error))
+
+
+__all__ = ["DatasetDouble", "running_double"]
