@@ -13,12 +13,14 @@ import pytest
 
 from evalpool.models import (
     DigestMismatch,
+    InvalidGguf,
     ModelInUse,
     ModelNotFound,
     ModelStore,
     SizeMismatch,
     StoreFull,
     parse_source,
+    read_gguf,
 )
 from evalpool.values import InvalidValue
 
@@ -287,6 +289,35 @@ def test_an_upload_of_another_content_is_thrown_away(store: ModelStore) -> None:
             upload.commit()
     assert store.entries() == ()
     assert parts(store) == []
+
+
+def test_an_uploads_offset_is_told_without_going_on_with_it(store: ModelStore) -> None:
+    assert store.upload_offset(digest_of(A), 100, owner="alice") == 0
+    with store.begin_upload(digest_of(A), 100, owner="alice") as upload:
+        upload.write(A[:40])
+        assert store.upload_offset(digest_of(A), 100, owner="alice") == 40
+    assert store.upload_offset(digest_of(A), 100, owner="alice") == 40
+    assert store.upload_offset(digest_of(A), 100, owner="mallory") == 0
+    with pytest.raises(InvalidValue):
+        store.upload_offset("../x", 100)
+
+
+def test_an_upload_that_its_check_refuses_is_thrown_away(store: ModelStore) -> None:
+    with store.begin_upload(digest_of(A), 100) as upload:
+        upload.write(A)
+        with pytest.raises(InvalidGguf):
+            upload.commit(read_gguf)
+    assert store.entries() == ()
+    assert parts(store) == []
+
+
+def test_an_upload_is_checked_on_its_whole_content(store: ModelStore) -> None:
+    seen: list[bytes] = []
+    with store.begin_upload(digest_of(A), 100) as upload:
+        upload.write(A)
+        upload.commit(lambda path: seen.append(path.read_bytes()))
+    assert seen == [A]
+    assert store.has(digest_of(A))
 
 
 def test_an_upload_that_is_given_up_leaves_nothing(store: ModelStore) -> None:
