@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import suppress
 from typing import TypeVar
 
@@ -89,7 +89,7 @@ class Herd:
             raise
         self.carry_out(effects)
 
-    async def infer(self, job: InferJob) -> AsyncIterator[inference_pb2.InferResponse]:
+    async def infer(self, job: InferJob) -> AsyncGenerator[inference_pb2.InferResponse, None]:
         """What comes of a submitted prompt; leaving the iteration cancels it.
 
         Raises:
@@ -109,7 +109,7 @@ class Herd:
 
     async def score(
         self, job: ScoreJob, progress_seconds: float
-    ) -> AsyncIterator[inference_pb2.ScoreChoicesResponse]:
+    ) -> AsyncGenerator[inference_pb2.ScoreChoicesResponse, None]:
         """What comes of submitted questions; leaving the iteration cancels them.
 
         Args:

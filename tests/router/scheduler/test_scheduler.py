@@ -526,9 +526,10 @@ def test_load_and_totals_go_back_to_nothing() -> None:
     assert (totals.queued, totals.running, totals.completed, totals.failed) == (0, 0, 203, 0)
 
 
-def test_the_most_loaded_model_is_the_default() -> None:
+def test_loaded_models_are_listed_with_those_of_most_workers_first() -> None:
     herd = HerdModel()
-    assert herd.scheduler.loaded_model(Kind.CHAT) is None
+    assert herd.scheduler.loaded_models(Kind.CHAT) == []
     herd.join("a", models=["x", "y"])
     herd.join("b", models=["y"])
-    assert herd.scheduler.loaded_model(Kind.CHAT) == "y"
+    herd.join("c", models=["z"], kinds=frozenset({Kind.JUDGE}))
+    assert herd.scheduler.loaded_models(Kind.CHAT) == ["y", "x"]

@@ -216,14 +216,14 @@ class Scheduler:
         """Workers that take new work of a kind, busy or not."""
         return self._pool.able(kind)
 
-    def loaded_model(self, kind: Kind) -> str | None:
-        """The model that most workers of a kind have loaded; None where they have none."""
+    def loaded_models(self, kind: Kind) -> list[str]:
+        """Models that workers of a kind have loaded, those of most workers first."""
         loaded: Counter[str] = Counter()
         for worker in self._pool:
             if kind in worker.registration.kinds and worker.takes_new():
                 loaded.update(worker.models)
         # The digest decides between equals, so that two calls get the same answer.
-        return min(loaded, key=lambda model: (-loaded[model], model), default=None)
+        return sorted(loaded, key=lambda model: (-loaded[model], model))
 
     # Dispatches
 

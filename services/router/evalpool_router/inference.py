@@ -1,0 +1,306 @@
+"""Requests for inference: which model, which workers, until when."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, suppress
+from dataclasses import dataclass
+from fractions import Fraction
+
+from evalpool.inference.v1 import inference_pb2
+from evalpool.router.v1 import router_pb2
+from evalpool_router import prompts
+from evalpool_router.herd import Herd
+from evalpool_router.job import InferJob, ScoreJob
+from evalpool_router.models import Model
+from evalpool_router.repository import HERD_SOURCE, Repository
+from evalpool_router.requests import (
+    Terms,
+    infer_tokens,
+    parse_chat,
+    parse_evaluate,
+    parse_infer,
+    parse_score_choices,
+    question_tokens,
+)
+from evalpool_router.scheduler import Kind, Request
+from evalpool_router.settings import RouterSettings
+from evalpool_runtime.clock import Clock
+from evalpool_runtime.errors import (
+    FailedPrecondition,
+    Internal,
+    NotFound,
+    PermissionDenied,
+    reasons,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who wants something done.
+
+    Attributes:
+        address: Who.
+        trusted: Whether everybody's models may be run: the dataset service, and the operator.
+        evaluates: Whether it is the dataset service, whose prompts are evaluations.
+        remaining: Seconds until the call's own deadline; None without one.
+    """
+
+    address: str
+    trusted: bool
+    evaluates: bool
+    remaining: float | None
+
+
+class Inference:
+    """Turns callers' requests into work for the herd.
+
+    Args:
+        herd: Does the work.
+        repository: Knows the models.
+        settings: Default models and limits of time.
+        clock: What time it is.
+    """
+
+    def __init__(
+        self, herd: Herd, repository: Repository, settings: RouterSettings, clock: Clock
+    ) -> None:
+        self._herd = herd
+        self._repository = repository
+        self._settings = settings
+        self._clock = clock
+        self._last_multiplier = Fraction(1)
+
+    @property
+    def last_multiplier(self) -> Fraction:
+        """The multiplier of the request that was taken in last."""
+        return self._last_multiplier
+
+    async def infer(
+        self, request: inference_pb2.InferRequest, caller: Caller
+    ) -> AsyncGenerator[inference_pb2.InferResponse, None]:
+        """Go on with a prompt or a conversation.
+
+        Raises:
+            DomainError: It could not be answered.
+        """
+        terms = parse_infer(request)
+        kind = Kind.EVALUATE if caller.evaluates else Kind.CHAT
+        named = terms.model or await self._loaded_model(kind, caller) or self._settings.chat_model
+        async with aclosing(
+            self._run("Infer", request, terms, kind, named, caller, self._deadline(caller))
+        ) as responses:
+            async for response in responses:
+                yield response
+
+    async def score(
+        self, request: inference_pb2.ScoreChoicesRequest, caller: Caller
+    ) -> AsyncGenerator[inference_pb2.ScoreChoicesResponse, None]:
+        """Score the choices of questions.
+
+        Raises:
+            DomainError: They could not be scored.
+        """
+        terms = parse_score_choices(request)
+        model = await self._model(terms.model, caller)
+        now = self._clock.monotonic()
+        job = ScoreJob(
+            id=self._herd.next_number(),
+            method="ScoreChoices",
+            kind=Kind.EVALUATE,
+            reference=terms.reference,
+            model=reference_of(model),
+            deadline=now + _shorter(self._settings.score_seconds, caller.remaining),
+            begun=now,
+            questions=tuple(request.questions),
+        )
+        self._last_multiplier = terms.multiplier
+        self._herd.submit(
+            job,
+            Request(
+                id=job.id,
+                caller=caller.address,
+                kind=Kind.EVALUATE,
+                model=model.digest,
+                tokens=tuple(question_tokens(question) for question in job.questions),
+                deadline=job.deadline,
+                multiplier=terms.multiplier,
+                scoring=True,
+                size_bytes=request.ByteSize(),
+            ),
+        )
+        async with aclosing(self._herd.score(job, self._settings.progress_seconds)) as responses:
+            async for response in responses:
+                yield response
+
+    async def chat(
+        self, request: router_pb2.ChatRequest, caller: Caller
+    ) -> AsyncGenerator[router_pb2.ChatResponse, None]:
+        """Answer a question.
+
+        Raises:
+            DomainError: It could not be answered.
+        """
+        terms = parse_chat(request)
+        asked = inference_pb2.InferRequest(
+            chat=prompts.chat_question(request.question, request.context),
+            sampling=request.sampling,
+        )
+        if not asked.sampling.HasField("max_tokens"):
+            asked.sampling.max_tokens = prompts.CHAT_TOKENS
+        async with aclosing(
+            self._run(
+                "Chat",
+                asked,
+                terms,
+                Kind.CHAT,
+                terms.model or self._settings.chat_model,
+                caller,
+                self._deadline(caller),
+            )
+        ) as responses:
+            async for response in responses:
+                if response.HasField("complete"):
+                    yield router_pb2.ChatResponse(
+                        reference=response.reference, complete=response.complete
+                    )
+                else:
+                    yield router_pb2.ChatResponse(
+                        reference=response.reference, chunk=response.chunk
+                    )
+
+    async def evaluate(
+        self, request: router_pb2.EvaluateRequest, caller: Caller
+    ) -> router_pb2.EvaluateResponse:
+        """Grade a response.
+
+        Raises:
+            DomainError: It could not be graded.
+        """
+        terms = parse_evaluate(request)
+        deadline = self._deadline(caller)
+        response = request.response or await self._own_answer(request, terms, caller, deadline)
+        asked = inference_pb2.InferRequest(
+            chat=prompts.judge_question(
+                request.question, request.expected_response, request.context, response
+            ),
+            sampling=inference_pb2.Sampling(
+                max_tokens=prompts.JUDGE_TOKENS, temperature=0.0, grammar=prompts.JUDGE_GRAMMAR
+            ),
+        )
+        named = terms.model or self._settings.judge_model
+        reply, complete = await self._whole(
+            self._run("Evaluate", asked, terms, Kind.JUDGE, named, caller, deadline)
+        )
+        score = prompts.parse_grade(reply)
+        if score is None:
+            raise Internal(
+                reasons.ERROR_REASON_ENGINE_FAILED,
+                "the judge's reply is no grade although its grammar allows nothing else; the "
+                "worker's engine does not apply grammars",
+            )
+        return router_pb2.EvaluateResponse(
+            score=score,
+            reference=terms.reference,
+            provenance=complete.provenance,
+            usage=complete.usage,
+        )
+
+    async def _own_answer(
+        self,
+        request: router_pb2.EvaluateRequest,
+        terms: Terms,
+        caller: Caller,
+        deadline: float,
+    ) -> str:
+        asked = inference_pb2.InferRequest(
+            chat=prompts.chat_question(request.question, request.context),
+            sampling=inference_pb2.Sampling(max_tokens=prompts.CHAT_TOKENS),
+        )
+        named = self._settings.chat_model
+        answer, _ = await self._whole(
+            self._run("Evaluate", asked, terms, Kind.CHAT, named, caller, deadline)
+        )
+        return answer
+
+    async def _whole(
+        self, responses: AsyncIterator[inference_pb2.InferResponse]
+    ) -> tuple[str, inference_pb2.InferComplete]:
+        text, complete = [], inference_pb2.InferComplete()
+        async for response in responses:
+            if response.HasField("complete"):
+                complete = response.complete
+            else:
+                text.append(response.chunk.text)
+        return "".join(text), complete
+
+    async def _run(
+        self,
+        method: str,
+        asked: inference_pb2.InferRequest,
+        terms: Terms,
+        kind: Kind,
+        named: str,
+        caller: Caller,
+        deadline: float,
+    ) -> AsyncGenerator[inference_pb2.InferResponse, None]:
+        model = await self._model(named, caller)
+        job = InferJob(
+            id=self._herd.next_number(),
+            method=method,
+            kind=kind,
+            reference=terms.reference,
+            model=reference_of(model),
+            deadline=deadline,
+            begun=self._clock.monotonic(),
+            request=asked,
+        )
+        self._last_multiplier = terms.multiplier
+        self._herd.submit(
+            job,
+            Request(
+                id=job.id,
+                caller=caller.address,
+                kind=kind,
+                model=model.digest,
+                tokens=(infer_tokens(asked),),
+                deadline=deadline,
+                multiplier=terms.multiplier,
+                size_bytes=asked.ByteSize(),
+            ),
+        )
+        async with aclosing(self._herd.infer(job)) as responses:
+            async for response in responses:
+                yield response
+
+    async def _loaded_model(self, kind: Kind, caller: Caller) -> str:
+        """The model that most workers have loaded, of those that the caller may run."""
+        for digest in self._herd.scheduler.loaded_models(kind):
+            with suppress(NotFound, PermissionDenied):
+                return (await self._model(digest, caller)).digest
+        return ""
+
+    async def _model(self, named: str, caller: Caller) -> Model:
+        if not named:
+            raise FailedPrecondition(
+                reasons.ERROR_REASON_MODEL_NOT_FOUND,
+                "model: the request names none, and the herd has no default; name one in "
+                "model.digest",
+            )
+        return await self._repository.find_runnable(
+            named, caller=caller.address, trusted=caller.trusted
+        )
+
+    def _deadline(self, caller: Caller) -> float:
+        limit = _shorter(self._settings.infer_seconds, caller.remaining)
+        return self._clock.monotonic() + limit
+
+
+def reference_of(model: Model) -> inference_pb2.ModelReference:
+    """A model as workers are told of it: with where it can be had."""
+    source = f"{HERD_SOURCE}{model.digest}" if model.owner else model.source
+    return inference_pb2.ModelReference(digest=model.digest, sources=[source], name=model.name)
+
+
+def _shorter(limit: float, remaining: float | None) -> float:
+    return limit if remaining is None else min(limit, max(remaining, 0.0))

@@ -1,0 +1,90 @@
+"""The router's values as the contract's messages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from evalpool.router.v1 import router_pb2
+from evalpool_router.models import Model
+from evalpool_router.scheduler import Scheduler, WorkerView
+from evalpool_runtime.protobuf import timestamp
+
+
+def pack_model(model: Model) -> router_pb2.Model:
+    """A model."""
+    return router_pb2.Model(
+        digest=model.digest,
+        name=model.name,
+        source=model.source,
+        owner=model.owner,
+        size_bytes=model.size_bytes,
+        license=model.license,
+        context_length=model.context_length,
+        quantisation=model.quantisation,
+        create_time=None if model.create_time is None else timestamp(model.create_time),
+    )
+
+
+def pack_worker(
+    view: WorkerView, *, endpoint: str, memory_bytes: int, lease_until: datetime
+) -> router_pb2.Worker:
+    """A worker.
+
+    Args:
+        view: How it stands.
+        endpoint: Where it is.
+        memory_bytes: What it gives to models.
+        lease_until: When its lease lapses.
+    """
+    return router_pb2.Worker(
+        address=view.address,
+        endpoint=endpoint,
+        kinds=[router_pb2.WorkerKind.ValueType(kind) for kind in sorted(view.kinds)],
+        slots=view.slots,
+        busy_slots=view.busy_slots,
+        outstanding_tokens=view.outstanding_tokens,
+        models=sorted(view.models),
+        generation=view.generation,
+        draining=view.draining,
+        lease_expire_time=timestamp(lease_until),
+        memory_bytes=memory_bytes,
+        completed=view.completed,
+        failed=view.failed,
+    )
+
+
+def pack_statistics(
+    scheduler: Scheduler, workers: Sequence[router_pb2.Worker], now: float, *, details: bool
+) -> router_pb2.GetStatisticsResponse:
+    """The herd's figures.
+
+    Args:
+        scheduler: Knows them.
+        workers: The workers, as they are listed.
+        now: The scheduler's present second.
+        details: Whether to tell them by model and worker too.
+    """
+    totals = scheduler.totals()
+    units, tokens = scheduler.per_second(now)
+    response = router_pb2.GetStatisticsResponse(
+        workers=len(workers),
+        slots=sum(worker.slots for worker in workers),
+        busy_slots=sum(worker.busy_slots for worker in workers),
+        queued=totals.queued,
+        running=totals.running,
+        completed=totals.completed,
+        failed=totals.failed,
+        completed_per_second=units,
+        tokens_per_second=tokens,
+    )
+    if details:
+        response.worker_details.extend(workers)
+        for digest, counts in scheduler.totals_by_model().items():
+            response.models.add(
+                digest=digest,
+                queued=counts.queued,
+                running=counts.running,
+                completed=counts.completed,
+            )
+    return response

@@ -1,0 +1,86 @@
+"""The router service: its parts put together."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+from evalpool.models import ModelStore
+from evalpool.router.v1 import router_pb2_grpc
+from evalpool_router.herd import Herd
+from evalpool_router.inference import Inference
+from evalpool_router.membership import Membership
+from evalpool_router.metrics import RouterMetrics
+from evalpool_router.repository import Limits, Repository
+from evalpool_router.roster import Roster
+from evalpool_router.scheduler import Scheduler
+from evalpool_router.servicer import RouterServicer
+from evalpool_router.settings import RouterSettings
+from evalpool_router.store import read_workers
+from evalpool_runtime.access import Who
+from evalpool_runtime.replay import forget_expired
+from evalpool_runtime.service import Runtime, ServiceDefinition
+
+FORGET_SECONDS = 300.0
+SWEEP_SECONDS = 3600.0
+LAST_MOMENT = 0.3
+"""Seconds before the end of the grace at which answers under way are ended properly."""
+
+
+async def build(runtime: Runtime[RouterSettings]) -> None:
+    """Build the router on its runtime."""
+    settings, clock = runtime.settings, runtime.clock
+    database = await runtime.open_database("evalpool_router.migrations")
+    membership = Membership(settings.admitted_workers, await database.read(read_workers))
+    runtime.role(Who.ADMITTED_WORKER, membership.is_admitted)
+    runtime.peer_role(Who.DATASET, settings.dataset_address)
+
+    files = await asyncio.to_thread(
+        ModelStore,
+        settings.repository_dir or runtime.data_dir / "repository",
+        partial_seconds=timedelta(days=settings.upload_days).total_seconds(),
+    )
+    limits = Limits(
+        owner_bytes=settings.upload_quota,
+        total_bytes=settings.repository_bytes,
+        keep_parts=timedelta(days=settings.upload_days),
+    )
+    repository = Repository(database, files, limits, clock)
+
+    scheduler = Scheduler(settings.rules(), clock.monotonic())
+    herd = Herd(scheduler, clock, runtime.identity, RouterMetrics(runtime.metrics))
+    runtime.on_stop(herd.close)
+    runtime.spawn("herd time", herd.keep_time)
+
+    async def end_in_time() -> None:
+        await runtime.stopping.wait()
+        herd.stop(runtime.stopping_error())
+        await asyncio.sleep(max(settings.shutdown_grace - LAST_MOMENT, 0.0))
+        herd.stop_now(runtime.stopping_error())
+
+    runtime.spawn("end at the stop", end_in_time)
+    runtime.every("repository", SWEEP_SECONDS, repository.sweep)
+    runtime.every(
+        "seen tokens",
+        FORGET_SECONDS,
+        lambda: database.write(lambda tx: forget_expired(tx, clock.now())),
+    )
+    router_pb2_grpc.add_RouterServiceServicer_to_server(
+        RouterServicer(
+            runtime,
+            Inference(herd, repository, settings, clock),
+            repository,
+            membership,
+            Roster(database, membership, herd, settings, clock),
+        ),
+        runtime.server,
+    )
+
+
+SERVICE = ServiceDefinition(
+    name="router",
+    port=50054,
+    settings_type=RouterSettings,
+    grpc_service="evalpool.router.v1.RouterService",
+    build=build,
+)
