@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,9 @@ from evalpool_worker.engine.shape import EngineSettings
 
 SIQA = Path(__file__).parents[4] / "shared" / "data" / "siqa"
 
-OpenEngine = Callable[[], Awaitable[Engine]]
+# One thread: several wait for each other in every step, which takes long on a busy machine.
+# A small context, so that a test can fill it.
+SETTINGS = EngineSettings(threads=1, score_context_tokens=512, generate_context_tokens=4096)
 
 
 @pytest.fixture(params=["fake", "llama_cpp"])
@@ -27,11 +29,9 @@ def engine_name(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 async def empty_engine(engine_name: str) -> AsyncIterator[Engine]:
-    """An engine without a model; its context is small, so that a test can fill it."""
+    """An engine without a model."""
     engine: Engine = (
-        FakeEngine(context_tokens=512)
-        if engine_name == "fake"
-        else LlamaCppEngine(EngineSettings(score_context_tokens=512, generate_context_tokens=4096))
+        FakeEngine(context_tokens=512) if engine_name == "fake" else LlamaCppEngine(SETTINGS)
     )
     yield engine
     await engine.close()

@@ -63,20 +63,6 @@ def text_of(chunks: list[GenerationChunk]) -> str:
     return "".join(chunk.text for chunk in chunks)
 
 
-async def idle(engine: Engine) -> None:
-    """Wait until the engine holds nothing; the test's time-out ends a wait for ever."""
-    while True:
-        load = engine.load_now
-        if not (
-            load.questions_waiting
-            or load.questions_running
-            or load.streams_waiting
-            or load.streams_running
-        ):
-            return
-        await asyncio.sleep(0)
-
-
 async def test_loading_tells_progress_and_what_was_loaded(
     empty_engine: Engine, model_path: Path, engine_name: str
 ) -> None:
@@ -188,7 +174,7 @@ async def test_a_cancelled_call_leaves_the_engine_free(engine: Engine) -> None:
     assert engine.load_now.questions_waiting > 0
     await results.aclose()  # type: ignore[attr-defined]
     assert engine.load_now.questions_waiting == 0
-    await idle(engine)
+    await engine.wait_idle()
     assert len(await score(engine, QUESTIONS)) == len(QUESTIONS)
 
 
@@ -204,7 +190,7 @@ async def test_a_cancelled_task_leaves_the_engine_free(engine: Engine) -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    await idle(engine)
+    await engine.wait_idle()
 
 
 async def test_unloading_fails_what_is_left_as_retriable(engine: Engine) -> None:
@@ -304,7 +290,7 @@ async def test_parameters_that_cant_be_used_are_refused_by_name(
     with pytest.raises(InvalidParametersError) as refused:
         await anext(aiter(engine.generate("Hello", parameters)))
     assert refused.value.field == field
-    await idle(engine)
+    await engine.wait_idle()
 
 
 async def test_a_prompt_that_does_not_fit_is_refused(engine: Engine) -> None:
@@ -319,7 +305,7 @@ async def test_sixteen_streams_all_finish(engine: Engine) -> None:
     results = await asyncio.gather(*(generate(engine, f"Story {p.seed}:", p) for p in parameters))
     assert all(text_of(chunks) for chunks, _ in results)
     assert {end.finish_reason for _, end in results} <= {FinishReason.STOP, FinishReason.LENGTH}
-    await idle(engine)
+    await engine.wait_idle()
 
 
 async def test_a_closed_stream_frees_its_slot(engine: Engine) -> None:
@@ -328,7 +314,7 @@ async def test_a_closed_stream_frees_its_slot(engine: Engine) -> None:
     await asyncio.gather(*(anext(aiter(stream)) for stream in streams[:10]))
     for stream in streams[:10]:
         await stream.aclose()  # type: ignore[attr-defined]
-    await idle(engine)
+    await engine.wait_idle()
     _, end = await generate(engine, "Hello", GREEDY)
     assert end.finish_reason in (FinishReason.STOP, FinishReason.LENGTH)
 

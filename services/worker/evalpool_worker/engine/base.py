@@ -128,7 +128,8 @@ class SamplingParameters:
         presence_penalty: Subtracted once from tokens among them; 0 is off.
         penalty_last_n: How many of the last tokens the penalties look at.
         seed: Of the random choice, 0 to 2**32 - 2. The same seed, settings and prompt give the
-            same text on the same engine, build and threads while nothing else is being generated.
+            same text on the same engine, build and threads while it does nothing else; what else
+            is in a batch, and how many threads compute it, shows in the last bits of its logits.
         grammar: GBNF with a rule named `root`; empty for none.
         stop: Texts that end generation and are not given out.
     """
@@ -365,6 +366,13 @@ class Engine(Protocol):
 
     async def close(self) -> None:
         """Unload and refuse everything from now on."""
+        ...
+
+    async def wait_idle(self) -> None:
+        """Wait until nothing is queued or computed: what runs has ended, cancelled calls are gone.
+
+        For draining; whoever waits keeps new calls away.
+        """
         ...
 
     def score(

@@ -122,6 +122,10 @@ class DecodeContext:
             self._sequence_ids[i][: len(ids)] = ids
         self._batch.n_tokens = count
 
+    def use_threads(self, threads: int) -> None:
+        """Compute the next batches with so many threads."""
+        llama_cpp.llama_set_n_threads(self._handle, threads, threads)
+
     def decode(self) -> None:
         """Compute the batch.
 

@@ -87,6 +87,8 @@ class FakeEngine:
         self._info: EngineInfo | None = None
         self._unloaded = asyncio.Event()
         self._closed = False
+        self._idle = asyncio.Event()
+        self._idle.set()
         self._counts = {
             "questions_waiting": 0,
             "questions_running": 0,
@@ -162,6 +164,10 @@ class FakeEngine:
         self._closed = True
         await self.unload()
 
+    async def wait_idle(self) -> None:
+        """Wait until nothing is queued or running."""
+        await self._idle.wait()
+
     async def score(
         self, questions: Sequence[ChoiceQuestion]
     ) -> AsyncIterator[QuestionResult | QuestionFailure]:
@@ -172,12 +178,12 @@ class FakeEngine:
         """
         info, unloaded = self._require(), self._unloaded
         waiting = len(questions)
-        self._counts["questions_waiting"] += waiting
+        self._count("questions_waiting", waiting)
         try:
             for question in questions:
                 waiting -= 1
-                self._counts["questions_waiting"] -= 1
-                self._counts["questions_running"] += 1
+                self._count("questions_waiting", -1)
+                self._count("questions_running", 1)
                 try:
                     started = self._now()
                     alive = await self._paced(unloaded)
@@ -187,10 +193,10 @@ class FakeEngine:
                         else QuestionFailure(question.id, _UNLOADED, retriable=True)
                     )
                 finally:
-                    self._counts["questions_running"] -= 1
+                    self._count("questions_running", -1)
                 yield outcome
         finally:
-            self._counts["questions_waiting"] -= waiting
+            self._count("questions_waiting", -waiting)
 
     async def generate(
         self, prompt: Prompt, parameters: SamplingParameters
@@ -215,12 +221,12 @@ class FakeEngine:
         completion = _completion(info.model_digest, text, parameters)
         submitted = self._clock()
         slots = self._slots
-        self._counts["streams_waiting"] += 1
+        self._count("streams_waiting", 1)
         try:
             await slots.acquire()
         finally:
-            self._counts["streams_waiting"] -= 1
-        self._counts["streams_running"] += 1
+            self._count("streams_waiting", -1)
+        self._count("streams_running", 1)
         try:
             started = self._clock()
             self._counts["prompt_tokens"] += prompt_tokens
@@ -246,10 +252,18 @@ class FakeEngine:
             if rest or unsent:
                 yield GenerationChunk(rest, tuple(unsent))
         finally:
-            self._counts["streams_running"] -= 1
+            self._count("streams_running", -1)
             slots.release()
         timings = GenerationTimings(started - submitted, 0.0, self._clock() - started)
         yield GenerationEnd(reason, prompt_tokens, sampled, timings, message)
+
+    def _count(self, name: str, change: int) -> None:
+        self._counts[name] += change
+        busy = ("questions_waiting", "questions_running", "streams_waiting", "streams_running")
+        if any(self._counts[each] for each in busy):
+            self._idle.clear()
+        else:
+            self._idle.set()
 
     def _require(self) -> EngineInfo:
         if self._info is None:

@@ -17,6 +17,7 @@ from .base import EngineError, FinishReason
 from .context import ContextShape, DecodeContext, NoRoomError
 from .generation_stream import GenerationStream
 from .model import LoadedModel
+from .scoring_pool import ScoringPool
 
 _logger = logging.getLogger(__name__)
 
@@ -53,11 +54,14 @@ class GenerationLoop:
     Args:
         model: Must outlive the loop.
         shape: Of the context, which is made when the first stream comes.
+        scoring: What computes beside it on the same cores. While there are streams it is held to
+            half of them: threads that wait for each other inside a step must not wait for a core.
     """
 
-    def __init__(self, model: LoadedModel, shape: ContextShape) -> None:
+    def __init__(self, model: LoadedModel, shape: ContextShape, scoring: ScoringPool) -> None:
         self._model = model
         self._shape = shape
+        self._scoring = scoring
         self._condition = threading.Condition()
         self._waiting: deque[GenerationStream] = deque()
         self._active: list[GenerationStream] = []
@@ -94,7 +98,7 @@ class GenerationLoop:
         with self._condition:
             if not self._stopping:
                 self._waiting.append(stream)
-                self._condition.notify()
+                self._condition.notify_all()
                 return
         stream.deliver(stream.end(FinishReason.CANCELLED, _UNLOADED))
         stream.free()
@@ -103,13 +107,18 @@ class GenerationLoop:
         """Give up a stream; its slot is free after the step that is being computed."""
         with self._condition:
             stream.cancelled = True
-            self._condition.notify()
+            self._condition.notify_all()
+
+    def wait_idle(self) -> None:
+        """Block until there is no stream."""
+        with self._condition:
+            self._condition.wait_for(lambda: not self._waiting and not self._active)
 
     def stop(self) -> None:
         """End after the step that is being computed, and free the context. Blocks."""
         with self._condition:
             self._stopping = True
-            self._condition.notify()
+            self._condition.notify_all()
         self._thread.join()
 
     # What follows runs in the generating thread.
@@ -122,6 +131,7 @@ class GenerationLoop:
                 try:
                     if context is None:
                         context = DecodeContext(self._model, self._shape)
+                    context.use_threads(max(1, self._shape.threads - self._scoring.busy_threads))
                     step = self._compute(context)
                     self._sample(context, step)
                 except Exception as error:
@@ -143,8 +153,10 @@ class GenerationLoop:
         """Wait for work, let streams out and in; False when the loop stops."""
         while True:
             with self._condition:
-                while not (self._waiting or self._active or self._stopping):
-                    self._condition.wait()
+                if not self._active:
+                    self._condition.notify_all()
+                    self._scoring.share_cores(False)
+                self._condition.wait_for(lambda: self._waiting or self._active or self._stopping)
                 if self._stopping:
                     ending = [*self._active, *self._waiting]
                     self._active.clear()
@@ -165,6 +177,7 @@ class GenerationLoop:
                 while self._waiting and self._has_room(self._waiting[0]):
                     self._enter(self._waiting.popleft())
                 if self._active:
+                    self._scoring.share_cores(True)
                     return True
 
     def _has_room(self, stream: GenerationStream) -> bool:

@@ -131,6 +131,13 @@ class LlamaCppEngine:
         self._closed = True
         await self.unload()
 
+    async def wait_idle(self) -> None:
+        """Wait until nothing is queued or computed."""
+        running = self._running
+        if running is not None:
+            await asyncio.to_thread(running.scoring.wait_idle)
+            await asyncio.to_thread(running.generation.wait_idle)
+
     async def score(
         self, questions: Sequence[ChoiceQuestion]
     ) -> AsyncIterator[QuestionResult | QuestionFailure]:
@@ -199,13 +206,14 @@ class LlamaCppEngine:
         shape = shape_for(model, self._settings)
         tokeniser = Tokeniser(model)
         template = ChatTemplate(model, tokeniser)
+        scoring = ScoringPool(model, tokeniser, shape.score, shape.score_contexts, self._now)
         return _Running(
             model=model,
             tokeniser=tokeniser,
             template=template,
             shape=shape,
-            scoring=ScoringPool(model, tokeniser, shape.score, shape.score_contexts, self._now),
-            generation=GenerationLoop(model, shape.generate),
+            scoring=scoring,
+            generation=GenerationLoop(model, shape.generate, scoring),
             info=_info(model, shape, digest),
         )
 

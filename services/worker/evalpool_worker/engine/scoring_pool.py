@@ -129,6 +129,8 @@ class ScoringPool:
         self._calls: deque[ScoringCall] = deque()
         self._stopping = False
         self._running = 0
+        self._packs = 0
+        self._most_packs = contexts
         self._computed_tokens = 0
         self._threads = [
             threading.Thread(target=self._work, name=f"evalpool-score-{number}", daemon=True)
@@ -153,6 +155,26 @@ class ScoringPool:
         """Tokens computed so far."""
         return self._computed_tokens
 
+    @property
+    def busy_threads(self) -> int:
+        """Threads that compute at this moment."""
+        return self._packs * self._shape.threads
+
+    def share_cores(self, shared: bool) -> None:
+        """Leave half of the contexts' cores to others, or take them back, from the next packs."""
+        most = len(self._threads)
+        if shared:
+            most = max(1, most // 2)
+        with self._condition:
+            if most != self._most_packs:
+                self._most_packs = most
+                self._condition.notify_all()
+
+    def wait_idle(self) -> None:
+        """Block until nothing is queued or computed."""
+        with self._condition:
+            self._condition.wait_for(lambda: not self._calls and self._running == 0)
+
     def submit(self, call: ScoringCall) -> None:
         """Queue a caller's questions."""
         with self._condition:
@@ -170,6 +192,7 @@ class ScoringPool:
             call.pending.clear()
             if call in self._calls:
                 self._calls.remove(call)
+            self._condition.notify_all()
 
     def stop(self) -> None:
         """End all threads after the batches that they compute, and free their contexts.
@@ -226,6 +249,8 @@ class ScoringPool:
                 finally:
                     with self._condition:
                         self._running -= len(pack.questions)
+                        self._packs -= 1
+                        self._condition.notify_all()
         finally:
             if context is not None:
                 context.free()
@@ -236,8 +261,7 @@ class ScoringPool:
         with self._packing:
             while True:
                 with self._condition:
-                    while not self._calls and not self._stopping:
-                        self._condition.wait()
+                    self._condition.wait_for(self._may_take)
                     if self._stopping:
                         return None
                     call = self._calls[0]
@@ -249,8 +273,14 @@ class ScoringPool:
                         self._calls.remove(call)
                         if call.pending:
                             self._calls.append(call)
-                if pack.questions:
-                    return pack
+                    if pack.questions:
+                        self._packs += 1
+                        return pack
+                    # All of it was refused or cancelled.
+                    self._condition.notify_all()
+
+    def _may_take(self) -> bool:
+        return self._stopping or (bool(self._calls) and self._packs < self._most_packs)
 
     def _fill_pack(self, call: ScoringCall, share: int) -> _Pack:
         pack = _Pack(call)
