@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from evalpool.models import ModelStore, ensure, find_model
 from evalpool_worker.engine.base import ChoiceQuestion
 
 SIQA = Path(__file__).parents[2] / "shared" / "data" / "siqa"
