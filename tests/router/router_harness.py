@@ -1,0 +1,114 @@
+"""A real router on a free port, with keys for everybody who calls it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from google.rpc import error_details_pb2
+from grpc import aio
+from grpc_status import rpc_status
+
+from evalpool.identity import Identity
+from evalpool.inference.v1 import inference_pb2
+from evalpool.models import find_model
+from evalpool.router.v1 import router_pb2_grpc
+from evalpool_router.service import SERVICE
+from evalpool_runtime.testing import ServiceUnderTest, running
+from tests.router.worker_double import WorkerDouble
+
+MODEL = find_model("SmolLM2-135M-Instruct.Q4_1").sha256 or ""
+
+
+class RouterHarness:
+    """A running router.
+
+    Attributes:
+        service: The service.
+        dataset: The key of the dataset service.
+    """
+
+    def __init__(self, service: ServiceUnderTest, dataset: Identity, stack: AsyncExitStack) -> None:
+        self.service = service
+        self.dataset = dataset
+        self._stack = stack
+
+    async def stub(self, identity: Identity | None) -> router_pb2_grpc.RouterServiceAsyncStub:
+        """The router as an identity sees it."""
+        channel = await self._stack.enter_async_context(self.service.channel(identity))
+        stub: router_pb2_grpc.RouterServiceAsyncStub = router_pb2_grpc.RouterServiceStub(channel)
+        return stub
+
+    async def operator(self) -> router_pb2_grpc.RouterServiceAsyncStub:
+        return await self.stub(self.service.operator)
+
+    async def worker(self, **offer: Any) -> WorkerDouble:
+        """A worker that has registered."""
+        double = await self._stack.enter_async_context(WorkerDouble())
+        await self.admit(double)
+        await double.register(await self.stub(double.identity), **offer)
+        return double
+
+    async def unregistered_worker(self) -> WorkerDouble:
+        """A worker that is admitted, and runs."""
+        double = await self._stack.enter_async_context(WorkerDouble())
+        await self.admit(double)
+        return double
+
+    async def admit(self, double: WorkerDouble, kinds: Iterable[int] = (1, 2, 3)) -> None:
+        from evalpool.router.v1 import router_pb2
+
+        operator = await self.operator()
+        await operator.AdmitWorker(
+            router_pb2.AdmitWorkerRequest(
+                worker=double.address, kinds=[router_pb2.WorkerKind.ValueType(k) for k in kinds]
+            )
+        )
+
+
+@asynccontextmanager
+async def running_router(data_dir: Path, **settings: Any) -> AsyncIterator[RouterHarness]:
+    """Run a router whose leases last for the length of a test."""
+    dataset = Identity.load_or_create(data_dir / "keys" / "dataset.json")
+    values = {"dataset_address": dataset.address, "lease_seconds": 600.0, **settings}
+    async with (
+        running(SERVICE, data_dir, **values) as service,
+        AsyncExitStack() as stack,
+    ):
+        yield RouterHarness(service, dataset, stack)
+
+
+def questions(count: int) -> list[inference_pb2.ChoiceQuestion]:
+    """Questions with three choices each."""
+    return [
+        inference_pb2.ChoiceQuestion(
+            id=f"q{number}", prompt=f"Question {number}?", choices=[" a", " bb", " ccc"]
+        )
+        for number in range(count)
+    ]
+
+
+def scoring(count: int, **fields: Any) -> inference_pb2.ScoreChoicesRequest:
+    """A request to score so many questions."""
+    return inference_pb2.ScoreChoicesRequest(
+        model=inference_pb2.ModelReference(digest=MODEL),
+        questions=questions(count),
+        reference="run",
+        **fields,
+    )
+
+
+def error_of(error: aio.AioRpcError) -> error_details_pb2.ErrorInfo:
+    """The one ErrorInfo of an error."""
+    status = rpc_status.from_call(error)  # type: ignore[arg-type]
+    assert status is not None
+    found = []
+    for detail in status.details:
+        if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
+            info = error_details_pb2.ErrorInfo()
+            detail.Unpack(info)
+            found.append(info)
+    assert len(found) == 1
+    return found[0]
