@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -61,6 +61,7 @@ class World:
         self.token: ServiceUnderTest
         self.benchmark: ServiceUnderTest
         self.operator = self.person()
+        self._key = Identity.generate()
         self._directory = directory
         self._database_url = database_url
         self._token_stack = AsyncExitStack()
@@ -75,6 +76,12 @@ class World:
         identity.clock = self.clock
         return identity
 
+    def as_person(self, identity: Identity) -> ClockedIdentity:
+        """Somebody with a key that is there already."""
+        person = ClockedIdentity(identity._key)
+        person.clock = self.clock
+        return person
+
     async def start_token(self) -> None:
         """Start the token service, on what it has kept."""
         self.token = await self._token_stack.enter_async_context(
@@ -87,25 +94,35 @@ class World:
 
     async def start_benchmark(self) -> None:
         """Start the benchmark service, on what it has kept."""
+        self.benchmark = await self._benchmark_stack.enter_async_context(
+            self._running_benchmark("benchmark")
+        )
+
+    @asynccontextmanager
+    async def replica(self) -> AsyncIterator[ServiceUnderTest]:
+        """A second benchmark service with the same key and, on PostgreSQL, the same database."""
+        async with self._running_benchmark("replica") as replica:
+            yield replica
+
+    def _running_benchmark(self, name: str) -> AbstractAsyncContextManager[ServiceUnderTest]:
         settings: dict[str, Any] = {}
         if self._database_url:
             settings["database_url"] = self._database_url
-        self.benchmark = await self._benchmark_stack.enter_async_context(
-            running(
-                SERVICE,
-                self._directory / "benchmark",
-                clock=self.clock,
-                operator=self.operator,
-                token_endpoint=self.token.endpoint,
-                token_address=TOKEN_KEY.address,
-                dataset_endpoint=self.dataset.endpoint,
-                dataset_address=DATASET_ADDRESS,
-                retry_seconds=0.05,
-                watch_poll_seconds=0.05,
-                follow_seconds=3600,
-                lease_seconds=0.5,
-                **settings,
-            )
+        return running(
+            SERVICE,
+            self._directory / name,
+            clock=self.clock,
+            identity=self._key,
+            operator=self.operator,
+            token_endpoint=self.token.endpoint,
+            token_address=TOKEN_KEY.address,
+            dataset_endpoint=self.dataset.endpoint,
+            dataset_address=DATASET_ADDRESS,
+            retry_seconds=0.05,
+            watch_poll_seconds=0.05,
+            follow_seconds=3600,
+            lease_seconds=0.5,
+            **settings,
         )
 
     async def stop_benchmark(self) -> None:
@@ -130,11 +147,12 @@ class World:
         self._channels.push_async_callback(channel.close)
         return TokenServiceStub(channel)
 
-    def pools(self, identity: Identity | None) -> BenchmarkServiceAsyncStub:
-        """The benchmark service, called by somebody."""
-        channel = open_channel(
-            self.benchmark.endpoint, identity, self.benchmark.address, retries=False
-        )
+    def pools(
+        self, identity: Identity | None, at: ServiceUnderTest | None = None
+    ) -> BenchmarkServiceAsyncStub:
+        """The benchmark service, or a replica of it, called by somebody."""
+        server = at or self.benchmark
+        channel = open_channel(server.endpoint, identity, server.address, retries=False)
         self._channels.push_async_callback(channel.close)
         return BenchmarkServiceStub(channel)
 
@@ -226,10 +244,15 @@ class World:
             self.clock.advance(ahead)
 
     async def join(
-        self, pool: str, subject: str, participant: Identity, request_id: str = ""
+        self,
+        pool: str,
+        subject: str,
+        participant: Identity,
+        request_id: str = "",
+        at: ServiceUnderTest | None = None,
     ) -> pb.Entry:
         """Enter a subject."""
-        response = await self.pools(participant).JoinPool(
+        response = await self.pools(participant, at).JoinPool(
             pb.JoinPoolRequest(pool=pool, subject=subject, request_id=request_id or self.name())
         )
         return response.entry
@@ -258,9 +281,9 @@ class World:
             participants.append(participant)
         return participants
 
-    async def allocate(self, pool: str = "") -> list[pb.Pool]:
+    async def allocate(self, pool: str = "", at: ServiceUnderTest | None = None) -> list[pb.Pool]:
         """Call AllocateRewards as anybody."""
-        response = await self.pools(self.person()).AllocateRewards(
+        response = await self.pools(self.person(), at).AllocateRewards(
             pb.AllocateRewardsRequest(pool=pool)
         )
         return list(response.pools)

@@ -77,7 +77,7 @@ async def build(runtime: Runtime[BenchmarkSettings]) -> None:
         ("leaderboards", settings.snapshot_seconds, leaderboards.sweep),
         ("allocation", settings.allocation_seconds, closing.sweep),
     ):
-        runtime.every(name, seconds, partial(work.run_once, name, sweep))
+        runtime.every(name, seconds, partial(work.run_once, name, seconds, sweep))
     runtime.every(
         "seen-tokens",
         FORGET_SECONDS,

@@ -14,6 +14,9 @@ from evalpool_runtime.database import Database
 RENEWALS = 3
 """A lease is prolonged this many times before it would lapse."""
 
+SWEEP_SHARE = 0.8
+"""The share of a sweep's period for which it keeps other replicas from the same sweep."""
+
 
 class WorkLeases:
     """Runs work under leases.
@@ -47,24 +50,37 @@ class WorkLeases:
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-            await self._database.write(partial(leases.release, name=name, holder=self._holder))
+            await self._release(name)
 
-    async def run_once(self, name: str, work: Callable[[], Awaitable[object]]) -> None:
-        """Do work now, unless another replica holds its lease."""
-        if not await self._acquire(name):
+    async def run_once(
+        self, name: str, seconds: float, work: Callable[[], Awaitable[object]]
+    ) -> None:
+        """Do a sweep now, unless another replica has done it within its period.
+
+        Args:
+            name: The lease's name.
+            seconds: The sweep's period. The lease outlasts the sweep for most of it, so that the
+                other replicas leave this turn out.
+            work: The sweep.
+        """
+        if not await self._acquire(name, timedelta(seconds=seconds) * SWEEP_SHARE):
             return
         try:
             await work()
-        finally:
-            await self._database.write(partial(leases.release, name=name, holder=self._holder))
+        except BaseException:
+            await self._release(name)
+            raise
 
-    async def _acquire(self, name: str) -> bool:
+    async def _acquire(self, name: str, length: timedelta | None = None) -> bool:
         return await self._database.write(
             partial(
                 leases.acquire,
                 name=name,
                 holder=self._holder,
                 now=self._clock.now(),
-                length=self._length,
+                length=length or self._length,
             )
         )
+
+    async def _release(self, name: str) -> None:
+        await self._database.write(partial(leases.release, name=name, holder=self._holder))

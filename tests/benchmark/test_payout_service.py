@@ -1,0 +1,389 @@
+"""The end of a pool: leaderboard, freeze, plan, payout; once, whatever happens."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from pathlib import Path
+
+import grpc
+import pytest
+from sqlalchemy import create_engine, text
+
+from evalpool.benchmark.v1 import benchmark_pb2 as pb
+from evalpool.dataset.v1 import dataset_pb2
+from evalpool.errors import CallError
+from evalpool.token.v1 import token_pb2
+from tests.benchmark.world import DATASET, DATASET_OWNER, World, running_world, until
+
+DAY = timedelta(days=1)
+END = 31 * DAY
+
+
+async def supply(world: World) -> int:
+    stub = world.ledger(world.token.operator)
+    return int((await stub.GetTotalSupply(token_pb2.GetTotalSupplyRequest())).total_supply)
+
+
+async def test_a_pools_life_from_funding_to_payout(tmp_path: Path, database_url: str) -> None:
+    async with running_world(tmp_path, database_url) as world:
+        funder, helper = await world.funder(1_000), await world.funder(500)
+        pool = await world.pool(funder, 70)
+        await world.decided(helper, await world.transfer(helper, 30, ("X-Pool", pool)))
+        people = await world.scored_entries(pool, [9, 5, 9, 2])
+        board = (
+            await world.pools(helper).UpdateLeaderboard(pb.UpdateLeaderboardRequest(pool=pool))
+        ).leaderboard
+        assert (board.revision, board.final, board.funds) == (1, False, "100")
+        assert [(row.rank, row.correct, row.reward) for row in board.rows] == [
+            (1, 9, "40"),
+            (1, 9, "30"),
+            (3, 5, "20"),
+            (4, 2, "10"),
+        ]
+        assert [row.participant for row in board.rows] == [
+            people[place].address for place in (0, 2, 1, 3)
+        ]
+        assert list(board.rows[0].tied_with) == [board.rows[1].entry]
+        assert board.rows[0].score == 0.9
+        assert 0.59 < board.rows[0].score_low < 0.9 < board.rows[0].score_high < 0.99
+        projected = await world.show(pool)
+        assert not projected.payouts_final
+        assert [payout.quantity for payout in projected.payouts] == ["40", "30", "20", "10"]
+
+        world.clock.advance(END)
+        (ended,) = await world.allocate(pool)
+        assert ended.state == pb.POOL_STATE_PAID
+        assert ended.HasField("settle_time")
+        for _ in range(3):
+            (again,) = await world.allocate(pool)
+            assert again == ended
+        assert await world.allocate() == []
+        assert [await world.balance(person) for person in people] == [40, 20, 30, 10]
+        assert await world.own_balance() == 0
+        assert (await world.balance(funder), await world.balance(helper)) == (930, 470)
+        assert await supply(world) == 1_500
+
+        shown = await world.show(pool)
+        assert shown.payouts_final
+        assert sum(int(payout.quantity) for payout in shown.payouts) == 100
+        assert [payout.rank for payout in shown.payouts] == [1, 1, 3, 4]
+        (received,) = await world.history(people[0])
+        assert received.id == shown.payouts[0].transfer
+        assert {tag.name: tag.value for tag in received.tags} == {
+            "X-Pool": pool,
+            "X-Entry": board.rows[0].entry,
+            "X-Rank": "1",
+        }
+        final = (
+            await world.pools(helper).GetLeaderboard(pb.GetLeaderboardRequest(pool=pool, live=True))
+        ).leaderboard
+        assert (final.final, final.revision) == (True, 2)
+        assert [row.reward for row in final.rows] == ["40", "30", "20", "10"]
+
+
+async def test_nothing_can_be_allocated_before_the_end(world: World) -> None:
+    pool = await world.pool(await world.funder())
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await world.allocate(pool)
+    error = CallError.of(refused.value)
+    assert (error.code, error.reason) == (
+        grpc.StatusCode.FAILED_PRECONDITION,
+        "POOL_NOT_ENDED",
+    )
+    assert await world.allocate() == []
+
+
+async def test_a_pool_settles_by_itself_at_its_end(world: World) -> None:
+    funder = await world.funder()
+    pool = await world.pool(funder, Duration="P1D")
+    await world.scored_entries(pool, [5])
+    world.clock.advance(DAY)
+    # The start looks at once at what has ended; so does the timer to the next end.
+    await world.restart_benchmark()
+    assert (await world.settled(pool)).pool.state == pb.POOL_STATE_PAID
+
+
+async def test_without_an_eligible_entry_every_contribution_goes_back(world: World) -> None:
+    funder, helper = await world.funder(1_000), await world.funder(1_000)
+    pool = await world.pool(funder, 600, Minimum_Score="1/2")
+    for quantity in (50, 70):
+        await world.decided(helper, await world.transfer(helper, quantity, ("X-Pool", pool)))
+    await world.scored_entries(pool, [5, 1])
+    world.clock.advance(END)
+    (ended,) = await world.allocate(pool)
+    assert ended.state == pb.POOL_STATE_RETURNED
+    assert (await world.balance(funder), await world.balance(helper)) == (1_000, 1_000)
+    shown = await world.show(pool)
+    assert [(each.contribution, each.quantity) for each in shown.payouts] == [
+        (each.transfer, each.quantity) for each in shown.contributions
+    ]
+    back = await world.history(helper)
+    tags = {tag.name: tag.value for tag in back[0].tags}
+    assert tags["X-Refund-Of"] == shown.contributions[2].transfer
+    assert tags["X-Reason"]
+
+
+async def test_prize_free_entries_rank_and_take_nothing(world: World) -> None:
+    pool = await world.pool(await world.funder())
+    people = await world.scored_entries(pool, [4])
+    owner = world.as_person(DATASET_OWNER)
+    for number, signer, correct in ((11, world.operator, 9), (12, owner, 8)):
+        digest = world.dataset.add_model(number)
+        entry = await world.join(pool, digest, signer)
+        assert entry.prize_free
+        await world.entry_in(signer, entry.id, pb.ENTRY_STATE_QUEUED)
+        await world.dataset.complete(digest, correct)
+        await world.entry_in(signer, entry.id, pb.ENTRY_STATE_SCORED)
+    world.clock.advance(END)
+    await world.allocate(pool)
+    shown = await world.show(pool)
+    assert [(each.rank, each.recipient, each.quantity) for each in shown.payouts] == [
+        (3, people[0].address, "100")
+    ]
+
+
+async def test_work_in_flight_gets_the_grace_time(world: World) -> None:
+    pool = await world.pool(await world.funder(), Grace="PT6H")
+    done, late = world.person(), world.person()
+    first, second = world.dataset.add_model(1), world.dataset.add_model(2)
+    for digest, person in ((first, done), (second, late)):
+        entry = await world.join(pool, digest, person)
+        await world.entry_in(person, entry.id, pb.ENTRY_STATE_QUEUED)
+    await world.dataset.complete(first, 3)
+    end = (await world.show(pool)).pool.end_time.ToDatetime()
+    world.clock.advance(end - world.clock.now().replace(tzinfo=None))
+    (closing,) = await world.allocate(pool)
+    assert closing.state == pb.POOL_STATE_CLOSING
+    # In grace it still counts.
+    await world.dataset.complete(second, 9)
+    (ended,) = await world.allocate(pool)
+    assert ended.state == pb.POOL_STATE_PAID
+    assert await world.balance(late) > await world.balance(done) > 0
+
+
+async def test_what_is_incomplete_after_the_grace_is_ineligible_with_a_public_reason(
+    world: World,
+) -> None:
+    pool = await world.pool(await world.funder(), Grace="PT6H")
+    (winner,) = await world.scored_entries(pool, [3])
+    late = world.person()
+    digest = world.dataset.add_model(2)
+    entry = await world.join(pool, digest, late)
+    await world.entry_in(late, entry.id, pb.ENTRY_STATE_QUEUED)
+    await world.dataset.set_score(digest, dataset_pb2.RUN_STATE_RUNNING, correct=8, done=8)
+    await world.entry_in(late, entry.id, pb.ENTRY_STATE_RUNNING)
+    world.clock.advance(END)
+    (ended,) = await world.allocate(pool)
+    assert ended.state == pb.POOL_STATE_PAID
+    assert (await world.balance(winner), await world.balance(late)) == (100, 0)
+    public = (await world.pools(world.person()).GetEntry(pb.GetEntryRequest(id=entry.id))).entry
+    assert (public.state, public.reason_code) == (pb.ENTRY_STATE_FAILED, "POOL_CLOSED")
+    assert "8 of 10" in public.reason
+    board = (
+        await world.pools(late).GetLeaderboard(pb.GetLeaderboardRequest(pool=pool))
+    ).leaderboard
+    assert [(row.entry == entry.id, row.rank) for row in board.rows] == [(True, 1), (False, 2)]
+    assert board.rows[0].ineligible_reason == public.reason
+    await world.dataset.complete(digest, 10)
+    again = (await world.pools(late).GetEntry(pb.GetEntryRequest(id=entry.id))).entry
+    assert again.state == pb.ENTRY_STATE_FAILED
+
+
+async def test_a_failure_of_the_machinery_extends_the_grace_to_seven_days(world: World) -> None:
+    pool = await world.pool(await world.funder(), Duration="P1D", Grace="PT0S")
+    person = world.person()
+    digest = world.dataset.add_model(1)
+    entry = await world.join(pool, digest, person)
+    await world.entry_in(person, entry.id, pb.ENTRY_STATE_QUEUED)
+    await world.dataset.set_score(
+        digest, dataset_pb2.RUN_STATE_FAILED, done=5, reason_code="EVALUATION_FAILED"
+    )
+    await world.entry_in(person, entry.id, pb.ENTRY_STATE_FAILED)
+    world.clock.advance(6 * DAY)
+    (closing,) = await world.allocate(pool)
+    assert closing.state == pb.POOL_STATE_CLOSING
+    # The sweep has the run tried again; it runs at every start.
+    asked = len(world.dataset.benchmarked)
+    await world.restart_benchmark()
+
+    async def requests() -> int:
+        return len(world.dataset.benchmarked)
+
+    await until(requests, lambda count: count > asked)
+    assert world.dataset.benchmarked[-1].request_id.startswith(f"{entry.id}:retry:")
+    await world.dataset.complete(digest, 7)
+    assert (await world.settled(pool)).pool.state == pb.POOL_STATE_PAID
+    assert await world.balance(person) == 100
+
+
+async def test_a_dataset_service_out_of_reach_at_the_end_is_waited_for(world: World) -> None:
+    pool = await world.pool(await world.funder(), Duration="P1D", Grace="PT0S")
+    person = world.person()
+    digest = world.dataset.add_model(1)
+    entry = await world.join(pool, digest, person)
+    await world.entry_in(person, entry.id, pb.ENTRY_STATE_QUEUED)
+    world.dataset.set_reachable(False)
+    world.clock.advance(2 * DAY)
+    (closing,) = await world.allocate(pool)
+    assert closing.state == pb.POOL_STATE_CLOSING
+    world.clock.advance(7 * DAY)
+    (ended,) = await world.allocate(pool)
+    assert ended.state == pb.POOL_STATE_RETURNED
+
+
+async def test_a_stop_between_the_plan_and_the_payment_pays_once(world: World) -> None:
+    pool = await world.pool(await world.funder())
+    people = await world.scored_entries(pool, [7, 3])
+    world.clock.advance(END)
+    await world.stop_token()
+    (paying,) = await world.allocate(pool)
+    assert paying.state == pb.POOL_STATE_PAYING
+    shown = await world.show(pool)
+    assert shown.payouts_final
+    assert [payout.transfer for payout in shown.payouts] == ["", ""]
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await world.pools(world.operator).DisqualifyEntry(
+            pb.DisqualifyEntryRequest(id=shown.payouts[0].entry, reason="too late")
+        )
+    assert CallError.of(refused.value).reason == "ENTRY_STATE"
+    await world.stop_benchmark()
+    await world.start_token()
+    await world.start_benchmark()
+    settled = await world.settled(pool)
+    assert all(payout.transfer for payout in settled.payouts)
+    assert [await world.balance(person) for person in people] == [67, 33]
+    assert await world.own_balance() == 0
+
+
+async def test_a_stop_between_the_payment_and_its_receipts_pays_once(
+    world: World, tmp_path: Path
+) -> None:
+    pool = await world.pool(await world.funder())
+    people = await world.scored_entries(pool, [7, 3])
+    world.clock.advance(END)
+    await world.allocate(pool)
+    before = await world.settled(pool)
+    await world.stop_benchmark()
+    # As a kill right after the ledger's commit leaves it: paid, and not known to be.
+    engine = create_engine(f"sqlite:///{tmp_path / 'benchmark' / 'benchmark.db'}")
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE payouts SET transfer = ''"))
+        connection.execute(text("UPDATE pools SET phase = 'paying', settle_time = NULL"))
+    engine.dispose()
+    await world.start_benchmark()
+    after = await world.settled(pool)
+    assert list(after.payouts) == list(before.payouts)
+    assert [await world.balance(person) for person in people] == [67, 33]
+
+
+async def test_a_stop_between_a_refund_and_its_receipt_refunds_once(
+    world: World, tmp_path: Path
+) -> None:
+    funder = await world.funder(100)
+    transfer = await world.transfer(funder, 40)
+    first = await world.refunded(funder, transfer)
+    await world.stop_benchmark()
+    engine = create_engine(f"sqlite:///{tmp_path / 'benchmark' / 'benchmark.db'}")
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE fundings SET refund_transfer = NULL"))
+    engine.dispose()
+    await world.start_benchmark()
+    assert await world.refunded(funder, transfer) == first
+    assert await world.balance(funder) == 100
+
+
+async def test_snapshots_are_watched_from_a_cursor_until_the_pool_is_settled(
+    world: World,
+) -> None:
+    pool = await world.pool(await world.funder())
+    stub = world.pools(world.person())
+    update = pb.UpdateLeaderboardRequest(pool=pool)
+    first = (await stub.UpdateLeaderboard(update)).leaderboard
+    same = (await stub.UpdateLeaderboard(update)).leaderboard
+    assert same == first, "nothing has changed"
+    (person,) = await world.scored_entries(pool, [6])
+    second = (await stub.UpdateLeaderboard(update)).leaderboard
+    assert (first.revision, second.revision) == (1, 2)
+    newest = (await stub.GetLeaderboard(pb.GetLeaderboardRequest(pool=pool))).leaderboard
+    assert newest == second
+    live = (await stub.GetLeaderboard(pb.GetLeaderboardRequest(pool=pool, live=True))).leaderboard
+    assert (live.revision, list(live.rows)) == (0, list(second.rows))
+    stream = stub.WatchLeaderboard(pb.WatchLeaderboardRequest(pool=pool, after_revision=1))
+    seen = []
+    async for message in stream:
+        seen.append(message.leaderboard.revision)
+        if not message.leaderboard.final:
+            world.clock.advance(END)
+            await world.allocate(pool)
+    assert seen == [2, 3]
+    from_now = stub.WatchLeaderboard(pb.WatchLeaderboardRequest(pool=pool))
+    assert [each.leaderboard.revision async for each in from_now] == [3]
+    assert await world.balance(person) == 100
+
+
+async def test_several_pools_on_one_dataset_are_paid_side_by_side(world: World) -> None:
+    funder = await world.funder()
+    one = await world.pool(funder, 100)
+    two = await world.pool(funder, 50, allocation="WinnerTakesAll")
+    (first,) = await world.scored_entries(one, [5])
+    second = world.person()
+    entry = await world.join(two, f"{1:064x}", second)
+    await world.entry_in(second, entry.id, pb.ENTRY_STATE_SCORED)
+    world.clock.advance(END)
+    ended = await world.allocate()
+    assert {pool.id: pool.state for pool in ended} == {
+        one: pb.POOL_STATE_PAID,
+        two: pb.POOL_STATE_PAID,
+    }
+    assert (await world.balance(first), await world.balance(second)) == (100, 50)
+    assert DATASET in {pool.dataset for pool in ended}
+
+
+async def test_replicas_on_one_database_settle_everything_once(
+    tmp_path: Path, postgresql_url: str
+) -> None:
+    async with running_world(tmp_path, postgresql_url) as world:
+        funder = await world.funder(1_000)
+        async with world.replica() as replica:
+            pools = [await world.pool(funder, 100) for _ in range(4)]
+            refused = await world.transfer(funder, 50)
+            people = []
+            for number, pool in enumerate(pools, start=1):
+                person = world.person()
+                digest = world.dataset.add_model(number)
+                # Joined at one replica, watched at the other.
+                entry = await world.join(pool, digest, person, at=replica)
+                await world.entry_in(person, entry.id, pb.ENTRY_STATE_QUEUED)
+                await world.dataset.complete(digest, number)
+                await world.entry_in(person, entry.id, pb.ENTRY_STATE_SCORED)
+                people.append(person)
+            world.clock.advance(END)
+            await asyncio.gather(
+                *(world.allocate(at=at) for at in (replica, world.benchmark) for _ in range(3))
+            )
+            for pool in pools:
+                assert (await world.settled(pool)).pool.state == pb.POOL_STATE_PAID
+            await world.refunded(funder, refused)
+        assert [await world.balance(person) for person in people] == [100] * 4
+        assert await world.balance(funder) == 600
+        assert await world.own_balance() == 0
+
+
+async def test_a_replica_takes_over_from_one_that_was_lost(
+    tmp_path: Path, postgresql_url: str
+) -> None:
+    async with running_world(tmp_path, postgresql_url) as world:
+        funder = await world.funder(1_000)
+        async with world.replica() as replica:
+            await world.pool(funder, 100)
+            await world.stop_benchmark()
+            transfer = await world.transfer(funder, 50)
+            stub = world.pools(funder, replica)
+
+            async def get() -> pb.Funding:
+                request = pb.GetFundingRequest(transfer=transfer)
+                return (await stub.GetFunding(request)).funding
+
+            await until(get, lambda funding: bool(funding.refund_transfer))
+        assert await world.balance(funder) == 900
