@@ -58,7 +58,6 @@ class Embedder:
         models: The model.
         clock: What time it is.
         stopping: Set when the service stops; who waits for progress is let go then.
-        failed_pause: Seconds after a failure.
     """
 
     def __init__(
@@ -68,15 +67,12 @@ class Embedder:
         models: ModelSource,
         clock: Clock,
         stopping: asyncio.Event,
-        *,
-        failed_pause: float = FAILED_PAUSE_SECONDS,
     ) -> None:
         self._database = database
         self._vectors = vectors
         self._models = models
         self._clock = clock
         self._stopping = stopping
-        self._failed_pause = failed_pause
         # Of our own, so that no write is under way any more when Chroma is closed.
         self._writing = ThreadPoolExecutor(1, thread_name_prefix="vectors-write")
         self._log = structlog.get_logger("evalpool.embedding")
@@ -108,7 +104,7 @@ class Embedder:
             failure = f"{type(error).__name__}: {error}"[:500]
             now = self._clock.now()
             await self._database.write(lambda c: store.note_failure(c, content.id, failure, now))
-            await asyncio.sleep(self._failed_pause)
+            await asyncio.sleep(FAILED_PAUSE_SECONDS)
         self._progress.notify()
         return True
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -115,14 +116,17 @@ class EmbeddingServicer(EmbeddingServiceServicer):
     ) -> AsyncIterator[pb.UploadDatasetResponse]:
         """Keep a set that comes in pieces, and tell how far it is, until it is ready."""
         dataset = pb.DocumentSet()
-        async for dataset in receive(
+        received = receive(
             self._database,
             self._runtime.clock,
             request_iterator,
             model_digest=self._models.digest,
             max_documents=self._runtime.settings.max_documents,
-        ):
-            yield pb.UploadDatasetResponse(dataset=dataset)
+        )
+        # Closed with this call, so that what a broken one brought is forgotten at once.
+        async with aclosing(received):
+            async for dataset in received:
+                yield pb.UploadDatasetResponse(dataset=dataset)
         self._embedder.notify()
         async for named in self._embedder.progress(dataset.owner, dataset.hash, dataset.digest):
             dataset = set_message(named)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from datetime import datetime
 
 from sqlalchemy import Connection
@@ -28,7 +28,7 @@ async def receive(
     *,
     model_digest: str,
     max_documents: int,
-) -> AsyncIterator[pb.DocumentSet]:
+) -> AsyncGenerator[pb.DocumentSet, None]:
     """Store the documents of a stream, then name them as a set.
 
     Args:
@@ -39,7 +39,8 @@ async def receive(
         max_documents: Documents in a set, at most.
 
     Yields:
-        After each message what has come so far, without a digest; at the end the set.
+        After each message, and once more after the last, what has come so far, without a digest;
+        at the end the set.
 
     Raises:
         InvalidFields: A message breaks a rule; nothing of the stream is kept.
@@ -50,6 +51,7 @@ async def receive(
     digest = ContentDigest()
     alias: str | None = None
     content_id: int | None = None
+    so_far = pb.DocumentSet()
     try:
         async for request in requests:
             documents = _parse(request, digest.count, is_first=alias is None, most=max_documents)
@@ -60,18 +62,22 @@ async def receive(
                 )
             await _extend(database, content_id, documents, clock.now())
             digest.update(documents)
-            yield pb.DocumentSet(
+            so_far = pb.DocumentSet(
                 hash=alias,
                 owner=call.address,
                 state=pb.DOCUMENT_SET_STATE_EMBEDDING,
                 document_count=digest.count,
                 model_digest=model_digest,
             )
+            yield so_far
         if alias is None or content_id is None:
             fields = Fields()
             fields.refuse("list", "the stream ended without a message; send 1 document at least")
             fields.check()
             return
+        # gRPC ends the requests of a broken call as it ends those of a finished one. Only a broken
+        # one cannot be answered any more: what was cut off is cancelled here and not named.
+        yield so_far
         finished = await _finish(database, call, content_id, alias, digest.hexdigest(), clock.now())
         content_id = None
         yield finished
