@@ -1,0 +1,149 @@
+"""The dataset service's values as the contract's messages."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from google.protobuf.struct_pb2 import Struct
+
+from evalpool.dataset.v1 import dataset_pb2
+from evalpool_dataset.evaluation import State
+from evalpool_dataset.parts import Evaluator
+from evalpool_dataset.question import Question
+from evalpool_dataset.run import Run, RunState
+from evalpool_dataset.scoring import Metric
+from evalpool_dataset.store.definitions import Definition, Model, Version
+from evalpool_dataset.store.evaluations import Result
+from evalpool_runtime.protobuf import duration, timestamp
+
+EVALUATORS = {
+    Evaluator.LOGLIKELIHOOD: dataset_pb2.EVALUATOR_LOGLIKELIHOOD,
+    Evaluator.LETTER: dataset_pb2.EVALUATOR_LETTER,
+    Evaluator.JUDGE: dataset_pb2.EVALUATOR_JUDGE,
+}
+METRICS = {
+    Metric.ACC: dataset_pb2.METRIC_ACC,
+    Metric.ACC_NORM: dataset_pb2.METRIC_ACC_NORM,
+    Metric.ACC_BYTES: dataset_pb2.METRIC_ACC_BYTES,
+}
+_RUN_STATES = {
+    RunState.QUEUED: dataset_pb2.RUN_STATE_QUEUED,
+    RunState.RUNNING: dataset_pb2.RUN_STATE_RUNNING,
+    RunState.COMPLETE: dataset_pb2.RUN_STATE_COMPLETE,
+    RunState.FAILED: dataset_pb2.RUN_STATE_FAILED,
+    RunState.UNFUNDED: dataset_pb2.RUN_STATE_UNFUNDED,
+}
+_STATES = {
+    State.PENDING: dataset_pb2.EVALUATION_STATE_PENDING,
+    State.LEASED: dataset_pb2.EVALUATION_STATE_LEASED,
+    State.DONE: dataset_pb2.EVALUATION_STATE_DONE,
+    State.FAILED: dataset_pb2.EVALUATION_STATE_FAILED,
+}
+
+
+def dataset_message(definition: Definition, version: Version | None) -> dataset_pb2.Dataset:
+    """A dataset at one version, without questions."""
+    message = dataset_pb2.Dataset(
+        id=definition.id,
+        title=definition.title,
+        description=definition.description,
+        owner=definition.owner,
+        kind=definition.kind,
+        evaluator=EVALUATORS[Evaluator(definition.evaluator)],
+        metric=METRICS[Metric(definition.metric)],
+        system_prompt=definition.system_prompt,
+        version=version.digest if version else "",
+        question_count=version.question_count if version else 0,
+        create_time=timestamp(definition.create_time),
+        license=definition.license,
+    )
+    if definition.update_time is not None:
+        message.update_time.CopyFrom(timestamp(definition.update_time))
+    return message
+
+
+def question_message(question: Question) -> dataset_pb2.Question:
+    """A question with its answers, for the owner."""
+    return dataset_pb2.Question(
+        id=question.ordinal,
+        context=question.context,
+        question=question.question,
+        answers=question.choices,
+        result=question.answer,
+    )
+
+
+def model_message(model: Model) -> dataset_pb2.Model:
+    """A model."""
+    return dataset_pb2.Model(
+        digest=model.digest,
+        name=model.name,
+        source=model.source,
+        owner=model.owner,
+        size_bytes=model.size_bytes,
+        inference_process=model.inference_process,
+    )
+
+
+def score_message(
+    run: Run, definition: Definition, version: Version, model: Model, queue_position: int
+) -> dataset_pb2.Score:
+    """A run's standing."""
+    standing = run.standing
+    message = dataset_pb2.Score(
+        run=run.id,
+        dataset=definition.id,
+        version=version.digest,
+        subject=model.digest,
+        evaluator=EVALUATORS[Evaluator(run.evaluator)],
+        state=_RUN_STATES[run.state],
+        reason=run.reason,
+        reason_code=run.reason_code,
+        correct=run.correct,
+        done=run.done,
+        total=run.total,
+        failed=run.failed,
+        score=float(standing.score),
+        progress=float(standing.progress),
+        queue_position=queue_position,
+        cursor=run.cursor,
+    )
+    for metric in Metric:
+        if run.done and metric.value in run.metric_counts:
+            message.metrics[metric.value] = run.metric_counts[metric.value] / run.done
+    if run.start_time is not None:
+        message.start_time.CopyFrom(timestamp(run.start_time))
+    if run.end_time is not None:
+        message.end_time.CopyFrom(timestamp(run.end_time))
+    if run.provenance:
+        document = Struct()
+        document.update(run.provenance)
+        message.provenance.CopyFrom(document)
+    return message
+
+
+def result_message(result: Result) -> dataset_pb2.ListResultsResponse:
+    """One question of a run, for the dataset's owner."""
+    evaluation = result.evaluation
+    message = dataset_pb2.ListResultsResponse(
+        question=result.ordinal,
+        state=_STATES[evaluation.state],
+        correct_answer=result.correct_answer,
+        prediction=evaluation.prediction or 0,
+        correct=evaluation.prediction == result.correct_answer,
+        attempts=evaluation.attempts,
+        reason=evaluation.reason or "",
+    )
+    answer = result.answer
+    if answer is not None:
+        message.prompt = answer.prompt
+        message.sum_logprobs.extend(answer.sum_logprobs or ())
+        message.reply = answer.reply or ""
+        message.inference_start_time.CopyFrom(timestamp(answer.start_time))
+        message.inference_end_time.CopyFrom(timestamp(answer.end_time))
+        message.inference_reference = answer.reference
+        message.latency.CopyFrom(duration(max(timedelta(), answer.end_time - answer.start_time)))
+        message.worker = answer.worker
+        message.engine_build = answer.engine_build
+        message.predictions.update(answer.predictions or {})
+    return message

@@ -1,0 +1,5 @@
+"""Alembic's entry point."""
+
+from evalpool_runtime.migrations import run_env
+
+run_env()

@@ -1,0 +1,129 @@
+"""Runs: one subject on one version with one evaluator, and how it stands. Pure."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from evalpool_dataset.scoring import Standing, UnusableScores, refuse_alike
+from evalpool_runtime.errors import reason_name, reasons
+
+
+class RunState(StrEnum):
+    """A run's status."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    COMPLETE = "complete"
+    FAILED = "failed"
+    UNFUNDED = "unfunded"
+
+
+OPEN = frozenset({RunState.QUEUED, RunState.RUNNING})
+"""The states in which questions are taken up."""
+
+MODEL_FAILURES = frozenset(
+    reason_name(reason)
+    for reason in (
+        reasons.ERROR_REASON_MODEL_NOT_FOUND,
+        reasons.ERROR_REASON_MODEL_FETCH_FAILED,
+        reasons.ERROR_REASON_MODEL_LOAD_FAILED,
+        reasons.ERROR_REASON_DIGEST_MISMATCH,
+        reasons.ERROR_REASON_INVALID_GGUF,
+    )
+)
+"""Causes that are the model's, so that no question of the run can be answered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run and its counts.
+
+    Attributes:
+        id: 43 characters, derived from what is run.
+        number: Its place in the order of making.
+        version: The version's number.
+        model: The model's number.
+        evaluator: "loglikelihood", "letter" or "judge".
+        state: Its status.
+        reason: Why it failed or waits, in one sentence.
+        reason_code: The name of an ErrorReason without its prefix.
+        correct: Questions answered rightly, by the dataset's metric.
+        done: Questions done.
+        failed: Questions that failed for good.
+        total: Questions in all.
+        metric_counts: Right answers by metric; under "alike" the questions whose choices all scored
+            alike.
+        provenance: What the first answer came from.
+        cursor: Grows with every change of any run.
+    """
+
+    id: str
+    number: int
+    version: int
+    model: int
+    evaluator: str
+    state: RunState
+    total: int
+    cursor: int
+    create_time: datetime
+    reason: str = ""
+    reason_code: str = ""
+    correct: int = 0
+    done: int = 0
+    failed: int = 0
+    metric_counts: dict[str, int] = field(default_factory=dict)
+    provenance: dict[str, Any] | None = None
+    start_time: datetime | None = None
+    end_time: datetime | None = None
+
+    @property
+    def standing(self) -> Standing:
+        """The counts that a score is made of."""
+        return Standing(self.correct, self.done, self.total)
+
+
+def run_id(version_digest: str, subject: str, evaluator: str) -> str:
+    """The id of a run, the same for the same work: 43 characters of base64url of a SHA-256."""
+    parts = ("evalpool-run", version_digest, subject, evaluator)
+    digest = hashlib.sha256("".join(f"{part}\0" for part in parts).encode()).digest()
+    return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How a run ends."""
+
+    state: RunState
+    reason: str = ""
+    reason_code: str = ""
+
+
+def verdict(run: Run, first_failure: str) -> Verdict | None:
+    """How a run ends, once every question is done or has failed; None before.
+
+    Args:
+        run: The run, with its newest counts.
+        first_failure: The reason of its first failed question, where there is one.
+    """
+    if run.done + run.failed < run.total:
+        return None
+    if run.failed:
+        return Verdict(
+            RunState.FAILED,
+            f"{run.failed} of {run.total} questions could not be evaluated; the first because: "
+            f"{first_failure}",
+            reason_name(reasons.ERROR_REASON_EVALUATION_FAILED),
+        )
+    if run.evaluator == "loglikelihood":
+        try:
+            refuse_alike(run.metric_counts.get("alike", 0), run.metric_counts.get("compared", 0))
+        except UnusableScores as error:
+            return Verdict(
+                RunState.FAILED, str(error), reason_name(reasons.ERROR_REASON_DEGENERATE_SCORES)
+            )
+    return Verdict(RunState.COMPLETE)

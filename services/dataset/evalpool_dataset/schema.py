@@ -1,0 +1,167 @@
+"""The dataset service's tables. `datasets`, `models` and `evaluations` keep the seed's columns."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+from evalpool_runtime.columns import Json, UtcDateTime
+from evalpool_runtime.replay import seen_tokens_table
+
+metadata = MetaData()
+
+# A dataset as its owner made it; its questions are in versions.
+definitions = Table(
+    "definitions",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("owner", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("title", Text, nullable=False),
+    Column("description", Text, nullable=False),
+    Column("license", Text, nullable=False),
+    Column("evaluator", Text, nullable=False),
+    Column("metric", Text, nullable=False),
+    Column("system_prompt", Text, nullable=False),
+    Column("newest_version", Integer),
+    Column("create_time", UtcDateTime, nullable=False),
+    Column("update_time", UtcDateTime),
+)
+
+# A scored version never changes.
+versions = Table(
+    "versions",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("definition", Text, ForeignKey("definitions.id"), nullable=False),
+    Column("digest", Text, nullable=False),
+    Column("question_count", Integer, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("source_sha256", Text, nullable=False),
+    Column("create_time", UtcDateTime, nullable=False),
+    UniqueConstraint("definition", "digest"),
+)
+
+# One row a question of one version.
+datasets = Table(
+    "datasets",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("version", Integer, ForeignKey("versions.id"), nullable=False),
+    Column("ordinal", Integer, nullable=False),
+    Column("context", Text, nullable=False),
+    Column("question", Text, nullable=False),
+    Column("answerA", Text, nullable=False),
+    Column("answerB", Text, nullable=False),
+    Column("answerC", Text),
+    # The answers after the third, where there are any.
+    Column("further_answers", Json, nullable=False),
+    Column("result", Text, nullable=False),
+    UniqueConstraint("version", "ordinal"),
+)
+
+models = Table(
+    "models",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("inference_process", Text, nullable=False),
+    # The content's digest.
+    Column("data_tx", Text, nullable=False, unique=True),
+    Column("source", Text, nullable=False),
+    Column("owner", Text, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+)
+
+# One subject on one version with one evaluator and its parameters.
+runs = Table(
+    "runs",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("number", Integer, nullable=False, unique=True),
+    Column("version", Integer, ForeignKey("versions.id"), nullable=False),
+    Column("model_id", Integer, ForeignKey("models.id"), nullable=False),
+    Column("evaluator", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("reason_code", Text, nullable=False),
+    Column("correct", Integer, nullable=False),
+    Column("done", Integer, nullable=False),
+    Column("failed", Integer, nullable=False),
+    Column("total", Integer, nullable=False),
+    # Right answers by each log-likelihood metric, and questions whose choices all scored alike.
+    Column("metric_counts", Json, nullable=False),
+    Column("provenance", Json),
+    Column("cursor", BigInteger, nullable=False),
+    Column("create_time", UtcDateTime, nullable=False),
+    Column("start_time", UtcDateTime),
+    Column("end_time", UtcDateTime),
+    Index("ix_runs_cursor", "cursor", unique=True),
+    Index("ix_runs_state", "state", "number"),
+)
+
+# One row: the newest cursor. Locked by each commit that changes a run, so that no watch skips one.
+score_cursor = Table(
+    "score_cursor",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("cursor", BigInteger, nullable=False),
+)
+
+evaluations = Table(
+    "evaluations",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("run", Text, ForeignKey("runs.id"), nullable=False),
+    Column("dataset_id", Integer, ForeignKey("datasets.id"), nullable=False),
+    Column("model_id", Integer, ForeignKey("models.id"), nullable=False),
+    Column("ordinal", Integer, nullable=False),
+    Column("prompt", Text, nullable=False),
+    Column("correct_answer", Text, nullable=False),
+    Column("prediction", Text),
+    Column("inference_start_time", UtcDateTime),
+    Column("inference_end_time", UtcDateTime),
+    Column("inference_reference", Text),
+    Column("state", Text, nullable=False),
+    # The number of the newest claim: a result counts only with it.
+    Column("fence", Integer, nullable=False),
+    # Claims that a worker started on, and failures in a row, since the last retry.
+    Column("attempts", Integer, nullable=False),
+    Column("failures", Integer, nullable=False),
+    Column("started", Boolean, nullable=False),
+    Column("leased_by", Text),
+    Column("leased_until", UtcDateTime),
+    Column("not_before", UtcDateTime),
+    Column("sum_logprobs", Json),
+    Column("predictions", Json),
+    Column("reply", Text),
+    Column("latency_microseconds", BigInteger),
+    Column("worker", Text),
+    Column("engine_build", Text),
+    Column("reason", Text, nullable=False),
+    Column("reason_code", Text, nullable=False),
+    UniqueConstraint("run", "dataset_id"),
+    Index("ix_evaluations_open", "run", "state", "ordinal"),
+    Index("ix_evaluations_leased", "state", "leased_until"),
+)
+
+# What must stay the same for as long as the data does, such as the seed of the choices' order.
+secrets = Table(
+    "secrets",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("value", LargeBinary, nullable=False),
+)
+
+seen_tokens = seen_tokens_table(metadata)

@@ -1,0 +1,74 @@
+"""The dataset service: its parts put together."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from evalpool.dataset.v1 import dataset_pb2_grpc
+from evalpool.router.v1 import router_pb2_grpc
+from evalpool_dataset.evaluation import Policy
+from evalpool_dataset.herd import Herd
+from evalpool_dataset.metrics import DatasetMetrics
+from evalpool_dataset.parts import installed_kinds
+from evalpool_dataset.runner import Runner, RunnerSettings
+from evalpool_dataset.servicer import DatasetServicer
+from evalpool_dataset.settings import DatasetSettings
+from evalpool_runtime.access import Who
+from evalpool_runtime.replay import forget_expired
+from evalpool_runtime.service import Runtime, ServiceDefinition
+from evalpool_runtime.watch import Changes
+
+FORGET_SECONDS = 300.0
+
+
+async def build(runtime: Runtime[DatasetSettings]) -> None:
+    """Build the dataset service on its runtime."""
+    settings = runtime.settings
+    database = await runtime.open_database("evalpool_dataset.migrations")
+    runtime.peer_role(Who.BENCHMARK, settings.benchmark_address)
+    changes = Changes()
+    metrics = DatasetMetrics(runtime.metrics)
+    kinds = installed_kinds()
+    router = router_pb2_grpc.RouterServiceStub(
+        runtime.channel(settings.router_endpoint, settings.router_address)
+    )
+    herd = Herd(router, settings.router_address, runtime.clock, settings.concurrent_replies)
+    runner = Runner(
+        database,
+        herd,
+        dict(kinds),
+        changes,
+        runtime.clock,
+        RunnerSettings(
+            settings.chunk_questions,
+            settings.concurrent_chunks,
+            timedelta(seconds=settings.lease_seconds),
+            Policy(attempts=settings.max_tries),
+        ),
+        runtime.stopping,
+        metrics,
+    )
+    dataset_pb2_grpc.add_DatasetServiceServicer_to_server(
+        DatasetServicer(runtime, database, kinds, herd, runner, changes, metrics), runtime.server
+    )
+
+    async def sweep() -> None:
+        await runner.expire()
+        runner.wake()
+
+    async def forget() -> None:
+        await database.write(lambda connection: forget_expired(connection, runtime.clock.now()))
+
+    runtime.spawn("drain", runner.drain)
+    runtime.every("expire-leases", settings.lease_seconds / 2, runner.expire)
+    runtime.every("evaluate", settings.evaluate_seconds, sweep)
+    runtime.every("forget-tokens", FORGET_SECONDS, forget)
+
+
+SERVICE = ServiceDefinition(
+    name="dataset",
+    port=50053,
+    settings_type=DatasetSettings,
+    grpc_service="evalpool.dataset.v1.DatasetService",
+    build=build,
+)

@@ -1,0 +1,1 @@
+"""The dataset service in its database. All functions run within the caller's transaction."""

@@ -1,0 +1,323 @@
+"""Evaluations: claims under fences, results that count once.
+
+The rules are those of `evalpool_dataset.evaluation`; here rows are locked, turned into its values,
+and written back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, Row, func, select, update
+
+from evalpool_dataset import schema
+from evalpool_dataset.evaluation import Evaluation, Policy, State, claim, expire
+
+_table = schema.evaluations
+_KEYS_A_QUERY = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A question that is leased.
+
+    Attributes:
+        id: The evaluation's number.
+        fence: The claim's.
+        question_row: The number of the question's row.
+        ordinal: The question's place in its version.
+    """
+
+    id: int
+    fence: int
+    question_row: int
+    ordinal: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What an inference gave, to be kept with the evaluation.
+
+    Attributes:
+        prompt: As the model got it.
+        sum_logprobs: Each choice's Σ log p, in the question's order, under `loglikelihood`.
+        predictions: The predictions by metric, under `loglikelihood`.
+        reply: The model's reply, under `letter`.
+        start_time: When the worker began.
+        end_time: When it was done.
+        reference: The reference of the request to the herd.
+        worker: The worker's address.
+        engine_build: The engine that answered.
+    """
+
+    prompt: str
+    sum_logprobs: tuple[float, ...] | None
+    predictions: dict[str, int] | None
+    reply: str | None
+    start_time: datetime
+    end_time: datetime
+    reference: str
+    worker: str
+    engine_build: str
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """An evaluation as its dataset's owner sees it."""
+
+    ordinal: int
+    evaluation: Evaluation
+    correct_answer: int
+    answer: Answer | None
+    reason_code: str
+
+
+def claim_some(
+    connection: Connection,
+    run: str,
+    *,
+    holder: str,
+    now: datetime,
+    lease: timedelta,
+    limit: int,
+) -> list[Claim]:
+    """Lease pending questions of a run; replicas pass over each other's."""
+    rows = connection.execute(
+        select(_table)
+        .where(
+            _table.c.run == run,
+            _table.c.state == State.PENDING.value,
+            (_table.c.not_before.is_(None)) | (_table.c.not_before <= now),
+        )
+        .order_by(_table.c.ordinal)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    ).all()
+    claims = []
+    for row in rows:
+        held = claim(_evaluation(row), holder=holder, now=now, lease=lease)
+        _write(connection, row.id, held)
+        claims.append(Claim(row.id, held.fence, row.dataset_id, row.ordinal))
+    return claims
+
+
+def lock(connection: Connection, ids: Sequence[int]) -> dict[int, Evaluation]:
+    """Evaluations by their numbers, locked until the transaction ends."""
+    found: dict[int, Evaluation] = {}
+    for begin in range(0, len(ids), _KEYS_A_QUERY):
+        rows = connection.execute(
+            select(_table)
+            .where(_table.c.id.in_(ids[begin : begin + _KEYS_A_QUERY]))
+            .order_by(_table.c.id)
+            .with_for_update()
+        )
+        found |= {row.id: _evaluation(row) for row in rows}
+    return found
+
+
+def save(
+    connection: Connection,
+    number: int,
+    evaluation: Evaluation,
+    *,
+    answer: Answer | None = None,
+    reason_code: str = "",
+) -> None:
+    """Store an evaluation's new state, and its answer where it has one."""
+    _write(connection, number, evaluation, answer=answer, reason_code=reason_code)
+
+
+def lapsed(connection: Connection, now: datetime, limit: int) -> list[tuple[int, str]]:
+    """Evaluations whose lease has lapsed, with their runs."""
+    rows = connection.execute(
+        select(_table.c.id, _table.c.run)
+        .where(_table.c.state == State.LEASED.value, _table.c.leased_until <= now)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    return [(row.id, row.run) for row in rows]
+
+
+def expire_some(
+    connection: Connection, ids: Iterable[int], now: datetime, policy: Policy, reason_code: str
+) -> list[Evaluation]:
+    """Take lapsed leases back; gives the evaluations as they then are."""
+    ended = []
+    for number, evaluation in lock(connection, list(ids)).items():
+        after = expire(evaluation, now=now, policy=policy)
+        if after is not evaluation:
+            _write(connection, number, after, reason_code=reason_code)
+            ended.append(after)
+    return ended
+
+
+def open_count(connection: Connection, run: str) -> dict[str, int]:
+    """How many questions of a run are in each state."""
+    rows = connection.execute(
+        select(_table.c.state, func.count()).where(_table.c.run == run).group_by(_table.c.state)
+    )
+    return {row[0]: row[1] for row in rows}
+
+
+def next_claimable(connection: Connection, run: str, now: datetime) -> bool:
+    """Whether a question of a run can be claimed now."""
+    return (
+        connection.execute(
+            select(_table.c.id)
+            .where(
+                _table.c.run == run,
+                _table.c.state == State.PENDING.value,
+                (_table.c.not_before.is_(None)) | (_table.c.not_before <= now),
+            )
+            .limit(1)
+        ).first()
+        is not None
+    )
+
+
+def reopen_failed(connection: Connection, run: str) -> int:
+    """Open a run's failed questions again, with all of their attempts; returns how many."""
+    result = connection.execute(
+        update(_table)
+        .where(_table.c.run == run, _table.c.state == State.FAILED.value)
+        .values(
+            state=State.PENDING.value,
+            attempts=0,
+            failures=0,
+            not_before=None,
+            reason="",
+            reason_code="",
+        )
+    )
+    return int(result.rowcount)
+
+
+def reopen_all(connection: Connection, run: str) -> None:
+    """Open all questions of a run again: its scores said nothing."""
+    connection.execute(
+        update(_table)
+        .where(_table.c.run == run)
+        .values(
+            state=State.PENDING.value,
+            attempts=0,
+            failures=0,
+            not_before=None,
+            prediction=None,
+            reason="",
+            reason_code="",
+        )
+    )
+
+
+def fail_open(connection: Connection, run: str, reason: str, reason_code: str) -> int:
+    """End every open question of a run: its model cannot be run. Returns how many.
+
+    The fence grows, so that nothing that is still under way counts.
+    """
+    result = connection.execute(
+        update(_table)
+        .where(
+            _table.c.run == run,
+            _table.c.state.in_([State.PENDING.value, State.LEASED.value]),
+        )
+        .values(
+            state=State.FAILED.value,
+            fence=_table.c.fence + 1,
+            leased_by=None,
+            leased_until=None,
+            started=False,
+            reason=reason,
+            reason_code=reason_code,
+        )
+    )
+    return int(result.rowcount)
+
+
+def list_results(connection: Connection, run: str, after: int, limit: int) -> list[Result]:
+    """A run's evaluations in the questions' order, after one."""
+    rows = connection.execute(
+        select(_table)
+        .where(_table.c.run == run, _table.c.ordinal > after)
+        .order_by(_table.c.ordinal)
+        .limit(limit)
+    )
+    return [_result(row) for row in rows]
+
+
+def _write(
+    connection: Connection,
+    number: int,
+    evaluation: Evaluation,
+    *,
+    answer: Answer | None = None,
+    reason_code: str = "",
+) -> None:
+    values: dict[str, Any] = {
+        "state": evaluation.state.value,
+        "fence": evaluation.fence,
+        "attempts": evaluation.attempts,
+        "failures": evaluation.failures,
+        "not_before": evaluation.not_before,
+        "leased_by": evaluation.holder,
+        "leased_until": evaluation.until,
+        "started": evaluation.started,
+        "prediction": None if evaluation.prediction is None else str(evaluation.prediction),
+        "reason": evaluation.reason or "",
+        "reason_code": reason_code,
+    }
+    if answer is not None:
+        values |= {
+            "prompt": answer.prompt,
+            "sum_logprobs": answer.sum_logprobs,
+            "predictions": answer.predictions,
+            "reply": answer.reply,
+            "inference_start_time": answer.start_time,
+            "inference_end_time": answer.end_time,
+            "inference_reference": answer.reference,
+            "latency_microseconds": (answer.end_time - answer.start_time)
+            // timedelta(microseconds=1),
+            "worker": answer.worker,
+            "engine_build": answer.engine_build,
+        }
+    connection.execute(update(_table).where(_table.c.id == number).values(**values))
+
+
+def _evaluation(row: Row[Any]) -> Evaluation:
+    return Evaluation(
+        state=State(row.state),
+        fence=row.fence,
+        attempts=row.attempts,
+        failures=row.failures,
+        not_before=row.not_before,
+        holder=row.leased_by,
+        until=row.leased_until,
+        started=row.started,
+        prediction=None if row.prediction is None else int(row.prediction),
+        reason=row.reason or None,
+    )
+
+
+def _result(row: Row[Any]) -> Result:
+    answer = None
+    if row.inference_end_time is not None:
+        answer = Answer(
+            prompt=row.prompt,
+            sum_logprobs=None if row.sum_logprobs is None else tuple(row.sum_logprobs),
+            predictions=row.predictions,
+            reply=row.reply,
+            start_time=row.inference_start_time,
+            end_time=row.inference_end_time,
+            reference=row.inference_reference,
+            worker=row.worker,
+            engine_build=row.engine_build,
+        )
+    return Result(
+        ordinal=row.ordinal,
+        evaluation=_evaluation(row),
+        correct_answer=int(row.correct_answer),
+        answer=answer,
+        reason_code=row.reason_code,
+    )

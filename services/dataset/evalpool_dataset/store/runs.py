@@ -1,0 +1,196 @@
+"""Runs and the cursor over their changes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, false, func, insert, literal, select, update
+
+from evalpool_dataset import schema
+from evalpool_dataset.run import OPEN, Run, RunState, verdict
+from evalpool_runtime.errors import NotFound, reasons
+
+
+def find_run(connection: Connection, run: str, *, lock: bool = False) -> Run | None:
+    """The run with an id."""
+    query = select(schema.runs).where(schema.runs.c.id == run)
+    row = connection.execute(query.with_for_update() if lock else query).first()
+    return _run(row) if row is not None else None
+
+
+def require_run(connection: Connection, run: str, *, lock: bool = False) -> Run:
+    """The run with an id.
+
+    Raises:
+        NotFound: There is none.
+    """
+    found = find_run(connection, run, lock=lock)
+    if found is None:
+        raise NotFound(
+            reasons.ERROR_REASON_RUN_NOT_FOUND,
+            f'there is no run "{run}"; `evalpool dataset evaluate` starts one',
+        )
+    return found
+
+
+def add_run(
+    connection: Connection,
+    run: str,
+    version: int,
+    model: int,
+    evaluator: str,
+    total: int,
+    now: datetime,
+) -> Run:
+    """Store a new run with its evaluations, all pending."""
+    cursor = next_cursor(connection)
+    number = (connection.scalar(select(func.max(schema.runs.c.number))) or 0) + 1
+    made = Run(
+        id=run,
+        number=number,
+        version=version,
+        model=model,
+        evaluator=evaluator,
+        state=RunState.QUEUED,
+        total=total,
+        cursor=cursor,
+        create_time=now,
+    )
+    connection.execute(insert(schema.runs).values(id=run, **_values(made)))
+    questions = select(
+        # In SQL: a version may have a hundred thousand questions.
+        *(literal(value) for value in (run, model, "pending", "", "", "", 0, 0, 0)),
+        schema.datasets.c.id,
+        schema.datasets.c.ordinal,
+        schema.datasets.c.result,
+        false(),
+    ).where(schema.datasets.c.version == version)
+    connection.execute(
+        insert(schema.evaluations).from_select(
+            [
+                "run", "model_id", "state", "prompt", "reason", "reason_code", "fence", "attempts",
+                "failures",
+                "dataset_id", "ordinal", "correct_answer", "started",
+            ],
+            questions,
+        )
+    )  # fmt: skip
+    return made
+
+
+def save_run(connection: Connection, run: Run) -> Run:
+    """Store a run's changes under a new cursor."""
+    saved = replace(run, cursor=next_cursor(connection))
+    connection.execute(
+        update(schema.runs).where(schema.runs.c.id == run.id).values(**_values(saved))
+    )
+    return saved
+
+
+def settle(connection: Connection, run: Run, now: datetime) -> Run:
+    """End a run whose questions are all done or have failed; otherwise give it back as it is."""
+    first_failure = ""
+    if run.failed:
+        first_failure = (
+            connection.scalar(
+                select(schema.evaluations.c.reason)
+                .where(schema.evaluations.c.run == run.id, schema.evaluations.c.state == "failed")
+                .order_by(schema.evaluations.c.ordinal)
+                .limit(1)
+            )
+            or ""
+        )
+    end = verdict(run, first_failure)
+    if end is None:
+        return run
+    return replace(
+        run, state=end.state, reason=end.reason, reason_code=end.reason_code, end_time=now
+    )
+
+
+def runs_after(connection: Connection, cursor: int, only: Sequence[str], limit: int) -> list[Run]:
+    """Runs that changed after a cursor, in the order of their changes."""
+    query = select(schema.runs).where(schema.runs.c.cursor > cursor)
+    if only:
+        query = query.where(schema.runs.c.id.in_(only))
+    rows = connection.execute(query.order_by(schema.runs.c.cursor).limit(limit))
+    return [_run(row) for row in rows]
+
+
+def open_runs(connection: Connection) -> list[Run]:
+    """Runs whose questions are to be taken up, oldest first."""
+    rows = connection.execute(
+        select(schema.runs).where(schema.runs.c.state.in_(OPEN)).order_by(schema.runs.c.number)
+    )
+    return [_run(row) for row in rows]
+
+
+def queue_position(connection: Connection, run: Run) -> int:
+    """Questions of open runs made before this one that are still to be done."""
+    if run.state is not RunState.QUEUED:
+        return 0
+    rows = connection.execute(
+        select(schema.runs.c.total, schema.runs.c.done, schema.runs.c.failed).where(
+            schema.runs.c.state.in_(OPEN), schema.runs.c.number < run.number
+        )
+    )
+    return sum(row.total - row.done - row.failed for row in rows)
+
+
+def next_cursor(connection: Connection) -> int:
+    """The next cursor; the lock on it is kept until the commit, so that readers skip none."""
+    return int(
+        connection.execute(
+            update(schema.score_cursor)
+            .values(cursor=schema.score_cursor.c.cursor + 1)
+            .returning(schema.score_cursor.c.cursor)
+        ).scalar_one()
+    )
+
+
+def _values(run: Run) -> dict[str, Any]:
+    return {
+        "number": run.number,
+        "version": run.version,
+        "model_id": run.model,
+        "evaluator": run.evaluator,
+        "state": run.state.value,
+        "reason": run.reason,
+        "reason_code": run.reason_code,
+        "correct": run.correct,
+        "done": run.done,
+        "failed": run.failed,
+        "total": run.total,
+        "metric_counts": run.metric_counts,
+        "provenance": run.provenance,
+        "cursor": run.cursor,
+        "create_time": run.create_time,
+        "start_time": run.start_time,
+        "end_time": run.end_time,
+    }
+
+
+def _run(row: Row[Any]) -> Run:
+    return Run(
+        id=row.id,
+        number=row.number,
+        version=row.version,
+        model=row.model_id,
+        evaluator=row.evaluator,
+        state=RunState(row.state),
+        reason=row.reason,
+        reason_code=row.reason_code,
+        correct=row.correct,
+        done=row.done,
+        failed=row.failed,
+        total=row.total,
+        metric_counts=row.metric_counts,
+        provenance=row.provenance,
+        cursor=row.cursor,
+        create_time=row.create_time,
+        start_time=row.start_time,
+        end_time=row.end_time,
+    )
