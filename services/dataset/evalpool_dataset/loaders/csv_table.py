@@ -59,8 +59,7 @@ class CsvReader:
                     self._first.number,
                     "",
                     "a quotation mark that opens in this row is never closed; close it, or write "
-                    '""'
-                    " for a quotation mark within a quoted cell",
+                    '"" for a quotation mark within a quoted cell',
                 )
             )
         if not self._columns:
@@ -80,8 +79,9 @@ class CsvReader:
         self._record_bytes += len(line.content) + 1
         if self._record_bytes > self._limit + 1:
             raise UnreadableFile(too_long(self._first.number, self._limit))
-            # Within a quoted cell a quotation mark is doubled: outside of cells their count is even.
-            # even. self._open_quote ^= line.content.count(b'"') % 2 == 1 if not self._open_quote:
+        # Within a quoted cell a quotation mark is doubled: between rows their count is even.
+        self._open_quote ^= line.content.count(b'"') % 2 == 1
+        if not self._open_quote:
             first, content = self._first, b"\n".join(self._record)
             self._record, self._record_bytes, self._first = [], 0, None
             yield from self._row(first, content)
