@@ -9,6 +9,7 @@ write. On PostgreSQL both come from one pool, at READ COMMITTED: lock the rows t
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -94,7 +95,9 @@ class Database:
     @staticmethod
     async def _run(threads: ThreadPoolExecutor, work: Callable[[], T]) -> T:
         # Shielded: a caller that goes away must not leave its transaction's outcome unknown to us.
-        return await asyncio.shield(asyncio.get_running_loop().run_in_executor(threads, work))
+        # In the caller's context: the work may ask which call it serves.
+        run = contextvars.copy_context().run
+        return await asyncio.shield(asyncio.get_running_loop().run_in_executor(threads, run, work))
 
     @staticmethod
     def _transact(engine: Engine, work: Callable[[Connection], T]) -> T:
