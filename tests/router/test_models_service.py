@@ -1,0 +1,189 @@
+"""Uploading, finding and downloading models over real gRPC."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator
+
+import grpc
+import pytest
+from grpc import aio
+
+from evalpool.identity import Identity
+from evalpool.inference.v1 import inference_pb2
+from evalpool.router.v1 import router_pb2, router_pb2_grpc
+from evalpool_router.catalogue import catalogue_models
+from tests.evalpool.models.gguf_writer import Gguf
+from tests.router.router_harness import RouterHarness, error_of
+
+CONTENT = Gguf().to_bytes()
+DIGEST = hashlib.sha256(CONTENT).hexdigest()
+
+
+async def messages(
+    content: bytes = CONTENT, *, offset: int = 0, digest: str = DIGEST
+) -> AsyncIterator[router_pb2.UploadModelRequest]:
+    yield router_pb2.UploadModelRequest(
+        header=router_pb2.UploadHeader(
+            digest=digest, size_bytes=len(content), name="tiny", offset=offset
+        )
+    )
+    for at in range(offset, len(content), 200):
+        yield router_pb2.UploadModelRequest(chunk=content[at : at + 200])
+
+
+async def download(
+    stub: router_pb2_grpc.RouterServiceAsyncStub, offset: int = 0
+) -> tuple[int, bytes]:
+    request = router_pb2.DownloadModelRequest(digest=DIGEST, offset=offset)
+    responses = [response async for response in stub.DownloadModel(request)]
+    return responses[0].size_bytes, b"".join(response.chunk for response in responses)
+
+
+async def test_a_model_is_uploaded_found_run_and_fetched_by_workers(
+    router: RouterHarness,
+) -> None:
+    owner = await router.stub(Identity.generate())
+    stored = await owner.UploadModel(messages())
+    assert (stored.model.digest, stored.existed) == (DIGEST, False)
+    again = await owner.UploadModel(messages())
+    assert again.existed
+    upload = await owner.GetUpload(router_pb2.GetUploadRequest(digest=DIGEST))
+    assert (upload.offset, upload.complete) == (len(CONTENT), True)
+    found = await owner.GetModel(router_pb2.GetModelRequest(model="tiny"))
+    assert found.model == stored.model
+    assert found.model.HasField("create_time")
+
+    worker = await router.worker()
+    request = inference_pb2.InferRequest(
+        model=inference_pb2.ModelReference(digest=DIGEST), prompt="Hello"
+    )
+    assert [response async for response in owner.Infer(request)]
+    assert list(worker.prompted[0].model.sources) == [f"herd:{DIGEST}"]
+    fetching = await router.stub(worker.identity)
+    assert await download(fetching) == (len(CONTENT), CONTENT)
+    assert await download(fetching, 500) == (len(CONTENT), CONTENT[500:])
+    assert await download(owner) == (len(CONTENT), CONTENT)
+
+
+async def test_anothers_model_can_be_seen_but_not_run_or_downloaded(
+    router: RouterHarness,
+) -> None:
+    owner = Identity.generate()
+    await (await router.stub(owner)).UploadModel(messages())
+    stranger = await router.stub(Identity.generate())
+    found = await stranger.GetModel(router_pb2.GetModelRequest(model=DIGEST))
+    assert found.model.owner == owner.address
+    request = inference_pb2.InferRequest(
+        model=inference_pb2.ModelReference(digest=DIGEST), prompt="Hello"
+    )
+    with pytest.raises(aio.AioRpcError) as refusal:
+        [response async for response in stranger.Infer(request)]
+    assert refusal.value.code() is grpc.StatusCode.PERMISSION_DENIED
+    assert error_of(refusal.value).reason == "SUBJECT_NOT_OWNED"
+    with pytest.raises(aio.AioRpcError) as refusal:
+        await download(stranger)
+    assert error_of(refusal.value).reason == "SUBJECT_NOT_OWNED"
+
+
+async def test_the_dataset_service_may_score_with_everybodys_models(
+    router: RouterHarness,
+) -> None:
+    await (await router.stub(Identity.generate())).UploadModel(messages())
+    await router.worker()
+    dataset = await router.stub(router.dataset)
+    question = inference_pb2.ChoiceQuestion(id="q", prompt="p", choices=["a", "b"])
+    request = inference_pb2.ScoreChoicesRequest(
+        model=inference_pb2.ModelReference(digest=DIGEST), questions=[question]
+    )
+    responses = [response async for response in dataset.ScoreChoices(request)]
+    assert responses[-1].complete.scored == 1
+
+
+async def test_an_upload_is_resumed_after_the_line_broke(router: RouterHarness) -> None:
+    owner = await router.stub(Identity.generate())
+
+    async def broken() -> AsyncIterator[router_pb2.UploadModelRequest]:
+        count = 0
+        async for message in messages():
+            yield message
+            count += 1
+            if count == 3:
+                return
+
+    with pytest.raises(aio.AioRpcError) as refusal:
+        await owner.UploadModel(broken())
+    assert refusal.value.code() is grpc.StatusCode.ABORTED
+    assert error_of(refusal.value).metadata["offset"] == "400"
+    upload = await owner.GetUpload(router_pb2.GetUploadRequest(digest=DIGEST))
+    assert (upload.offset, upload.complete) == (400, False)
+    stored = await owner.UploadModel(messages(offset=400))
+    assert not stored.existed
+
+
+@pytest.mark.parametrize(
+    ("content", "digest", "reason"),
+    [
+        (CONTENT, "0" * 64, "DIGEST_MISMATCH"),
+        (CONTENT[:-1], hashlib.sha256(CONTENT[:-1]).hexdigest(), "INVALID_GGUF"),
+        (b"no model", hashlib.sha256(b"no model").hexdigest(), "INVALID_GGUF"),
+    ],
+)
+async def test_what_is_no_whole_gguf_of_its_digest_is_refused(
+    router: RouterHarness, content: bytes, digest: str, reason: str
+) -> None:
+    owner = await router.stub(Identity.generate())
+    with pytest.raises(aio.AioRpcError) as refusal:
+        await owner.UploadModel(messages(content, digest=digest))
+    assert refusal.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert error_of(refusal.value).reason == reason
+    with pytest.raises(aio.AioRpcError) as refusal:
+        await owner.GetModel(router_pb2.GetModelRequest(model=digest))
+    assert refusal.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+async def test_an_upload_must_begin_with_a_header_that_is_right(router: RouterHarness) -> None:
+    owner = await router.stub(Identity.generate())
+
+    async def headless() -> AsyncIterator[router_pb2.UploadModelRequest]:
+        yield router_pb2.UploadModelRequest(chunk=b"GGUF")
+
+    async def empty() -> AsyncIterator[router_pb2.UploadModelRequest]:
+        return
+        yield
+
+    async def wrong() -> AsyncIterator[router_pb2.UploadModelRequest]:
+        yield router_pb2.UploadModelRequest(header=router_pb2.UploadHeader(digest="x", offset=-1))
+
+    for sent in (headless(), empty(), wrong()):
+        with pytest.raises(aio.AioRpcError) as refusal:
+            await owner.UploadModel(sent)
+        assert refusal.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_chunks_are_bounded(router: RouterHarness) -> None:
+    owner = await router.stub(Identity.generate())
+
+    async def large() -> AsyncIterator[router_pb2.UploadModelRequest]:
+        size = 3 * 1024 * 1024
+        yield router_pb2.UploadModelRequest(
+            header=router_pb2.UploadHeader(digest=DIGEST, size_bytes=size, name="x")
+        )
+        yield router_pb2.UploadModelRequest(chunk=b"GGUF" + bytes(size))
+
+    with pytest.raises(aio.AioRpcError) as refusal:
+        await owner.UploadModel(large())
+    assert "chunk" in (refusal.value.details() or "")
+
+
+async def test_models_are_listed_page_by_page(router: RouterHarness) -> None:
+    owner = await router.stub(Identity.generate())
+    await owner.UploadModel(messages())
+    names, token = [], ""
+    while True:
+        page = await owner.ListModels(router_pb2.ListModelsRequest(page_size=3, page_token=token))
+        names += [model.name for model in page.models]
+        token = page.next_page_token
+        if not token:
+            break
+    assert names == [*(model.name for model in catalogue_models()), "tiny"]
