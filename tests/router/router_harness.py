@@ -14,7 +14,7 @@ from grpc_status import rpc_status
 from evalpool.identity import Identity
 from evalpool.inference.v1 import inference_pb2
 from evalpool.models import find_model
-from evalpool.router.v1 import router_pb2_grpc
+from evalpool.router.v1 import router_pb2, router_pb2_grpc
 from evalpool_router.service import SERVICE
 from evalpool_runtime.testing import ServiceUnderTest, running
 from tests.router.worker_double import WorkerDouble
@@ -46,20 +46,18 @@ class RouterHarness:
 
     async def worker(self, **offer: Any) -> WorkerDouble:
         """A worker that has registered."""
-        double = await self._stack.enter_async_context(WorkerDouble())
+        double = await self._stack.enter_async_context(WorkerDouble.new())
         await self.admit(double)
         await double.register(await self.stub(double.identity), **offer)
         return double
 
     async def unregistered_worker(self) -> WorkerDouble:
         """A worker that is admitted, and runs."""
-        double = await self._stack.enter_async_context(WorkerDouble())
+        double = await self._stack.enter_async_context(WorkerDouble.new())
         await self.admit(double)
         return double
 
     async def admit(self, double: WorkerDouble, kinds: Iterable[int] = (1, 2, 3)) -> None:
-        from evalpool.router.v1 import router_pb2
-
         operator = await self.operator()
         await operator.AdmitWorker(
             router_pb2.AdmitWorkerRequest(

@@ -285,7 +285,7 @@ async def test_draining_outlasts_a_restart_of_router_and_worker(tmp_path: Path) 
         operator = await router.operator()
         await operator.DrainWorker(router_pb2.DrainWorkerRequest(worker=worker.address, drain=True))
         identity = worker.identity
-    async with running_router(tmp_path) as router, WorkerDouble() as worker:
+    async with running_router(tmp_path) as router, WorkerDouble.new() as worker:
         worker.identity = identity
         response = await worker.register(await router.stub(identity))
         assert response.generation == 2
@@ -500,7 +500,7 @@ async def test_only_the_dataset_service_may_score(router: RouterHarness) -> None
 async def test_only_admitted_workers_join_and_only_for_what_they_are_admitted(
     router: RouterHarness,
 ) -> None:
-    async with WorkerDouble() as worker:
+    async with WorkerDouble.new() as worker:
         stub = await router.stub(worker.identity)
         with pytest.raises(aio.AioRpcError) as refusal:
             await worker.register(stub)
@@ -601,3 +601,41 @@ async def test_at_the_stop_every_stream_ends_with_an_error(tmp_path: Path) -> No
         with pytest.raises(aio.AioRpcError) as refusal:
             await reading
         assert refusal.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_only_admitted_workers_can_be_drained(router: RouterHarness) -> None:
+    operator = await router.operator()
+    unknown = Identity.generate().address
+    with pytest.raises(aio.AioRpcError) as refusal:
+        await operator.DrainWorker(router_pb2.DrainWorkerRequest(worker=unknown, drain=True))
+    assert refusal.value.code() is grpc.StatusCode.NOT_FOUND
+    assert error_of(refusal.value).reason == "WORKER_NOT_FOUND"
+
+
+async def test_settings_admit_workers_too(tmp_path: Path) -> None:
+    worker = WorkerDouble.new()
+    async with worker, running_router(tmp_path, admitted_workers=worker.address) as router:
+        response = await worker.register(await router.stub(worker.identity))
+        assert response.generation == 1
+
+
+async def test_metrics_tell_how_the_herd_stands(router: RouterHarness) -> None:
+    await router.worker(slots=3)
+    stub = await router.stub(router.dataset)
+    await all_of(stub.ScoreChoices(scoring(40)))
+    registry = router.service.running.runtime.metrics
+
+    def value(name: str, **labels: str) -> float | None:
+        return registry.get_sample_value(f"evalpool_router_{name}", labels)
+
+    assert value("requests_total", method="ScoreChoices") == 1
+    assert value("active_requests", method="ScoreChoices") == 0
+    assert value("questions_total") == 40
+    assert value("computed_tokens_total") == 160
+    assert value("stage_seconds_count", method="ScoreChoices", stage="queue") == 1
+    assert value("stage_seconds_count", method="ScoreChoices", stage="first_result") == 1
+    assert value("registrations_total") == 1
+    async with asyncio.timeout(30):
+        while value("slots") != 3 or value("busy_slots") or value("running"):
+            await asyncio.sleep(0)
+    assert value("workers", state="ready") == 1

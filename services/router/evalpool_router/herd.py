@@ -235,7 +235,9 @@ class Herd:
             self._end_early(job, error)
 
     async def close(self) -> None:
-        """Cut the ways to all workers."""
+        """Forget every request, and cut the ways to all workers."""
+        for job in list(self._jobs.values()):
+            self.abandon(job)
         for task in self._driving.values():
             task.cancel()
         await asyncio.gather(*self._driving.values(), return_exceptions=True)

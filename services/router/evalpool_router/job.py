@@ -67,6 +67,9 @@ class InferJob(Job):
         message.CopyFrom(self.request)
         message.model.CopyFrom(self.model)
         message.reference = self.reference
+        # Money is between the caller and the router.
+        message.ClearField("hold")
+        message.ClearField("multiplier")
         return message
 
 
