@@ -369,5 +369,5 @@ async def test_an_expired_hold_returns_to_its_holder(tmp_path: Path) -> None:
 
         released = await stub.ReleaseHold(token_pb2.ReleaseHoldRequest(id=made.hold.id))
 
-        assert released.hold.state == token_pb2.HOLD_STATE_RELEASED
+        assert released.hold.state == token_pb2.HOLD_STATE_EXPIRED
         assert await balance(stub) == 10

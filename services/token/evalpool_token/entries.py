@@ -63,11 +63,13 @@ class Head:
         sequence: The newest entry's number; 0 before the first.
         hash: Its hash.
         supply: Units in existence.
+        time: When it was committed; None before the first.
     """
 
     sequence: int = 0
     hash: str = GENESIS_HASH
     supply: int = 0
+    time: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,10 +118,13 @@ class Entry:
         quantity: Units.
         tags: As sent.
         commit_time: By the ledger's clock.
-        request_id: The sender's.
+        author: Who asked for it; empty where the ledger itself did, as with an expiry.
+        request_id: The author's; empty where none was given.
+        expire_time: When a hold lapses; None of other kinds.
         previous_hash: The hash of the entry before.
         hash: Covers everything above and all entries before.
-        postings: What it does to accounts; verified by the audit, not part of the hash.
+        postings: What it does to accounts. They follow from the entry (`movements`), so the hash
+            need not cover them.
     """
 
     sequence: int
@@ -130,10 +135,38 @@ class Entry:
     quantity: int
     tags: tuple[Tag, ...]
     commit_time: datetime
+    author: str
     request_id: str
+    expire_time: datetime | None
     previous_hash: str
     hash: str
     postings: tuple[Posting, ...] = ()
+
+
+def movements(entry: Entry, set_aside: int = 0) -> tuple[tuple[str, int, int], ...]:
+    """What an entry does to accounts: each account with the changes of its balance and held units.
+
+    Args:
+        entry: The entry; its postings are not looked at.
+        set_aside: Of a capture: what the hold had set aside. The rest of it returns.
+    """
+    quantity = entry.quantity
+    match entry.kind:
+        case EntryKind.TRANSFER:
+            return ((entry.sender, -quantity, 0), (entry.recipient, quantity, 0))
+        case EntryKind.MINT:
+            return ((entry.recipient, quantity, 0),)
+        case EntryKind.BURN:
+            return ((entry.sender, -quantity, 0),)
+        case EntryKind.HOLD:
+            return ((entry.sender, -quantity, quantity),)
+        case EntryKind.CAPTURE:
+            return (
+                (entry.sender, set_aside - quantity, -set_aside),
+                (entry.recipient, quantity, 0),
+            )
+        case EntryKind.RELEASE | EntryKind.EXPIRE:
+            return ((entry.sender, quantity, -quantity),)
 
 
 def sealed(entry: Entry) -> Entry:
@@ -142,9 +175,14 @@ def sealed(entry: Entry) -> Entry:
 
 
 def entry_hash(entry: Entry) -> str:
-    """Hexadecimal SHA-256 over the previous hash and the entry's canonical JSON (RFC 8785)."""
+    """Hexadecimal SHA-256 over the previous hash and the entry's canonical JSON.
+
+    Canonical: members sorted by name, no spaces, UTF-8, as RFC 8785 has it for texts and integers.
+    """
     content = {
-        "commit_time": entry.commit_time.astimezone(UTC).isoformat(timespec="microseconds"),
+        "author": entry.author,
+        "commit_time": _moment(entry.commit_time),
+        "expire_time": None if entry.expire_time is None else _moment(entry.expire_time),
         "id": entry.id,
         "kind": entry.kind.value,
         "quantity": str(entry.quantity),
@@ -158,6 +196,31 @@ def entry_hash(entry: Entry) -> str:
     return hashlib.sha256(bytes.fromhex(entry.previous_hash) + text.encode()).hexdigest()
 
 
+class ChainWalk:
+    """Walks the hash chain, entry by entry."""
+
+    def __init__(self) -> None:
+        self._sequence = 0
+        self._hash = GENESIS_HASH
+
+    def step(self, entry: Entry) -> Iterator[str]:
+        """Go on to an entry and yield what is wrong with it."""
+        if entry.sequence != self._sequence + 1:
+            yield f"entry {entry.sequence} comes after entry {self._sequence}"
+        if entry.previous_hash != self._hash:
+            yield f"entry {entry.sequence} does not follow from the entry before it"
+        if entry.hash != entry_hash(entry):
+            yield f"entry {entry.sequence} is not what its hash says"
+        self._sequence, self._hash = entry.sequence, entry.hash
+
+    def end(self, head: Head) -> Iterator[str]:
+        """Yield what is wrong with where the chain ends."""
+        if head.sequence != self._sequence:
+            yield f"the head is at {head.sequence}, and the log ends at {self._sequence}"
+        elif head.hash != self._hash:
+            yield f"the head's hash is not that of entry {self._sequence}"
+
+
 def chain_problems(entries: Iterable[Entry], head: Head | None = None) -> Iterator[str]:
     """Walk the hash chain and yield each break, first ones first.
 
@@ -165,14 +228,12 @@ def chain_problems(entries: Iterable[Entry], head: Head | None = None) -> Iterat
         entries: All entries, in order.
         head: Where the chain must end, if known.
     """
-    sequence, previous = 0, GENESIS_HASH
+    walk = ChainWalk()
     for entry in entries:
-        if entry.sequence != sequence + 1:
-            yield f"entry {entry.sequence} comes after entry {sequence}"
-        if entry.previous_hash != previous:
-            yield f"entry {entry.sequence} does not follow from the entry before it"
-        if entry.hash != entry_hash(entry):
-            yield f"entry {entry.sequence} is not what its hash says"
-        sequence, previous = entry.sequence, entry.hash
-    if head is not None and (head.sequence, head.hash) != (sequence, previous):
-        yield f"the head is at {head.sequence}, and the log ends at {sequence}"
+        yield from walk.step(entry)
+    if head is not None:
+        yield from walk.end(head)
+
+
+def _moment(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="microseconds")

@@ -7,14 +7,24 @@ After every draft the balances and held units sum to the supply, and none is neg
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from evalpool.transfer_ids import transfer_id
 from evalpool.values import MAX_QUANTITY, Tag
 from evalpool_runtime.errors import FailedPrecondition, PermissionDenied, reasons
-from evalpool_token.entries import Account, Entry, EntryKind, Head, Hold, HoldState, Posting, sealed
+from evalpool_token.entries import (
+    Account,
+    Entry,
+    EntryKind,
+    Head,
+    Hold,
+    HoldState,
+    Posting,
+    movements,
+    sealed,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +43,11 @@ class Draft:
         ledger: The ledger's address.
         head: The ledger's newest point.
         accounts: The accounts that the movements touch; missing ones are empty.
-        now: The ledger's time.
+        now: What time the clock says it is.
+
+    Attributes:
+        now: The ledger's time: the clock's, but never before the newest entry's, though clocks of
+            replicas differ.
     """
 
     def __init__(self, ledger: str, head: Head, accounts: Iterable[Account], now: datetime) -> None:
@@ -42,25 +56,26 @@ class Draft:
         self.accounts = {account.address: account for account in accounts}
         self.entries: list[Entry] = []
         self.holds: list[Hold] = []
-        self._now = now
+        self.now = now if head.time is None else max(now, head.time)
 
-    def transfer(self, sender: str, payments: list[Payment], request_id: str) -> None:
+    def transfer(self, sender: str, payments: Sequence[Payment], request_id: str) -> None:
         """Move units from one sender to each recipient, all or none.
 
         Raises:
             FailedPrecondition: The balance is below what they take together.
         """
-        self._require(sender, sum(payment.quantity for payment in payments))
+        total = sum(payment.quantity for payment in payments)
+        self._require(sender, total, "quantity" if len(payments) == 1 else "transfers")
         for index, payment in enumerate(payments):
             self._append(
-                EntryKind.TRANSFER,
-                transfer_id(self._ledger, sender, request_id, index),
-                sender,
-                payment.recipient,
-                payment.quantity,
-                request_id,
-                [(sender, -payment.quantity, 0), (payment.recipient, payment.quantity, 0)],
-                payment.tags,
+                kind=EntryKind.TRANSFER,
+                id=transfer_id(self._ledger, sender, request_id, index),
+                sender=sender,
+                recipient=payment.recipient,
+                quantity=payment.quantity,
+                tags=payment.tags,
+                author=sender,
+                request_id=request_id,
             )
 
     def mint(self, operator: str, recipient: str, quantity: int, request_id: str) -> None:
@@ -78,13 +93,12 @@ class Draft:
             )
         self.head = replace(self.head, supply=self.head.supply + quantity)
         self._append(
-            EntryKind.MINT,
-            transfer_id(self._ledger, operator, request_id),
-            "",
-            recipient,
-            quantity,
-            request_id,
-            [(recipient, quantity, 0)],
+            kind=EntryKind.MINT,
+            id=transfer_id(self._ledger, operator, request_id),
+            recipient=recipient,
+            quantity=quantity,
+            author=operator,
+            request_id=request_id,
         )
 
     def burn(self, sender: str, quantity: int, request_id: str) -> None:
@@ -93,46 +107,37 @@ class Draft:
         Raises:
             FailedPrecondition: The balance is below that.
         """
-        self._require(sender, quantity)
+        self._require(sender, quantity, "quantity")
         self.head = replace(self.head, supply=self.head.supply - quantity)
         self._append(
-            EntryKind.BURN,
-            transfer_id(self._ledger, sender, request_id),
-            sender,
-            "",
-            quantity,
-            request_id,
-            [(sender, -quantity, 0)],
+            kind=EntryKind.BURN,
+            id=transfer_id(self._ledger, sender, request_id),
+            sender=sender,
+            quantity=quantity,
+            author=sender,
+            request_id=request_id,
         )
 
     def hold(
-        self, holder: str, recipient: str, quantity: int, expire_time: datetime, request_id: str
+        self, holder: str, recipient: str, quantity: int, time_to_live: timedelta, request_id: str
     ) -> Hold:
-        """Set units aside for a recipient.
+        """Set units aside for a recipient, for some time.
 
         Raises:
             FailedPrecondition: The balance is below that.
         """
-        self._require(holder, quantity)
-        made = Hold(
+        self._require(holder, quantity, "quantity")
+        entry = self._append(
+            kind=EntryKind.HOLD,
             id=transfer_id(self._ledger, holder, request_id),
-            holder=holder,
+            sender=holder,
             recipient=recipient,
             quantity=quantity,
-            captured=0,
-            state=HoldState.OPEN,
-            create_time=self._now,
-            expire_time=expire_time,
+            author=holder,
+            request_id=request_id,
+            expire_time=self.now + time_to_live,
         )
-        self._append(
-            EntryKind.HOLD,
-            made.id,
-            holder,
-            recipient,
-            quantity,
-            request_id,
-            [(holder, -quantity, quantity)],
-        )
+        made = made_hold(entry)
         self.holds.append(made)
         return made
 
@@ -142,7 +147,9 @@ class Draft:
         Raises:
             FailedPrecondition: The hold is settled or has expired, or has less.
         """
-        self._require_open(hold)
+        if self.now >= hold.expire_time and hold.state is HoldState.OPEN:
+            hold = replace(hold, state=HoldState.EXPIRED)
+        _require_open(hold)
         if quantity > hold.quantity:
             raise FailedPrecondition(
                 reasons.ERROR_REASON_INSUFFICIENT_BALANCE,
@@ -151,42 +158,52 @@ class Draft:
                 required=str(quantity),
             )
         self._append(
-            EntryKind.CAPTURE,
-            hold.id,
-            hold.holder,
-            hold.recipient,
-            quantity,
-            "",
-            [
-                (hold.holder, hold.quantity - quantity, -hold.quantity),
-                (hold.recipient, quantity, 0),
-            ],
+            kind=EntryKind.CAPTURE,
+            id=hold.id,
+            sender=hold.holder,
+            recipient=hold.recipient,
+            quantity=quantity,
+            author=hold.recipient,
+            set_aside=hold.quantity,
         )
         return self._settled(hold, HoldState.CAPTURED, quantity)
 
-    def release(self, hold: Hold) -> Hold:
+    def release(self, hold: Hold, caller: str) -> Hold:
         """Return a hold to its holder.
 
+        Of an expired hold the units return, or have returned, by its expiry.
+
         Raises:
-            FailedPrecondition: The hold is settled.
+            PermissionDenied: The caller is the holder, and the hold has not expired.
+            FailedPrecondition: The hold has been captured or released.
         """
-        self._require_unsettled(hold)
-        return self._return(hold, EntryKind.RELEASE, HoldState.RELEASED)
+        if hold.state is HoldState.EXPIRED:
+            return hold
+        if hold.state is HoldState.OPEN and self.now >= hold.expire_time:
+            return self.expire(hold)
+        _require_open(hold)
+        if caller != hold.recipient:
+            raise PermissionDenied(
+                reasons.ERROR_REASON_NOT_ALLOWED,
+                "id: before its expiry only the hold's recipient may release it; ask the "
+                "recipient, or wait",
+                expire_time=hold.expire_time.isoformat(),
+            )
+        return self._return(hold, EntryKind.RELEASE, HoldState.RELEASED, caller)
 
     def expire(self, hold: Hold) -> Hold:
         """Return a hold whose time has passed."""
-        self._require_unsettled(hold)
-        return self._return(hold, EntryKind.EXPIRE, HoldState.EXPIRED)
+        return self._return(hold, EntryKind.EXPIRE, HoldState.EXPIRED, "")
 
-    def _return(self, hold: Hold, kind: EntryKind, state: HoldState) -> Hold:
+    def _return(self, hold: Hold, kind: EntryKind, state: HoldState, author: str) -> Hold:
+        _require_open(hold)
         self._append(
-            kind,
-            hold.id,
-            hold.holder,
-            hold.recipient,
-            hold.quantity,
-            "",
-            [(hold.holder, hold.quantity, -hold.quantity)],
+            kind=kind,
+            id=hold.id,
+            sender=hold.holder,
+            recipient=hold.recipient,
+            quantity=hold.quantity,
+            author=author,
         )
         return self._settled(hold, state, 0)
 
@@ -195,33 +212,15 @@ class Draft:
         self.holds.append(settled)
         return settled
 
-    def _require(self, account: str, quantity: int) -> None:
+    def _require(self, account: str, quantity: int, field: str) -> None:
         balance = self._account(account).balance
         if quantity > balance:
             raise FailedPrecondition(
                 reasons.ERROR_REASON_INSUFFICIENT_BALANCE,
-                f"quantity: the balance is {balance}, and {quantity} is required; send less, or "
+                f"{field}: the balance is {balance}, and {quantity} is required; send less, or "
                 "get more units first",
                 balance=str(balance),
                 required=str(quantity),
-            )
-
-    def _require_open(self, hold: Hold) -> None:
-        self._require_unsettled(hold)
-        if self._now >= hold.expire_time:
-            raise FailedPrecondition(
-                reasons.ERROR_REASON_HOLD_SETTLED,
-                "id: the hold has expired; ask the holder for a new one",
-                state=HoldState.EXPIRED.value,
-            )
-
-    @staticmethod
-    def _require_unsettled(hold: Hold) -> None:
-        if hold.state is not HoldState.OPEN:
-            raise FailedPrecondition(
-                reasons.ERROR_REASON_HOLD_SETTLED,
-                f"id: the hold is {hold.state.value} already; nothing is left of it",
-                state=hold.state.value,
             )
 
     def _account(self, address: str) -> Account:
@@ -229,51 +228,70 @@ class Draft:
 
     def _append(
         self,
+        *,
         kind: EntryKind,
-        entry_id: str,
-        sender: str,
-        recipient: str,
+        id: str,
         quantity: int,
-        request_id: str,
-        changes: list[tuple[str, int, int]],
+        author: str,
+        sender: str = "",
+        recipient: str = "",
+        request_id: str = "",
         tags: tuple[Tag, ...] = (),
-    ) -> None:
-        postings = []
-        for address, amount, held_amount in changes:
-            before = self._account(address)
-            after = replace(before, balance=before.balance + amount, held=before.held + held_amount)
-            self.accounts[address] = after
-            postings.append(Posting(address, amount, held_amount, after.balance, after.held))
+        expire_time: datetime | None = None,
+        set_aside: int = 0,
+    ) -> Entry:
         entry = sealed(
             Entry(
                 sequence=self.head.sequence + 1,
                 kind=kind,
-                id=entry_id,
+                id=id,
                 sender=sender,
                 recipient=recipient,
                 quantity=quantity,
                 tags=tags,
-                commit_time=self._now,
+                commit_time=self.now,
+                author=author,
                 request_id=request_id,
+                expire_time=expire_time,
                 previous_hash=self.head.hash,
                 hash="",
-                postings=tuple(postings),
             )
         )
+        postings = []
+        for address, amount, held_amount in movements(entry, set_aside):
+            before = self._account(address)
+            after = replace(before, balance=before.balance + amount, held=before.held + held_amount)
+            self.accounts[address] = after
+            postings.append(Posting(address, amount, held_amount, after.balance, after.held))
+        entry = replace(entry, postings=tuple(postings))
         self.entries.append(entry)
-        self.head = replace(self.head, sequence=entry.sequence, hash=entry.hash)
+        self.head = replace(
+            self.head, sequence=entry.sequence, hash=entry.hash, time=entry.commit_time
+        )
+        return entry
 
 
-def may_release(hold: Hold, caller: str, now: datetime) -> None:
-    """Check that a caller may release a hold: its recipient; after its expiry the holder too.
-
-    Raises:
-        PermissionDenied: Neither.
-    """
-    if caller == hold.recipient or (caller == hold.holder and now >= hold.expire_time):
-        return
-    raise PermissionDenied(
-        reasons.ERROR_REASON_NOT_ALLOWED,
-        "id: before its expiry only the hold's recipient may release it; ask the recipient, or "
-        "wait",
+def made_hold(entry: Entry) -> Hold:
+    """The hold that an entry made, as it was at first."""
+    if entry.kind is not EntryKind.HOLD or entry.expire_time is None:
+        raise ValueError(f"entry {entry.sequence} made no hold")
+    return Hold(
+        id=entry.id,
+        holder=entry.sender,
+        recipient=entry.recipient,
+        quantity=entry.quantity,
+        captured=0,
+        state=HoldState.OPEN,
+        create_time=entry.commit_time,
+        expire_time=entry.expire_time,
     )
+
+
+def _require_open(hold: Hold) -> None:
+    if hold.state is not HoldState.OPEN:
+        raise FailedPrecondition(
+            reasons.ERROR_REASON_HOLD_SETTLED,
+            f"id: the hold is {hold.state.value} already; ask the holder for a new one",
+            state=hold.state.name,
+            captured=str(hold.captured),
+        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from evalpool.common.v1.service_info_pb2 import Tag
 from evalpool.token.v1 import token_pb2
 from evalpool_runtime.protobuf import timestamp
-from evalpool_token.entries import Entry, EntryKind, Hold, HoldState
+from evalpool_token.entries import Entry, Hold, HoldState
 from evalpool_token.store import AccountEntry
 
 _HOLD_STATES = {
@@ -17,8 +17,7 @@ _HOLD_STATES = {
 
 
 def transfer_message(entry: Entry, reader: str) -> token_pb2.Transfer:
-    """An entry as a transfer; the request id only for who made the request."""
-    asked = reader == entry.sender or entry.kind is EntryKind.MINT
+    """An entry as a transfer; the request id only for its author."""
     return token_pb2.Transfer(
         id=entry.id,
         sender=entry.sender,
@@ -27,7 +26,7 @@ def transfer_message(entry: Entry, reader: str) -> token_pb2.Transfer:
         tags=[Tag(name=tag.name, value=tag.value) for tag in entry.tags],
         sequence=entry.sequence,
         commit_time=timestamp(entry.commit_time),
-        request_id=entry.request_id if asked and reader != entry.recipient else "",
+        request_id=entry.request_id if reader == entry.author else "",
     )
 
 

@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from prometheus_client import CollectorRegistry, Counter
+
+from evalpool_token.entries import EntryKind
+from evalpool_token.store import TRANSFER_KINDS
 
 
 class TokenMetrics:
     """Counts what the ledger does."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._requests = Counter(
-            "evalpool_token_requests_total",
-            "Requests carried out or repeated, by kind.",
+        self._transfers = Counter(
+            "evalpool_token_transfers_total",
+            "Movements of units between owners, by kind; repeats are not counted.",
             ["kind"],
             registry=registry,
         )
-        self._expired = Counter(
-            "evalpool_token_holds_expired_total",
-            "Holds returned to their holders because their time had passed.",
+        self._holds = Counter(
+            "evalpool_token_holds_total",
+            "What was done with holds: hold, capture, release or expire.",
+            ["kind"],
             registry=registry,
         )
 
-    def committed(self, kind: str) -> None:
-        """Count a request."""
-        self._requests.labels(kind.lower()).inc()
-
-    def expired(self, holds: int) -> None:
-        """Count expired holds."""
-        self._expired.inc(holds)
+    def committed(self, kinds: Iterable[EntryKind]) -> None:
+        """Count entries."""
+        for kind in kinds:
+            if kind in TRANSFER_KINDS:
+                self._transfers.labels(kind.value).inc()
+            if kind not in (EntryKind.TRANSFER, EntryKind.MINT, EntryKind.BURN):
+                self._holds.labels(kind.value).inc()

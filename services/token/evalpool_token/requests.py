@@ -8,10 +8,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 
+from google.protobuf.duration_pb2 import Duration
+
 from evalpool.common.v1.service_info_pb2 import Tag as TagMessage
 from evalpool.token.v1 import token_pb2
 from evalpool.values import (
     Fields,
+    InvalidFields,
     InvalidValue,
     Tag,
     parse_address,
@@ -21,6 +24,12 @@ from evalpool.values import (
 )
 from evalpool_runtime.protobuf import from_duration
 from evalpool_token.ledger import Payment
+
+MAX_BATCH_BYTES = 12 * 1024 * 1024
+"""Bytes of a TransferBatchRequest at most."""
+
+MAX_BATCH_VIOLATIONS = 20
+"""Violations in a batch that are told at once, before the rest is left unlooked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +88,41 @@ def parse_batch(
     if not 1 <= count <= max_transfers:
         fields.refuse("transfers", f"there are {count}; send 1 to {max_transfers}")
         fields.check()
-    payments = tuple(
-        _payment(fields, f"transfers[{place}].", t.recipient, t.quantity, t.tags, sender)
-        for place, t in enumerate(request.transfers)
-    )
+    # The answer repeats the tags and adds ids, and must fit into a message too.
+    if request.ByteSize() > MAX_BATCH_BYTES:
+        fields.refuse(
+            "transfers",
+            f"they have {request.ByteSize()} bytes together; send at most {MAX_BATCH_BYTES}, in "
+            "several batches",
+        )
+        fields.check()
     request_id = fields.parse("request_id", parse_request_id, request.request_id)
+    payments: list[Payment] = []
+    told = 0
+    for place, transfer in enumerate(request.transfers):
+        item = Fields()
+        payments.append(
+            _payment(
+                item,
+                f"transfers[{place}].",
+                transfer.recipient,
+                transfer.quantity,
+                transfer.tags,
+                sender,
+            )
+        )
+        try:
+            item.check()
+        except InvalidFields as error:
+            for violation in error.violations:
+                fields.refuse(violation.field, violation.description)
+            told += len(error.violations)
+        # An error travels in trailers, which are short.
+        if told >= MAX_BATCH_VIOLATIONS:
+            fields.refuse("transfers", f"only transfers up to {place} were looked at; correct them")
+            break
     fields.check()
-    return TransferOrder(payments, request_id, _fingerprint("batch", payments))
+    return TransferOrder(tuple(payments), request_id, _fingerprint("batch", payments))
 
 
 def parse_mint(request: token_pb2.MintRequest) -> SupplyOrder:
@@ -124,16 +161,25 @@ def parse_hold(request: token_pb2.HoldRequest, holder: str, longest: timedelta) 
     """
     fields = Fields()
     payment = _payment(fields, "", request.recipient, request.quantity, (), holder)
-    time_to_live = from_duration(request.time_to_live)
-    if not timedelta(seconds=1) <= time_to_live <= longest:
-        fields.refuse(
-            "time_to_live",
-            f"it is {time_to_live.total_seconds():g} s; give 1 s to {longest.total_seconds():g} s",
-        )
+    time_to_live = fields.attempt(
+        "time_to_live", lambda: _time_to_live(request.time_to_live, longest)
+    )
     request_id = fields.parse("request_id", parse_request_id, request.request_id)
     fields.check()
     fingerprint = _fingerprint("hold", [payment], str(time_to_live / timedelta(microseconds=1)))
     return HoldOrder(payment.recipient, payment.quantity, time_to_live, request_id, fingerprint)
+
+
+def _time_to_live(message: Duration, longest: timedelta) -> timedelta:
+    # Compared as integers: what a Duration can say is more than a timedelta can.
+    nanos = message.seconds * 10**9 + message.nanos
+    at_most = longest // timedelta(microseconds=1) * 1000
+    if not 0 <= message.nanos < 10**9 or not 10**9 <= nanos <= at_most:
+        raise InvalidValue(
+            f"it is {message.seconds} s and {message.nanos} ns; give 1 s to "
+            f"{longest.total_seconds():.0f} s, with 0 to 999,999,999 ns"
+        )
+    return from_duration(message)
 
 
 def _payment(

@@ -27,6 +27,9 @@ head = Table(
     Column("sequence", BigInteger, nullable=False),
     Column("hash", Text, nullable=False),
     Column("supply", Quantity, nullable=False),
+    Column("commit_time", UtcDateTime),
+    # The address of the key whose ledger this is; empty before the first start.
+    Column("ledger", Text, nullable=False),
 )
 
 accounts = Table(
@@ -48,7 +51,9 @@ entries = Table(
     Column("quantity", Quantity, nullable=False),
     Column("tags", Json, nullable=False),
     Column("commit_time", UtcDateTime, nullable=False),
+    Column("author", Text, nullable=False),
     Column("request_id", Text, nullable=False),
+    Column("expire_time", UtcDateTime),
     Column("previous_hash", Text, nullable=False),
     Column("hash", Text, nullable=False),
     Index("ix_entries_id", "id"),
@@ -75,6 +80,7 @@ requests = Table(
     Column("fingerprint", Text, nullable=False),
     Column("first_sequence", BigInteger, nullable=False),
     Column("last_sequence", BigInteger, nullable=False),
+    Column("supply", Quantity, nullable=False),
     PrimaryKeyConstraint("sender", "request_id"),
 )
 
@@ -89,7 +95,8 @@ holds = Table(
     Column("state", Text, nullable=False),
     Column("create_time", UtcDateTime, nullable=False),
     Column("expire_time", UtcDateTime, nullable=False),
-    Index("ix_holds_open", "state", "expire_time"),
+    Index("ix_holds_state_expire_time", "state", "expire_time"),
+    Index("ix_holds_holder_state", "holder", "state"),
 )
 
 seen_tokens = seen_tokens_table(metadata)

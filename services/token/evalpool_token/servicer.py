@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -10,7 +11,14 @@ from google.protobuf.message import Message
 from sqlalchemy import Connection
 
 from evalpool.token.v1 import token_pb2, token_pb2_grpc
-from evalpool.values import Fields, parse_address, parse_integer, parse_positive_quantity
+from evalpool.values import (
+    MAX_TAG_VALUE_BYTES,
+    MAX_TAGS,
+    Fields,
+    parse_address,
+    parse_integer,
+    parse_positive_quantity,
+)
 from evalpool.values import parse_transfer_id as parse_id
 from evalpool_runtime.call import current_call
 from evalpool_runtime.database import Database
@@ -20,11 +28,13 @@ from evalpool_runtime.replay import once
 from evalpool_runtime.service import Runtime
 from evalpool_runtime.watch import Changes
 from evalpool_token import store
-from evalpool_token.entries import Entry
-from evalpool_token.ledger import Draft, Payment, may_release
+from evalpool_token.commits import Commits, Receipt
+from evalpool_token.entries import Entry, EntryKind, Head, HoldState
+from evalpool_token.ledger import Draft, made_hold
 from evalpool_token.messages import hold_message, notice_message, transfer_message
 from evalpool_token.metrics import TokenMetrics
 from evalpool_token.requests import (
+    TransferOrder,
     parse_batch,
     parse_burn,
     parse_hold,
@@ -35,9 +45,9 @@ from evalpool_token.settings import TokenSettings
 
 M = TypeVar("M", bound=Message)
 
-MAX_TAGS = 32
-MAX_TAG_VALUE_BYTES = 1024
 NOTICES_A_READ = 500
+# A page ends here even where more transfers were asked for: it must fit into a message.
+PAGE_BYTES = 4 * 1024 * 1024
 # Other replicas commit too; their notices are seen at the next look.
 LOOK_AGAIN_SECONDS = 1.0
 
@@ -49,14 +59,15 @@ class TokenServicer(token_pb2_grpc.TokenServiceServicer):
         self,
         runtime: Runtime[TokenSettings],
         database: Database,
+        commits: Commits,
         changes: Changes,
         metrics: TokenMetrics,
     ) -> None:
         self._runtime = runtime
         self._database = database
+        self._commits = commits
         self._changes = changes
         self._metrics = metrics
-        self._ledger = runtime.identity.address
 
     async def GetInfo(
         self, request: token_pb2.GetInfoRequest, context: Any
@@ -106,17 +117,13 @@ class TokenServicer(token_pb2_grpc.TokenServiceServicer):
                 reasons.ERROR_REASON_NOT_ALLOWED,
                 "account: only the operator may see the balance of another; leave it empty",
             )
-        found, head = await self._database.read(
-            lambda connection: (
-                store.read_account(connection, account),
-                store.read_head(connection),
-            )
-        )
+        await self._expire_due(account)
+        found, sequence = await self._database.read(lambda c: store.read_account(c, account))
         return token_pb2.GetBalanceResponse(
             account=account,
             balance=str(found.balance),
             held=str(found.held),
-            sequence=head.sequence,
+            sequence=sequence,
         )
 
     async def Transfer(
@@ -124,55 +131,56 @@ class TokenServicer(token_pb2_grpc.TokenServiceServicer):
     ) -> token_pb2.TransferResponse:
         """Move units from the caller to a recipient."""
         sender = current_call().address
-        order = parse_transfer(request, sender)
 
-        def pack(entries: list[Entry]) -> token_pb2.TransferResponse:
+        def pack(receipt: Receipt) -> token_pb2.TransferResponse:
             return token_pb2.TransferResponse(
-                transfer=transfer_message(entries[0], sender),
-                balance=_balance_after(entries, sender),
+                transfer=transfer_message(receipt.entries[0], sender),
+                balance=str(receipt.balance_of(sender)),
             )
 
         return await self._pay(
-            token_pb2.TransferResponse, list(order.payments), order.request_id,
-            order.fingerprint, pack,
-        )  # fmt: skip
+            token_pb2.TransferResponse, sender, parse_transfer(request, sender), pack
+        )
 
     async def TransferBatch(
         self, request: token_pb2.TransferBatchRequest, context: Any
     ) -> token_pb2.TransferBatchResponse:
         """Make transfers from the caller, all or none."""
         sender = current_call().address
-        order = parse_batch(request, sender, self._runtime.settings.max_batch_transfers)
+        # Ten thousand take a while, and others call meanwhile.
+        order = await asyncio.to_thread(
+            parse_batch, request, sender, self._runtime.settings.max_batch_transfers
+        )
 
-        def pack(entries: list[Entry]) -> token_pb2.TransferBatchResponse:
+        def pack(receipt: Receipt) -> token_pb2.TransferBatchResponse:
             return token_pb2.TransferBatchResponse(
-                transfers=[transfer_message(entry, sender) for entry in entries],
-                balance=_balance_after(entries, sender),
+                transfers=[transfer_message(entry, sender) for entry in receipt.entries],
+                balance=str(receipt.balance_of(sender)),
             )
 
-        return await self._pay(
-            token_pb2.TransferBatchResponse, list(order.payments), order.request_id,
-            order.fingerprint, pack,
-        )  # fmt: skip
+        return await self._pay(token_pb2.TransferBatchResponse, sender, order, pack)
 
     async def Mint(self, request: token_pb2.MintRequest, context: Any) -> token_pb2.MintResponse:
         """Create units."""
         operator = current_call().address
         order = parse_mint(request)
 
-        def pack(connection: Connection, entries: list[Entry]) -> token_pb2.MintResponse:
+        def pack(receipt: Receipt) -> token_pb2.MintResponse:
             return token_pb2.MintResponse(
-                transfer=transfer_message(entries[0], operator),
-                total_supply=str(store.read_head(connection).supply),
+                transfer=transfer_message(receipt.entries[0], operator),
+                total_supply=str(receipt.supply),
             )
 
-        return await self._order(
+        return await self._request(
             token_pb2.MintResponse,
-            operator,
-            order.request_id,
-            order.fingerprint,
-            [order.recipient],
-            lambda d: d.mint(operator, order.recipient, order.quantity, order.request_id),
+            lambda connection: self._commits.request(
+                connection,
+                operator,
+                order.request_id,
+                order.fingerprint,
+                [order.recipient],
+                lambda d: d.mint(operator, order.recipient, order.quantity, order.request_id),
+            ),
             pack,
         )
 
@@ -181,19 +189,22 @@ class TokenServicer(token_pb2_grpc.TokenServiceServicer):
         sender = current_call().address
         order = parse_burn(request)
 
-        def pack(connection: Connection, entries: list[Entry]) -> token_pb2.BurnResponse:
+        def pack(receipt: Receipt) -> token_pb2.BurnResponse:
             return token_pb2.BurnResponse(
-                transfer=transfer_message(entries[0], sender),
-                total_supply=str(store.read_head(connection).supply),
+                transfer=transfer_message(receipt.entries[0], sender),
+                total_supply=str(receipt.supply),
             )
 
-        return await self._order(
+        return await self._request(
             token_pb2.BurnResponse,
-            sender,
-            order.request_id,
-            order.fingerprint,
-            [sender],
-            lambda d: d.burn(sender, order.quantity, order.request_id),
+            lambda connection: self._commits.request(
+                connection,
+                sender,
+                order.request_id,
+                order.fingerprint,
+                [],
+                lambda draft: draft.burn(sender, order.quantity, order.request_id),
+            ),
             pack,
         )
 
@@ -206,7 +217,11 @@ class TokenServicer(token_pb2_grpc.TokenServiceServicer):
         wanted = fields.parse("id", parse_id, request.id)
         fields.check()
         entry = await self._database.read(lambda c: store.find_transfer(c, wanted))
-        if entry is None or caller not in (entry.sender, entry.recipient):
+        if entry is None or caller not in (
+            entry.sender,
+            entry.recipient,
+            entry.author,
+        ):
             raise NotFound(
                 reasons.ERROR_REASON_TRANSFER_NOT_FOUND,
                 "id: you are party to no transfer with this id; check it",
@@ -229,14 +244,19 @@ class TokenServicer(token_pb2_grpc.TokenServiceServicer):
         found = await self._database.read(
             lambda c: store.account_entries_before(c, caller, before, size + 1)
         )
-        page = found[:size]
-        more = len(found) > size
-        return token_pb2.ListTransfersResponse(
-            transfers=[transfer_message(seen.entry, caller) for seen in page],
-            next_page_token=tokens.encode("ListTransfers", caller, page[-1].entry.sequence)
-            if more
-            else "",
-        )
+        response = token_pb2.ListTransfersResponse()
+        total = 0
+        for seen in found[:size]:
+            message = transfer_message(seen.entry, caller)
+            total += message.ByteSize()
+            if response.transfers and total > PAGE_BYTES:
+                break
+            response.transfers.append(message)
+        count = len(response.transfers)
+        if count < len(found):
+            last = found[count - 1].entry.sequence
+            response.next_page_token = tokens.encode("ListTransfers", caller, last)
+        return response
 
     async def WatchNotices(
         self, request: token_pb2.WatchNoticesRequest, context: Any
@@ -249,17 +269,30 @@ class TokenServicer(token_pb2_grpc.TokenServiceServicer):
             lambda: parse_integer(request.after_sequence, at_least=0, at_most=2**62),
         )
         fields.check()
+        head, _ = await self._notices(caller, cursor)
+        if cursor > head.sequence:
+            fields.refuse(
+                "after_sequence",
+                f"it is {cursor}, and the ledger is at {head.sequence}; give the last sequence "
+                "that you have seen of this ledger",
+            )
+            fields.check()
+        woken = False
         while not self._runtime.stopping.is_set():
             version = self._changes.version
-            found = await self._notices(caller, cursor)
+            head, found = await self._notices(caller, cursor)
             for seen in found:
                 cursor = seen.entry.sequence
                 yield token_pb2.WatchNoticesResponse(notice=notice_message(seen), cursor=cursor)
             if len(found) == NOTICES_A_READ:
                 continue
+            # Told at first and whenever nothing happened for a while, not at each commit of others.
+            if cursor < head.sequence and not woken:
+                cursor = head.sequence
+                yield token_pb2.WatchNoticesResponse(cursor=cursor)
             if request.until_current:
                 return
-            await self._changes.wait(version, LOOK_AGAIN_SECONDS)
+            woken = await self._changes.wait(version, LOOK_AGAIN_SECONDS)
         raise self._runtime.stopping_error()
 
     async def Hold(self, request: token_pb2.HoldRequest, context: Any) -> token_pb2.HoldResponse:
@@ -267,25 +300,23 @@ class TokenServicer(token_pb2_grpc.TokenServiceServicer):
         holder = current_call().address
         longest = timedelta(seconds=self._runtime.settings.max_hold_seconds)
         order = parse_hold(request, holder, longest)
-        now = self._runtime.clock.now()
 
         def make(draft: Draft) -> None:
-            expire_time = now + order.time_to_live
-            draft.hold(holder, order.recipient, order.quantity, expire_time, order.request_id)
-
-        def pack(connection: Connection, entries: list[Entry]) -> token_pb2.HoldResponse:
-            made = store.require_hold(connection, entries[0].id, holder)
-            return token_pb2.HoldResponse(
-                hold=hold_message(made), balance=_balance_after(entries, holder)
+            draft.hold(
+                holder, order.recipient, order.quantity, order.time_to_live, order.request_id
             )
 
-        return await self._order(
+        def pack(receipt: Receipt) -> token_pb2.HoldResponse:
+            return token_pb2.HoldResponse(
+                hold=hold_message(made_hold(receipt.entries[0])),
+                balance=str(receipt.balance_of(holder)),
+            )
+
+        return await self._request(
             token_pb2.HoldResponse,
-            holder,
-            order.request_id,
-            order.fingerprint,
-            [holder],
-            make,
+            lambda connection: self._commits.request(
+                connection, holder, order.request_id, order.fingerprint, [], make
+            ),
             pack,
         )
 
@@ -299,24 +330,16 @@ class TokenServicer(token_pb2_grpc.TokenServiceServicer):
         quantity = fields.parse("quantity", parse_positive_quantity, request.quantity)
         fields.check()
 
-        def work(connection: Connection) -> token_pb2.CaptureHoldResponse:
-            store.lock_head(connection)
-            hold = store.require_hold(connection, wanted, caller)
-            if caller != hold.recipient:
-                raise PermissionDenied(
-                    reasons.ERROR_REASON_NOT_ALLOWED,
-                    "id: only the hold's recipient may capture it",
-                )
-            draft = self._draft(connection, [hold.holder, hold.recipient])
-            captured = draft.capture(hold, quantity)
-            store.commit(connection, draft)
-            return token_pb2.CaptureHoldResponse(
-                hold=hold_message(captured), transfer=transfer_message(draft.entries[0], caller)
+        def work(
+            connection: Connection,
+        ) -> tuple[token_pb2.CaptureHoldResponse, Sequence[Entry]]:
+            hold, entries = self._commits.capture(connection, wanted, caller, quantity)
+            response = token_pb2.CaptureHoldResponse(
+                hold=hold_message(hold), transfer=transfer_message(entries[0], caller)
             )
+            return response, entries
 
-        response = await once(self._database, token_pb2.CaptureHoldResponse, work)
-        self._changes.notify()
-        return response
+        return await self._once(token_pb2.CaptureHoldResponse, work)
 
     async def ReleaseHold(
         self, request: token_pb2.ReleaseHoldRequest, context: Any
@@ -326,18 +349,14 @@ class TokenServicer(token_pb2_grpc.TokenServiceServicer):
         fields = Fields()
         wanted = fields.parse("id", parse_id, request.id)
         fields.check()
-        now = self._runtime.clock.now()
 
-        def work(connection: Connection) -> token_pb2.ReleaseHoldResponse:
-            store.lock_head(connection)
-            hold = store.require_hold(connection, wanted, caller)
-            may_release(hold, caller, now)
-            draft = self._draft(connection, [hold.holder])
-            released = draft.release(hold)
-            store.commit(connection, draft)
-            return token_pb2.ReleaseHoldResponse(hold=hold_message(released))
+        def work(
+            connection: Connection,
+        ) -> tuple[token_pb2.ReleaseHoldResponse, Sequence[Entry]]:
+            hold, entries = self._commits.release(connection, wanted, caller)
+            return token_pb2.ReleaseHoldResponse(hold=hold_message(hold)), entries
 
-        return await once(self._database, token_pb2.ReleaseHoldResponse, work)
+        return await self._once(token_pb2.ReleaseHoldResponse, work)
 
     async def GetHold(
         self, request: token_pb2.GetHoldRequest, context: Any
@@ -348,66 +367,75 @@ class TokenServicer(token_pb2_grpc.TokenServiceServicer):
         wanted = fields.parse("id", parse_id, request.id)
         fields.check()
         hold = await self._database.read(lambda c: store.require_hold(c, wanted, caller))
+        if hold.state is HoldState.OPEN and hold.expire_time <= self._runtime.clock.now():
+            await self._expire_due(hold.holder)
+            hold = await self._database.read(lambda c: store.require_hold(c, wanted, caller))
         return token_pb2.GetHoldResponse(hold=hold_message(hold))
 
-    async def _notices(self, account: str, after: int) -> list[store.AccountEntry]:
-        return await self._database.read(
-            lambda c: store.account_entries_after(c, account, after, NOTICES_A_READ)
-        )
+    async def _notices(self, account: str, after: int) -> tuple[Head, list[store.AccountEntry]]:
+        def read(connection: Connection) -> tuple[Head, list[store.AccountEntry]]:
+            # The head first: everything up to it is committed, and nothing after it is sent.
+            head = store.read_head(connection)
+            return head, store.account_entries_after(
+                connection, account, after, head.sequence, NOTICES_A_READ
+            )
+
+        return await self._database.read(read)
+
+    async def _expire_due(self, holder: str) -> None:
+        """Give a holder back what has lapsed, so that a reader sees what the clock says."""
+        if await self._database.read(lambda c: self._commits.has_due(c, holder)):
+            expired = await self._database.write(lambda c: self._commits.expire_due(c, holder))
+            self._metrics.committed([EntryKind.EXPIRE] * expired)
 
     async def _pay(
         self,
         response_type: type[M],
-        payments: list[Payment],
-        request_id: str,
-        fingerprint: str,
-        pack: Callable[[list[Entry]], M],
+        sender: str,
+        order: TransferOrder,
+        pack: Callable[[Receipt], M],
     ) -> M:
-        sender = current_call().address
-        return await self._order(
+        return await self._request(
             response_type,
-            sender,
-            request_id,
-            fingerprint,
-            [sender, *(payment.recipient for payment in payments)],
-            lambda draft: draft.transfer(sender, payments, request_id),
-            lambda _, entries: pack(entries),
+            lambda connection: self._commits.request(
+                connection,
+                sender,
+                order.request_id,
+                order.fingerprint,
+                [payment.recipient for payment in order.payments],
+                lambda draft: draft.transfer(sender, order.payments, order.request_id),
+            ),
+            pack,
         )
 
-    async def _order(
+    async def _request(
         self,
         response_type: type[M],
-        sender: str,
-        request_id: str,
-        fingerprint: str,
-        accounts: list[str],
-        make: Callable[[Draft], None],
-        pack: Callable[[Connection, list[Entry]], M],
+        commit: Callable[[Connection], Receipt],
+        pack: Callable[[Receipt], M],
     ) -> M:
-        """Carry out a request with a request id, once, in one transaction."""
+        def work(connection: Connection) -> tuple[M, Sequence[Entry]]:
+            receipt = commit(connection)
+            return pack(receipt), receipt.committed
 
-        def work(connection: Connection) -> M:
-            draft = self._draft(connection, accounts)
-            known = store.find_request(connection, sender, request_id, fingerprint)
-            if known is not None:
-                return pack(connection, known)
-            make(draft)
-            store.commit(connection, draft)
-            store.record_request(connection, sender, request_id, fingerprint, draft)
-            return pack(connection, draft.entries)
+        return await self._once(response_type, work)
 
-        response = await once(self._database, response_type, work)
-        self._metrics.committed(response_type.DESCRIPTOR.name.removesuffix("Response"))
-        self._changes.notify()
+    async def _once(
+        self,
+        response_type: type[M],
+        work: Callable[[Connection], tuple[M, Sequence[Entry]]],
+    ) -> M:
+        """Do the call's work in one transaction, count what it wrote and wake the watches."""
+        written: list[EntryKind] = []
+
+        def transact(connection: Connection) -> M:
+            response, entries = work(connection)
+            # The database may run it again: only the last run counts.
+            written[:] = [entry.kind for entry in entries]
+            return response
+
+        response = await once(self._database, response_type, transact)
+        if written:
+            self._metrics.committed(written)
+            self._changes.notify()
         return response
-
-    def _draft(self, connection: Connection, accounts: list[str]) -> Draft:
-        return store.draft(connection, self._ledger, accounts, self._runtime.clock.now())
-
-
-def _balance_after(entries: list[Entry], account: str) -> str:
-    for entry in reversed(entries):
-        for posting in entry.postings:
-            if posting.account == account:
-                return str(posting.balance)
-    raise LookupError(f"no entry touches {account}")

@@ -6,7 +6,7 @@ floats.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -22,6 +22,7 @@ from evalpool_token.ledger import Draft
 
 # SQLite takes at most 32,766 parameters in a statement.
 _KEYS_A_QUERY = 1000
+_ENTRIES_A_QUERY = 1000
 
 TRANSFER_KINDS = (EntryKind.TRANSFER, EntryKind.MINT, EntryKind.BURN, EntryKind.CAPTURE)
 """The kinds of entries that move units between owners, and so make notices."""
@@ -40,26 +41,55 @@ class AccountEntry:
     posting: Posting
 
 
+class AnotherLedger(RuntimeError):
+    """The database holds the ledger of another key."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedRequest:
+    """What a request made.
+
+    Attributes:
+        entries: Its entries, with their postings.
+        supply: Units in existence right after it.
+    """
+
+    entries: tuple[Entry, ...]
+    supply: int
+
+
+def claim(connection: Connection, ledger: str) -> None:
+    """Say whose ledger this is at the first start, and check it at every other.
+
+    Ids of transfers depend on the ledger's address, so a database must keep its key.
+
+    Raises:
+        AnotherLedger: The database is the ledger of another key.
+    """
+    present = connection.execute(select(schema.head.c.ledger).with_for_update()).scalar_one()
+    if not present:
+        connection.execute(update(schema.head).values(ledger=ledger))
+    elif present != ledger:
+        raise AnotherLedger(
+            f"the database is the ledger of {present}, and the service's key is {ledger}; give it "
+            "the key file that it was begun with, or another database"
+        )
+
+
 def lock_head(connection: Connection) -> Head:
     """The newest point of the ledger, locked until the transaction ends."""
-    row = connection.execute(select(schema.head).with_for_update()).one()
-    return Head(row.sequence, row.hash, row.supply)
+    return _head(connection.execute(select(schema.head).with_for_update()).one())
 
 
 def read_head(connection: Connection) -> Head:
     """The newest point of the ledger."""
-    row = connection.execute(select(schema.head)).one()
-    return Head(row.sequence, row.hash, row.supply)
-
-
-def draft(connection: Connection, ledger: str, addresses: Iterable[str], now: datetime) -> Draft:
-    """Begin a commit: lock the head, read the accounts concerned."""
-    head = lock_head(connection)
-    return Draft(ledger, head, read_accounts(connection, sorted(set(addresses))), now)
+    return _head(connection.execute(select(schema.head)).one())
 
 
 def commit(connection: Connection, made: Draft) -> None:
     """Write a draft's entries, postings, accounts, holds and head."""
+    if not made.entries:
+        return
     touched = {posting.account for entry in made.entries for posting in entry.postings}
     _write_accounts(connection, [made.accounts[address] for address in sorted(touched)])
     connection.execute(insert(schema.entries), [_entry_values(entry) for entry in made.entries])
@@ -82,15 +112,18 @@ def commit(connection: Connection, made: Draft) -> None:
         _write_hold(connection, hold)
     connection.execute(
         update(schema.head).values(
-            sequence=made.head.sequence, hash=made.head.hash, supply=made.head.supply
+            sequence=made.head.sequence,
+            hash=made.head.hash,
+            supply=made.head.supply,
+            commit_time=made.head.time,
         )
     )
 
 
 def find_request(
     connection: Connection, sender: str, request_id: str, fingerprint: str
-) -> list[Entry] | None:
-    """The entries that a request made before; None for a new request. Call it under the lock.
+) -> RecordedRequest | None:
+    """What a request made before; None for a new request. Call it under the lock.
 
     Raises:
         AlreadyExists: The request had other content.
@@ -108,11 +141,12 @@ def find_request(
             f'request_id: "{request_id}" was used before with other content; choose a new one',
             request_id=request_id,
         )
-    return entries_between(connection, row.first_sequence, row.last_sequence)
+    entries = entries_between(connection, row.first_sequence, row.last_sequence)
+    return RecordedRequest(tuple(entries), row.supply)
 
 
 def record_request(
-    connection: Connection, sender: str, request_id: str, fingerprint: str, made: Draft
+    connection: Connection, sender: str, request_id: str, fingerprint: str, made: RecordedRequest
 ) -> None:
     """Remember what a request made, for ever."""
     connection.execute(
@@ -122,14 +156,20 @@ def record_request(
             fingerprint=fingerprint,
             first_sequence=made.entries[0].sequence,
             last_sequence=made.entries[-1].sequence,
+            supply=made.supply,
         )
     )
 
 
-def read_account(connection: Connection, address: str) -> Account:
-    """One account; an unknown one is empty."""
-    found = read_accounts(connection, [address])
-    return found[0] if found else Account(address)
+def read_account(connection: Connection, address: str) -> tuple[Account, int]:
+    """One account, an unknown one being empty, and the sequence number at which it was so."""
+    # One statement, so that both are of one moment on PostgreSQL too.
+    row = connection.execute(
+        select(schema.head.c.sequence, schema.accounts.c.balance, schema.accounts.c.held)
+        .select_from(schema.head)
+        .outerjoin(schema.accounts, schema.accounts.c.address == address)
+    ).one()
+    return Account(address, row.balance or 0, row.held or 0), row.sequence
 
 
 def read_accounts(connection: Connection, addresses: Sequence[str]) -> list[Account]:
@@ -165,6 +205,19 @@ def entries_between(connection: Connection, first: int, last: int) -> list[Entry
     return [_entry(row, tuple(postings.get(row.sequence, ()))) for row in rows]
 
 
+def all_entries(connection: Connection) -> Iterator[Entry]:
+    """Every entry with its postings, in order, read in parts; for the audit."""
+    newest = read_head(connection).sequence
+    for first in range(1, newest + 1, _ENTRIES_A_QUERY):
+        last = min(first + _ENTRIES_A_QUERY - 1, newest)
+        yield from entries_between(connection, first, last)
+
+
+def all_holds(connection: Connection) -> list[Hold]:
+    """Every hold, for the audit."""
+    return [_hold(row) for row in connection.execute(select(schema.holds))]
+
+
 def find_transfer(connection: Connection, transfer: str) -> Entry | None:
     """The transfer with an id; of a hold, its capture."""
     row = connection.execute(
@@ -176,12 +229,11 @@ def find_transfer(connection: Connection, transfer: str) -> Entry | None:
 
 
 def account_entries_after(
-    connection: Connection, account: str, after: int, limit: int
+    connection: Connection, account: str, after: int, up_to: int, limit: int
 ) -> list[AccountEntry]:
-    """An account's movements after a sequence number, oldest first."""
-    return _account_entries(
-        connection, account, schema.postings.c.sequence > after, limit, descending=False
-    )
+    """An account's movements after a sequence number and up to another, oldest first."""
+    condition = schema.postings.c.sequence.between(after + 1, up_to)
+    return _account_entries(connection, account, condition, limit, descending=False)
 
 
 def account_entries_before(
@@ -198,11 +250,16 @@ def find_hold(connection: Connection, hold: str) -> Hold | None:
     return _hold(row) if row is not None else None
 
 
-def due_holds(connection: Connection, now: datetime, limit: int) -> list[Hold]:
-    """Open holds whose time has passed, oldest first."""
+def due_holds(
+    connection: Connection, now: datetime, limit: int, holder: str | None = None
+) -> list[Hold]:
+    """Open holds whose time has passed, oldest first: all, or one holder's."""
+    conditions = [schema.holds.c.state == HoldState.OPEN, schema.holds.c.expire_time <= now]
+    if holder is not None:
+        conditions.append(schema.holds.c.holder == holder)
     rows = connection.execute(
         select(schema.holds)
-        .where(schema.holds.c.state == HoldState.OPEN, schema.holds.c.expire_time <= now)
+        .where(*conditions)
         .order_by(schema.holds.c.expire_time, schema.holds.c.id)
         .limit(limit)
     )
@@ -249,6 +306,10 @@ def _account_entries(
     return [AccountEntry(_entry(row), _posting(row)) for row in rows]
 
 
+def _head(row: Row[Any]) -> Head:
+    return Head(row.sequence, row.hash, row.supply, row.commit_time)
+
+
 def _write_accounts(connection: Connection, accounts: list[Account]) -> None:
     dialect: Any = sqlite if connection.dialect.name == "sqlite" else postgresql
     statement = dialect.insert(schema.accounts)
@@ -290,7 +351,9 @@ def _entry_values(entry: Entry) -> dict[str, Any]:
         "quantity": entry.quantity,
         "tags": [[tag.name, tag.value] for tag in entry.tags],
         "commit_time": entry.commit_time,
+        "author": entry.author,
         "request_id": entry.request_id,
+        "expire_time": entry.expire_time,
         "previous_hash": entry.previous_hash,
         "hash": entry.hash,
     }
@@ -306,7 +369,9 @@ def _entry(row: Row[Any], postings: tuple[Posting, ...] = ()) -> Entry:
         quantity=row.quantity,
         tags=tuple(Tag(name, value) for name, value in row.tags),
         commit_time=row.commit_time,
+        author=row.author,
         request_id=row.request_id,
+        expire_time=row.expire_time,
         previous_hash=row.previous_hash,
         hash=row.hash,
         postings=postings,

@@ -18,6 +18,8 @@ def upgrade() -> None:
         sa.Column("sequence", sa.BigInteger, nullable=False),
         sa.Column("hash", sa.Text, nullable=False),
         sa.Column("supply", Quantity, nullable=False),
+        sa.Column("commit_time", UtcDateTime),
+        sa.Column("ledger", sa.Text, nullable=False),
     )
     op.create_table(
         "accounts",
@@ -35,7 +37,9 @@ def upgrade() -> None:
         sa.Column("quantity", Quantity, nullable=False),
         sa.Column("tags", Json, nullable=False),
         sa.Column("commit_time", UtcDateTime, nullable=False),
+        sa.Column("author", sa.Text, nullable=False),
         sa.Column("request_id", sa.Text, nullable=False),
+        sa.Column("expire_time", UtcDateTime),
         sa.Column("previous_hash", sa.Text, nullable=False),
         sa.Column("hash", sa.Text, nullable=False),
     )
@@ -58,6 +62,7 @@ def upgrade() -> None:
         sa.Column("fingerprint", sa.Text, nullable=False),
         sa.Column("first_sequence", sa.BigInteger, nullable=False),
         sa.Column("last_sequence", sa.BigInteger, nullable=False),
+        sa.Column("supply", Quantity, nullable=False),
         sa.PrimaryKeyConstraint("sender", "request_id"),
     )
     op.create_table(
@@ -71,7 +76,8 @@ def upgrade() -> None:
         sa.Column("create_time", UtcDateTime, nullable=False),
         sa.Column("expire_time", UtcDateTime, nullable=False),
     )
-    op.create_index("ix_holds_open", "holds", ["state", "expire_time"])
+    op.create_index("ix_holds_state_expire_time", "holds", ["state", "expire_time"])
+    op.create_index("ix_holds_holder_state", "holds", ["holder", "state"])
     op.create_table(
         "seen_tokens",
         sa.Column("address", sa.Text, nullable=False),
@@ -83,4 +89,4 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("address", "jti"),
     )
     op.create_index("ix_seen_tokens_expires", "seen_tokens", ["expires"])
-    op.bulk_insert(head, [{"id": 1, "sequence": 0, "hash": "0" * 64, "supply": 0}])
+    op.bulk_insert(head, [{"id": 1, "sequence": 0, "hash": "0" * 64, "supply": 0, "ledger": ""}])
