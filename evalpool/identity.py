@@ -7,6 +7,7 @@ needed: the signature proves the address.
 
 from __future__ import annotations
 
+import hmac
 import json
 import os
 import secrets
@@ -42,8 +43,7 @@ class Identity:
 
     def __init__(self, key: OKPKey) -> None:
         self._key = key
-        public = key.as_dict(private=False)
-        self._public = {"kty": "OKP", "crv": "Ed25519", "x": str(public["x"])}
+        self._public = {"kty": "OKP", "crv": "Ed25519", "x": _x_of(key)}
         self.address = parse_address(key.thumbprint())
 
     @classmethod
@@ -62,7 +62,13 @@ class Identity:
             data = json.loads(path.read_text())
             if not isinstance(data, dict) or data.get("crv") != "Ed25519" or "d" not in data:
                 raise InvalidKeyFile(f"{path} holds no private Ed25519 key; make a new wallet")
-            return cls(OKPKey.import_key({k: data[k] for k in ("kty", "crv", "x", "d")}))
+            key = OKPKey.import_key({k: data[k] for k in ("kty", "crv", "x", "d")})
+            # The private part alone decides; with another x every token would be refused.
+            if key.private_key is None or data["x"] != _x_of(OKPKey.import_key(key.private_key)):
+                raise InvalidKeyFile(
+                    f"{path} holds two halves of different keys; make a new wallet"
+                )
+            return cls(key)
         except OSError as error:
             raise InvalidKeyFile(f"{path} cannot be read: {error.strerror}") from error
         except (ValueError, KeyError, JoseError) as error:
@@ -101,6 +107,11 @@ class Identity:
         finally:
             temporary.unlink(missing_ok=True)
 
+    def derive(self, purpose: str) -> bytes:
+        """A secret of 32 bytes that only the holder of the key knows, another for each purpose."""
+        seed = self._key.as_dict(private=True)["d"]
+        return hmac.digest(str(seed).encode(), b"evalpool " + purpose.encode(), "sha256")
+
     @property
     def public_jwk(self) -> dict[str, str]:
         """The public key: exactly kty, crv and x."""
@@ -131,3 +142,7 @@ class Identity:
         }
         header = {"alg": ALGORITHM, "jwk": self._public}
         return jwt.encode(header, claims, self._key, algorithms=[ALGORITHM])
+
+
+def _x_of(key: OKPKey) -> str:
+    return str(key.as_dict(private=False)["x"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
 import tempfile
 from pathlib import Path
 
@@ -73,12 +74,19 @@ class Wallets:
         return Identity.load(path)
 
     def add(self, name: str, key_file: Path) -> None:
-        """Link a key file under a name, unless the name is there already."""
+        """Link a key file under a name.
+
+        A link to another file gives way; a key of the user's own never does.
+        """
         path = self._path(name)
+        target = key_file.resolve()
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if not path.exists():
-            Identity.load(key_file)
-            path.symlink_to(key_file.resolve())
+        if path.exists() and (not path.is_symlink() or path.resolve() == target):
+            return
+        Identity.load(key_file)
+        link = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+        link.symlink_to(target)
+        link.replace(path)
 
     def _path(self, name: str) -> Path:
         if not _NAME.fullmatch(name):
@@ -133,6 +141,8 @@ class AddressBook:
             return {}
         except (OSError, ValueError) as error:
             raise WalletError(f"{self._path} cannot be read; mend or remove it") from error
+        if not isinstance(data, dict):
+            raise WalletError(f"{self._path} holds no addresses by endpoint; mend or remove it")
         return {str(key): str(value) for key, value in data.items()}
 
     def _write(self, addresses: dict[str, str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -34,7 +34,11 @@ class SyncClient:
         async def make() -> Client:
             return Client(*arguments, **named)
 
-        self._client = self._wait(make())
+        try:
+            self._client = self._wait(make())
+        except BaseException:
+            self._end()
+            raise
 
     def run(self, call: Callable[[Client], Awaitable[T]]) -> T:
         """Make one call and wait for its answer."""
@@ -47,21 +51,37 @@ class SyncClient:
     def iterate(self, call: Callable[[Client], AsyncIterator[T]]) -> Iterator[T]:
         """Make one call and yield its stream of answers."""
 
-        async def start() -> AsyncIterator[T]:
-            return aiter(call(self._client))
+        async def start() -> tuple[AsyncIterator[T], AsyncIterator[T]]:
+            stream = call(self._client)
+            return stream, aiter(stream)
 
-        iterator = self._wait(start())
-        while True:
-            try:
-                yield self.run(lambda _: anext(iterator))
-            except StopAsyncIteration:
-                return
+        async def end() -> None:
+            # A stream that is left before its end would go on at the server.
+            cancel = getattr(stream, "cancel", None)
+            if cancel is not None:
+                cancel()
+            elif isinstance(stream, AsyncGenerator):
+                await stream.aclose()
+
+        stream, iterator = self._wait(start())
+        try:
+            while True:
+                try:
+                    yield self.run(lambda _: anext(iterator))
+                except StopAsyncIteration:
+                    return
+        finally:
+            if not self._loop.is_closed():
+                self._wait(end())
 
     def close(self) -> None:
         """Close the channels and the event loop."""
         if self._loop.is_closed():
             return
         self._wait(self._client.close())
+        self._end()
+
+    def _end(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TypeVar
 
 import grpc
@@ -15,7 +16,10 @@ _RESUMABLE = {
     grpc.StatusCode.DEADLINE_EXCEEDED,
     grpc.StatusCode.RESOURCE_EXHAUSTED,
 }
+FIRST_BACK_OFF = 0.1
 LONGEST_BACK_OFF = 5.0
+LONGEST_CONNECT = 30.0
+"""Seconds after which a stream that breaks must have been open: connecting gives up before."""
 
 
 async def resumed(
@@ -24,6 +28,8 @@ async def resumed(
     *,
     after: int = 0,
     give_up_after: float = 60.0,
+    now: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> AsyncIterator[T]:
     """Yield a watch's messages, opening it anew from the last cursor when it breaks.
 
@@ -31,26 +37,33 @@ async def resumed(
         open_stream: Opens the watch after a cursor.
         cursor_of: The cursor of a message.
         after: The cursor to begin after.
-        give_up_after: Seconds without any message, while the service cannot be reached, after
-            which the error is raised.
+        give_up_after: Seconds during which the service cannot be reached, after which the error
+            is raised. A watch that was open and silent for long has not been out of reach.
+        now: Seconds that never go back.
+        sleep: Waits that many seconds.
 
     Raises:
         grpc.aio.AioRpcError: The watch is refused, or cannot be taken up again.
     """
-    loop = asyncio.get_running_loop()
     cursor = after
-    back_off = 0.1
-    last_message = loop.time()
+    back_off = FIRST_BACK_OFF
+    failing_since: float | None = None
     while True:
+        opened = now()
         try:
             async for message in open_stream(cursor):
                 cursor = cursor_of(message)
-                back_off, last_message = 0.1, loop.time()
+                back_off, failing_since = FIRST_BACK_OFF, None
                 yield message
             return
         except grpc.aio.AioRpcError as error:
-            unreachable_for = loop.time() - last_message
-            if error.code() not in _RESUMABLE or unreachable_for > give_up_after:
+            if error.code() not in _RESUMABLE:
                 raise
-        await asyncio.sleep(back_off)
+            if now() - opened > LONGEST_CONNECT:
+                back_off, failing_since = FIRST_BACK_OFF, None
+            if failing_since is None:
+                failing_since = now()
+            elif now() - failing_since > give_up_after:
+                raise
+        await sleep(back_off)
         back_off = min(back_off * 2, LONGEST_BACK_OFF)

@@ -6,6 +6,7 @@ It is one and not five because each layer of interception costs a coroutine a ca
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -150,8 +151,10 @@ class Interceptor(aio.ServerInterceptor):
                 if not hasattr(result, "__aiter__"):  # it writes to the context itself
                     await result
                     return
-                async for response in result:
-                    yield response
+                # Closed with this one: a caller that goes away must reach the domain at once.
+                async with contextlib.aclosing(result):
+                    async for response in result:
+                        yield response
 
         return serve
 

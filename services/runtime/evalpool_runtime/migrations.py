@@ -7,6 +7,7 @@ that start at once take turns by a lock in the database.
 from __future__ import annotations
 
 import importlib.resources
+import threading
 from pathlib import Path
 
 from alembic import command, context
@@ -17,6 +18,9 @@ from evalpool_runtime.database import Database
 
 # Any constant: the replicas of one service share a database, and services do not.
 _ADVISORY_LOCK = 0x6576616C
+
+# Alembic's context is one for the whole process.
+_one_at_a_time = threading.Lock()
 
 
 async def migrate(database: Database, package: str) -> None:
@@ -30,12 +34,18 @@ async def migrate(database: Database, package: str) -> None:
     def upgrade(connection: Connection) -> None:
         if connection.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK})
-        config = Config()
-        config.set_main_option("script_location", str(_location(package)))
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        with _one_at_a_time:
+            command.upgrade(_config(connection, package), "head")
 
     await database.write(upgrade)
+
+
+def _config(connection: Connection, package: str) -> Config:
+    config = Config()
+    # Values are interpolated by "%".
+    config.set_main_option("script_location", str(_location(package)).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    return config
 
 
 def run_env() -> None:

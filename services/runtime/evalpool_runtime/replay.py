@@ -7,9 +7,10 @@ another content is refused. Needed for as long as the token could be accepted, a
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from datetime import datetime
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from google.protobuf.message import Message
 from sqlalchemy import (
@@ -23,7 +24,9 @@ from sqlalchemy import (
     delete,
     insert,
     select,
+    update,
 )
+from sqlalchemy.dialects import postgresql, sqlite
 
 from evalpool_runtime.authentication import SKEW
 from evalpool_runtime.call import Call, current_call
@@ -66,22 +69,52 @@ async def once(database: Database, response_type: type[M], work: Callable[[Conne
     call = current_call()
 
     def transact(connection: Connection) -> M:
-        known = recall(connection, call, response_type)
-        if known is not None:
+        # Claimed before the work: of two calls at once the second waits here for the first.
+        if not _claim(connection, call):
+            known = recall(connection, call, response_type)
+            if known is None:
+                raise _Vanished
             return known
         response = work(connection)
-        remember(connection, call, response)
+        connection.execute(
+            update(_table)
+            .where(_table.c.address == call.address, _table.c.jti == call.jti)
+            .values(response=response.SerializeToString())
+        )
         return response
 
-    return await database.write(transact)
+    while True:
+        # A sweep may forget the token between the refused claim and the look at its answer.
+        with contextlib.suppress(_Vanished):
+            return await database.write(transact)
+
+
+class _Vanished(Exception):
+    """The claim was refused for a token that is no longer there."""
+
+
+def _claim(connection: Connection, call: Call) -> bool:
+    insert_of = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    claimed = connection.execute(
+        insert_of(_table).values(_row(call, b"")).on_conflict_do_nothing().returning(_table.c.jti)
+    )
+    return claimed.first() is not None
 
 
 def recall(connection: Connection, call: Call, response_type: type[M]) -> M | None:
     """The answer that this token's call got before, or None.
 
+    Until the transaction ends, another call with the same token waits here.
+
     Raises:
         AlreadyExists: The token was used for a call with other content.
     """
+    if connection.dialect.name == "postgresql":
+        # SQLite's writers take turns anyway; here a retry may come while the first is under way.
+        connection.execute(
+            text("SELECT pg_advisory_xact_lock(hashtextextended(:token, 0))"),
+            {"token": f"{call.address}.{call.jti}"},
+        )
     row = connection.execute(
         select(_table.c.fingerprint, _table.c.response).where(
             _table.c.address == call.address, _table.c.jti == call.jti
@@ -99,16 +132,18 @@ def recall(connection: Connection, call: Call, response_type: type[M]) -> M | No
 
 def remember(connection: Connection, call: Call, response: Message) -> None:
     """Store the answer that this token's call gets."""
-    connection.execute(
-        insert(_table).values(
-            address=call.address,
-            jti=call.jti,
-            method=call.method,
-            fingerprint=call.fingerprint,
-            response=response.SerializeToString(),
-            expires=call.expires + SKEW,
-        )
-    )
+    connection.execute(insert(_table).values(_row(call, response.SerializeToString())))
+
+
+def _row(call: Call, response: bytes) -> dict[str, Any]:
+    return {
+        "address": call.address,
+        "jti": call.jti,
+        "method": call.method,
+        "fingerprint": call.fingerprint,
+        "response": response,
+        "expires": call.expires + SKEW,
+    }
 
 
 def forget_expired(connection: Connection, now: datetime) -> int:

@@ -18,6 +18,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
 from prometheus_client import CollectorRegistry, start_http_server
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
 from evalpool import __version__
 from evalpool.channel import MAX_MESSAGE_BYTES, MAX_METADATA_BYTES, open_channel
@@ -39,6 +40,10 @@ from evalpool_runtime.settings import ServiceSettings
 S = TypeVar("S", bound=ServiceSettings)
 
 METRICS_PORT_OFFSET = 4000
+
+
+class DatabaseUnusable(OSError):
+    """The database cannot be opened or migrated."""
 
 
 class Runtime(Generic[S]):
@@ -71,7 +76,7 @@ class Runtime(Generic[S]):
         self.metrics: CollectorRegistry = new_registry()
         self.background = Background(self.stopping, self.metrics)
         self.log = structlog.get_logger(f"evalpool.{name}")
-        self.page_tokens = PageTokens(identity.address.encode())
+        self.page_tokens = PageTokens(identity.derive("page tokens"))
         self._roles: dict[Who, Callable[[str], bool]] = {
             Who.OPERATOR: lambda address: bool(operator) and address == operator
         }
@@ -105,11 +110,21 @@ class Runtime(Generic[S]):
         Args:
             migrations: The package of its migrations, such as "evalpool_token.migrations".
             durable: Sync every commit to disk, for money.
+
+        Raises:
+            DatabaseUnusable: It cannot be opened or migrated.
         """
         url = self.settings.database_url or f"sqlite:///{self.data_dir / self.name}.db"
-        database = Database.open(url, durable=durable)
-        self.on_stop(database.close)
-        await migrate(database, migrations)
+        try:
+            database = Database.open(url, durable=durable)
+            self.on_stop(database.close)
+            await migrate(database, migrations)
+        except (ArgumentError, NoSuchModuleError, DBAPIError) as error:
+            # The URL may hold a password, and the error names the host where that matters.
+            reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+            raise DatabaseUnusable(
+                f"the {self.name} service's database cannot be used: {reason}; see --database-url"
+            ) from error
         return database
 
     @property
@@ -322,7 +337,13 @@ def _serve_metrics(
     if not listen:
         return ""
     host, _, port = listen.rpartition(":")
-    server, thread = start_http_server(int(port), addr=host, registry=registry)
+    try:
+        server, thread = start_http_server(int(port), addr=host, registry=registry)
+    except OSError as error:
+        raise OSError(
+            f"{listen} cannot be listened on for metrics ({error.strerror}); is another process "
+            "there?"
+        ) from error
 
     def close() -> None:
         server.shutdown()

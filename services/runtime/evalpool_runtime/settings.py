@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 
 import platformdirs
 from pydantic import BeforeValidator, Field, ValidationError
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from evalpool.values import InvalidValue, parse_address
@@ -38,6 +39,17 @@ def _address_list(value: Any) -> Any:
     return value
 
 
+def _host_and_port(value: Any) -> Any:
+    if isinstance(value, str) and value:
+        host, _, port = value.rpartition(":")
+        if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+            raise ValueError('give host:port, such as "127.0.0.1:50051"')
+    return value
+
+
+HostPort = Annotated[str, BeforeValidator(_host_and_port)]
+"""Where to listen, host:port; port 0 takes a free one."""
+
 Address = Annotated[str, BeforeValidator(_address_or_empty)]
 """An address, or empty."""
 
@@ -54,8 +66,10 @@ class ServiceSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="EVALPOOL_", extra="forbid", frozen=True)
 
-    listen: str = Field("127.0.0.1:0", description="Where the service answers gRPC, host:port.")
-    metrics_listen: str = Field(
+    listen: HostPort = Field(
+        "127.0.0.1:0", min_length=1, description="Where the service answers gRPC, host:port."
+    )
+    metrics_listen: HostPort = Field(
         "", description="Where it answers GET /metrics, host:port. Empty: nowhere."
     )
     data_dir: Path = Field(
@@ -95,9 +109,13 @@ class ServiceSettings(BaseSettings):
             return cls(**values)
         except ValidationError as error:
             prefix = str(cls.model_config.get("env_prefix", ""))
-            lines = [
-                f"{'.'.join(map(str, problem['loc']))} ({prefix}{str(problem['loc'][0]).upper()}): "
-                f"{problem['msg']}"
-                for problem in error.errors()
-            ]
+            lines = [_line(problem, prefix) for problem in error.errors()]
             raise InvalidSettings("\n".join(lines)) from error
+
+
+def _line(problem: ErrorDetails, prefix: str) -> str:
+    text = " ".join(problem["msg"].removeprefix("Value error, ").split())
+    if not problem["loc"]:  # a rule about several settings
+        return text
+    name = str(problem["loc"][0])
+    return f"--{name.replace('_', '-')} ({prefix}{name.upper()}): {text}"
