@@ -7,7 +7,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import numpy as np
@@ -27,6 +27,9 @@ from evalpool_embedding.service import SERVICE
 from evalpool_embedding.vectors import VectorIndex
 from evalpool_runtime.database import Database
 from evalpool_runtime.testing import ServiceUnderTest, running
+
+if TYPE_CHECKING:
+    from evalpool.embedding.v1.embedding_pb2_grpc import EmbeddingServiceAsyncStub
 
 SEED_HASH = "673322f20121f3dc36538578295819386f1ef2b8"
 SEED_DOCUMENTS = {
@@ -76,7 +79,7 @@ def start(tmp_path: Path, models_dir: Path, dataset_service: Identity) -> Start:
 @asynccontextmanager
 async def calling(
     service: ServiceUnderTest, identity: Identity | None
-) -> AsyncIterator[EmbeddingServiceStub]:
+) -> AsyncIterator[EmbeddingServiceAsyncStub]:
     async with service.channel(identity) as channel:
         yield EmbeddingServiceStub(channel)
 
@@ -106,7 +109,8 @@ async def refusal(
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await call
     assert raised.value.code() == code, raised.value.details()
-    status = rpc_status.from_call(raised.value)
+    call_: Any = raised.value
+    status = rpc_status.from_call(call_)
     assert status is not None
     infos, requests = [], [error_details_pb2.BadRequest()]
     for detail in status.details:
@@ -121,7 +125,7 @@ async def refusal(
 
 
 async def upload(
-    stub: EmbeddingServiceStub, messages: Sequence[pb.UploadDatasetRequest]
+    stub: EmbeddingServiceAsyncStub, messages: Sequence[pb.UploadDatasetRequest]
 ) -> list[pb.DocumentSet]:
     call: Any = stub.UploadDataset(iter(messages))
     return [response.dataset async for response in call]
@@ -140,10 +144,10 @@ async def test_the_seeds_example_finds_its_documents(start: Start, owner: Identi
         assert created.dataset.digest == content_digest(
             [Document(content, {"title": title}) for title, content in SEED_DOCUMENTS.items()]
         )
-        assert [each.meta["title"] for each in found] == ["three", "two", "one", "four"]
+        titles = [str(each.meta["title"]) for each in found]
+        assert titles == ["three", "two", "one", "four"]
         assert [each.index for each in found] == [2, 1, 0, 3]
-        for each in found:
-            title = each.meta["title"]
+        for title, each in zip(titles, found, strict=True):
             assert each.content == SEED_DOCUMENTS[title]
             assert each.similarity == pytest.approx(SEED_COSINES[title], abs=0.01)
 
@@ -453,7 +457,7 @@ async def test_sets_are_there_after_a_restart(start: Start, owner: Identity) -> 
         assert await stub.SearchPrompt(seed_search()) == found
 
 
-async def until_ready(stub: EmbeddingServiceStub) -> pb.DocumentSet:
+async def until_ready(stub: EmbeddingServiceAsyncStub) -> pb.DocumentSet:
     """Create the seed's set, and again until it is ready."""
     while True:
         dataset = (await stub.CreateDataset(seed_set())).dataset
@@ -590,9 +594,7 @@ async def test_a_bad_search_is_refused(
 ) -> None:
     async with start() as service, calling(service, owner) as stub:
         await stub.CreateDataset(seed_set())
-        request = pb.SearchPromptRequest(
-            **{"dataset_hash": SEED_HASH, "prompt": "x", **change}  # type: ignore[arg-type]
-        )
+        request = pb.SearchPromptRequest(**{"dataset_hash": SEED_HASH, "prompt": "x", **change})
 
         _, bad = await refusal(stub.SearchPrompt(request), grpc.StatusCode.INVALID_ARGUMENT)
 

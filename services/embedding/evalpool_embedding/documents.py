@@ -120,7 +120,7 @@ def parse_documents(
             "list", f"it has {len(pairs)} documents; give 1 to {MAX_LIST}, more by UploadDataset"
         )
         return []
-    documents = []
+    documents: list[Document] = []
     violations = 0
     for place, (content, values) in enumerate(pairs, first):
         row = Fields()

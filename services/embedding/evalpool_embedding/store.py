@@ -400,14 +400,16 @@ def _name(
         owner=owner, alias=alias, content_id=content_id, create_time=now
     )
     made = connection.execute(
-        statement.on_conflict_do_nothing(index_elements=["owner", "alias"])
-    ).rowcount
+        statement.on_conflict_do_nothing(index_elements=["owner", "alias"]).returning(
+            document_sets.c.alias
+        )
+    ).first()
     named = find_own(connection, owner, alias)
     if named is None:
         raise not_found(alias)
     if named.content.digest != digest:  # named by another call meanwhile
         raise other_content(alias, named.content.digest)
-    return named, not made
+    return named, made is None
 
 
 def _add_documents(

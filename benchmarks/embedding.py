@@ -1,0 +1,293 @@
+"""What does the embedding service add to its model and to Chroma?
+
+Documents a second: `UploadDataset` over gRPC until the set is ready, beside the bare ONNX session
+on the same texts, already tokenised and put into the same batches. With --queries also queries a
+second at 20,000 documents, beside bare Chroma with the bare session, one after another and eight at
+once. Service and bare run alternate. At the end: the service's memory, in a process of its own.
+
+    python benchmarks/embedding.py --queries --json embedding.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import psutil
+import structlog
+from measurement import Spread, machine, print_table, write_report
+from tokenizers import Tokenizer
+
+from evalpool.embedding.v1 import embedding_pb2 as pb
+from evalpool.embedding.v1.embedding_pb2_grpc import EmbeddingServiceStub
+from evalpool.identity import Identity
+from evalpool.models.catalogue import find_model
+from evalpool.models.pull import ensure
+from evalpool.models.store import ModelStore, default_store_root
+from evalpool_embedding import store
+from evalpool_embedding.documents import Document, content_digest
+from evalpool_embedding.model import ModelFiles, plan_batches, pool
+from evalpool_embedding.service import SERVICE
+from evalpool_embedding.vectors import VectorIndex
+from evalpool_runtime.database import Database
+from evalpool_runtime.migrations import migrate
+from evalpool_runtime.testing import running
+
+MODEL, TOKENIZER = "all-MiniLM-L6-v2-int8", "all-MiniLM-L6-v2-tokenizer"
+LARGE = 20_000
+MESSAGE_DOCUMENTS = 500
+WORDS = tuple(
+    f"{adjective} {noun}"
+    for adjective in ("small", "green", "quiet", "early", "broken", "distant", "warm")
+    for noun in ("river", "question", "engine", "garden", "letter", "market", "teacher", "bridge")
+)
+
+
+class Bare:
+    """The ONNX session as anybody opens it, with as many threads as the service's."""
+
+    def __init__(self, files: ModelFiles) -> None:
+        self._tokenizer = Tokenizer.from_file(str(files.tokenizer))
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(files.context_length)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 2
+        self._session = onnxruntime.InferenceSession(
+            str(files.onnx), options, providers=["CPUExecutionProvider"]
+        )
+
+    def prepare(self, texts: Sequence[str]) -> list[dict[str, Any]]:
+        """The session's inputs, batch by batch."""
+        encodings = self._tokenizer.encode_batch_fast(list(texts))
+        feeds = []
+        for places in plan_batches([len(each.ids) for each in encodings]):
+            longest = max(len(encodings[place].ids) for place in places)
+            ids = np.zeros((len(places), longest), np.int64)
+            mask = np.zeros_like(ids)
+            for row, place in enumerate(places):
+                ids[row, : len(encodings[place].ids)] = encodings[place].ids
+                mask[row, : len(encodings[place].ids)] = 1
+            feeds.append(
+                {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
+            )
+        return feeds
+
+    def run(self, feeds: Sequence[dict[str, Any]]) -> None:
+        """Compute every batch, and nothing else."""
+        for feed in feeds:
+            self._session.run(None, feed)
+
+    def encode(self, text: str) -> Any:
+        """The vector of one text."""
+        (feed,) = self.prepare([text])
+        return pool(self._session.run(None, feed)[0], feed["attention_mask"])[0]
+
+
+def texts(count: int, seed: int) -> list[str]:
+    """Texts of 6 to 60 words, no two alike."""
+    source = random.Random(seed)
+    return [
+        f"{n} " + " ".join(source.choice(WORDS) for _ in range(source.randint(3, 30)))
+        for n in range(count)
+    ]
+
+
+async def upload(stub: Any, name: str, contents: Sequence[str]) -> None:
+    """Upload a set and wait until it is ready."""
+    messages = [
+        pb.UploadDatasetRequest(
+            hash="" if start else name,
+            list=[
+                pb.Document(content=text) for text in contents[start : start + MESSAGE_DOCUMENTS]
+            ],
+        )
+        for start in range(0, len(contents), MESSAGE_DOCUMENTS)
+    ]
+    last = None
+    async for response in stub.UploadDataset(iter(messages)):
+        last = response.dataset.state
+    if last != pb.DOCUMENT_SET_STATE_READY:
+        raise SystemExit(f"The set {name} is not ready but in state {last}.")
+
+
+async def measure_documents(stub: Any, bare: Bare, count: int, pairs: int) -> dict[str, Any]:
+    """Documents a second, service and bare session in turn."""
+    service, session = [], []
+    await upload(stub, "warm-up", texts(64, seed=0))
+    for pair in range(pairs):
+        contents = texts(count, seed=pair + 1)
+        feeds = bare.prepare(contents)
+        started = time.perf_counter()
+        await upload(stub, f"set-{pair}", contents)
+        service.append(count / (time.perf_counter() - started))
+        started = time.perf_counter()
+        await asyncio.to_thread(bare.run, feeds)
+        session.append(count / (time.perf_counter() - started))
+    return _compared(service, session)
+
+
+async def prepare_large(data_dir: Path, owner: str, model_digest: str) -> VectorIndex:
+    """A ready set of 20,000 documents in the service's own files, without embedding so many."""
+    database = Database.open(f"sqlite:///{data_dir / 'embedding.db'}")
+    await migrate(database, "evalpool_embedding.migrations")
+    listed = [Document(text, {}) for text in texts(LARGE, seed=1)]
+    now = datetime.now(UTC)
+    made, _ = await database.write(
+        lambda c: store.create_set(
+            c, owner, "large", content_digest(listed), listed, model_digest, now
+        )
+    )
+    await database.write(lambda c: store.advance(c, made.content, LARGE, now))
+    await database.close()
+    generator = np.random.default_rng(1)
+    centres = generator.standard_normal((200, 384))
+    vectors = centres[generator.integers(0, 200, LARGE)] + generator.standard_normal((LARGE, 384))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    for directory, name in ((data_dir, made.content.collection), (data_dir / "bare", "large")):
+        index = VectorIndex.embedded(directory / "chroma")
+        index.put(name, 0, vectors.astype(np.float32), [{}] * LARGE)
+        index.close()
+    return VectorIndex.embedded(data_dir / "bare" / "chroma")
+
+
+async def measure_queries(
+    stub: Any, bare: Bare, index: VectorIndex, count: int, pairs: int, at_once: int
+) -> dict[str, Any]:
+    """Queries a second, service and bare Chroma in turn."""
+    prompts = texts(count, seed=9)
+    prompts = [prompt[:60] for prompt in prompts]
+    limit = asyncio.Semaphore(at_once)
+
+    async def ask(prompt: str) -> None:
+        async with limit:
+            await stub.SearchPrompt(
+                pb.SearchPromptRequest(dataset_hash="large", prompt=prompt, top_k=10)
+            )
+
+    def ask_bare(prompt: str) -> None:
+        index.nearest("large", bare.encode(prompt), 10, {})
+
+    async def round_of_service() -> None:
+        await asyncio.gather(*(ask(prompt) for prompt in prompts))
+
+    def round_of_bare() -> None:
+        with ThreadPoolExecutor(at_once) as threads:
+            list(threads.map(ask_bare, prompts))
+
+    service, alone = [], []
+    await round_of_service()
+    await asyncio.to_thread(round_of_bare)
+    for _ in range(pairs):
+        started = time.perf_counter()
+        await round_of_service()
+        service.append(count / (time.perf_counter() - started))
+        started = time.perf_counter()
+        await asyncio.to_thread(round_of_bare)
+        alone.append(count / (time.perf_counter() - started))
+    return _compared(service, alone)
+
+
+async def measure_memory() -> dict[str, float]:
+    """This process's memory as a service: at the start, and after long documents and queries."""
+    process = psutil.Process()
+    owner = Identity.generate()
+    with tempfile.TemporaryDirectory() as folder:
+        async with running(SERVICE, Path(folder)) as service:
+            at_start = process.memory_info().rss / 2**20
+            async with service.channel(owner) as channel:
+                stub: Any = EmbeddingServiceStub(channel)
+                await upload(stub, "set", [text * 8 for text in texts(128, seed=1)])
+                for prompt in texts(30, seed=2):
+                    await stub.SearchPrompt(
+                        pb.SearchPromptRequest(dataset_hash="set", prompt=prompt)
+                    )
+            return {"start": at_start, "used": process.memory_info().rss / 2**20}
+
+
+def _compared(service: Sequence[float], bare: Sequence[float]) -> dict[str, Any]:
+    return {
+        "service": Spread.of(service),
+        "bare": Spread.of(bare),
+        "ratio": Spread.of([mine / theirs for mine, theirs in zip(service, bare, strict=True)]),
+    }
+
+
+async def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Everything but memory."""
+    models = ModelStore(default_store_root())
+    onnx, tokenizer = (ensure(models, find_model(name)) for name in (MODEL, TOKENIZER))
+    bare = Bare(ModelFiles(MODEL, onnx.name, onnx, tokenizer, 256))
+    owner = Identity.generate()
+    figures: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        data_dir = Path(folder)
+        index = None
+        if arguments.queries:
+            index = await prepare_large(data_dir, owner.address, onnx.name)
+        async with (
+            running(SERVICE, data_dir) as service,
+            service.channel(owner) as channel,
+        ):
+            stub: Any = EmbeddingServiceStub(channel)
+            figures["documents/s"] = await measure_documents(
+                stub, bare, arguments.documents, arguments.pairs
+            )
+            if index is not None:
+                for at_once in (1, 8):
+                    figures[f"queries/s, {at_once} at once"] = await measure_queries(
+                        stub, bare, index, 200, arguments.pairs, at_once
+                    )
+                index.close()
+    return figures
+
+
+def main() -> None:
+    """Measure, print a table, write the report."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--documents", type=int, default=300, help="documents a run")
+    parser.add_argument("--pairs", type=int, default=5, help="runs of each side")
+    parser.add_argument("--queries", action="store_true", help="measure queries too; a minute")
+    parser.add_argument("--json", type=Path, help="where the report goes")
+    parser.add_argument("--memory", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.memory:
+        print(*asyncio.run(measure_memory()).values())
+        return
+    report: dict[str, Any] = {"machine": machine()}
+    report["figures"] = figures = asyncio.run(measure(arguments))
+    memory = subprocess.run(
+        [sys.executable, __file__, "--memory"], capture_output=True, text=True, check=True
+    ).stdout.split()
+    report["memory_mib"] = dict(zip(("start", "used"), map(float, memory), strict=True))
+    print_table(
+        [
+            ("", "service", "bare", "ratio"),
+            *(
+                (name, str(each["service"]), str(each["bare"]), str(each["ratio"]))
+                for name, each in figures.items()
+            ),
+        ]
+    )
+    print(
+        "memory of the service: {start:,.0f} MiB, {used:,.0f} used".format(**report["memory_mib"])
+    )
+    if arguments.json:
+        write_report(arguments.json, report)
+
+
+if __name__ == "__main__":
+    main()
