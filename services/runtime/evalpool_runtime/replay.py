@@ -104,17 +104,9 @@ def _claim(connection: Connection, call: Call) -> bool:
 def recall(connection: Connection, call: Call, response_type: type[M]) -> M | None:
     """The answer that this token's call got before, or None.
 
-    Until the transaction ends, another call with the same token waits here.
-
     Raises:
         AlreadyExists: The token was used for a call with other content.
     """
-    if connection.dialect.name == "postgresql":
-        # SQLite's writers take turns anyway; here a retry may come while the first is under way.
-        connection.execute(
-            text("SELECT pg_advisory_xact_lock(hashtextextended(:token, 0))"),
-            {"token": f"{call.address}.{call.jti}"},
-        )
     row = connection.execute(
         select(_table.c.fingerprint, _table.c.response).where(
             _table.c.address == call.address, _table.c.jti == call.jti
