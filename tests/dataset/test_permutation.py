@@ -37,6 +37,35 @@ def test_no_choice_stays_no_choice() -> None:
 def test_the_order_is_the_same_each_time_and_on_every_machine() -> None:
     orders = [permutation(bytes(range(16)), str(n), 4).order for n in range(1, 4)]
     assert orders == [(0, 3, 1, 2), (2, 1, 0, 3), (1, 2, 3, 0)]
+    # With 26 choices some bytes drawn must be drawn again, or small places would be favoured.
+    assert permutation(bytes(range(16)), "1", 26).order == (
+        17,
+        10,
+        14,
+        11,
+        9,
+        15,
+        25,
+        12,
+        0,
+        21,
+        6,
+        2,
+        4,
+        18,
+        3,
+        20,
+        16,
+        5,
+        1,
+        7,
+        13,
+        22,
+        19,
+        24,
+        23,
+        8,
+    )
 
 
 def test_every_order_comes_about_equally_often() -> None:

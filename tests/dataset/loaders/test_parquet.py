@@ -71,8 +71,12 @@ def test_a_small_file_that_decodes_to_a_large_one_is_refused(load: Load, row: Ro
 
 
 def test_a_column_that_decodes_beyond_the_limit_is_refused_before_it_is_decoded(
-    load: Load, row: Row
+    load: Load, row: Row, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def decode(*_: object, **__: object) -> None:
+        raise AssertionError("the file was decoded")
+
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", decode)
     rows = [row(context=f"{n}" + "x" * 10_000) for n in range(200)]
     content = parquet(rows, compression="zstd", use_dictionary=False)
     assert len(content) < 100_000
