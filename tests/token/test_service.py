@@ -21,6 +21,7 @@ from evalpool_runtime.clock import ManualClock
 from evalpool_runtime.protobuf import duration
 from evalpool_runtime.testing import ServiceUnderTest, running
 from evalpool_token.service import SERVICE
+from evalpool_token.store import AnotherLedger
 
 if TYPE_CHECKING:
     Stub = token_pb2_grpc.TokenServiceAsyncStub
@@ -371,3 +372,239 @@ async def test_an_expired_hold_returns_to_its_holder(tmp_path: Path) -> None:
 
         assert released.hold.state == token_pb2.HOLD_STATE_EXPIRED
         assert await balance(stub) == 10
+
+
+@pytest.fixture
+async def ledger_on_either(tmp_path: Path, database_url: str) -> AsyncIterator[Ledger]:
+    async with (
+        running(SERVICE, tmp_path, database_url=database_url) as service,
+        AsyncExitStack() as stack,
+    ):
+        yield Ledger(service, stack)
+
+
+async def test_retries_of_one_call_that_race_get_one_answer(ledger_on_either: Ledger) -> None:
+    ledger = ledger_on_either
+    alice, _ = await ledger.rich()
+    request = transfer(Identity.generate(), "10")
+    channel = await ledger.stack.enter_async_context(ledger.service.channel(None))
+    stub: Stub = token_pb2_grpc.TokenServiceStub(channel)
+    token = (("authorization", f"Bearer {alice.token(ledger.service.address)}"),)
+
+    answers = await asyncio.gather(*(stub.Transfer(request, metadata=token) for _ in range(8)))
+
+    assert all(answer == answers[0] for answer in answers)
+    assert answers[0].balance == "990"
+    error = await refusal(
+        stub.Transfer(transfer(Identity.generate(), "10", "other"), metadata=token)
+    )
+    assert error.reason == "TOKEN_REPLAYED"
+
+
+async def test_two_senders_racing_on_either_database_never_overdraw(
+    ledger_on_either: Ledger,
+) -> None:
+    ledger = ledger_on_either
+    alice, from_alice = await ledger.rich(100)
+    bob, from_bob = await ledger.rich(100)
+
+    outcomes = await asyncio.gather(
+        *(from_alice.Transfer(transfer(bob, "30", f"r{n}")) for n in range(8)),
+        *(from_bob.Transfer(transfer(alice, "30", f"r{n}")) for n in range(8)),
+        return_exceptions=True,
+    )
+
+    refused = [CallError.of(o) for o in outcomes if isinstance(o, grpc.aio.AioRpcError)]
+    assert {error.reason for error in refused} <= {"INSUFFICIENT_BALANCE"}
+    balances = [await balance(from_alice), await balance(from_bob)]
+    assert sum(balances) == 200
+    assert min(balances) >= 0
+
+
+async def test_a_mint_repeated_after_others_gets_its_first_answer(ledger: Ledger) -> None:
+    operator = await ledger.stub(ledger.service.operator)
+    request = token_pb2.MintRequest(
+        recipient=ledger.service.operator.address, quantity="5", request_id="m"
+    )
+    first = await operator.Mint(request)
+    await ledger.rich()
+    await operator.Burn(token_pb2.BurnRequest(quantity="5", request_id="b"))
+
+    again = await operator.Mint(request)
+
+    assert again == first
+    assert first.total_supply == "5"
+    assert first.transfer.request_id == "m"
+
+
+async def test_only_its_author_sees_a_request_id(ledger: Ledger) -> None:
+    _, alice = await ledger.rich()
+    bob = Identity.generate()
+    sent = await alice.Transfer(transfer(bob))
+    from_bob = await ledger.stub(bob)
+
+    received = await from_bob.GetTransfer(token_pb2.GetTransferRequest(id=sent.transfer.id))
+
+    assert sent.transfer.request_id == "r"
+    assert received.transfer.request_id == ""
+
+
+async def test_a_batch_of_bad_transfers_is_told_so_within_the_trailers(ledger: Ledger) -> None:
+    _, alice = await ledger.rich()
+    batch = token_pb2.TransferBatchRequest(request_id="b")
+    for _ in range(10_000):
+        batch.transfers.add(recipient="\n" * 80, quantity="1.5" * 30)
+
+    error = await refusal(alice.TransferBatch(batch))
+
+    assert error.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert error.reason == "INVALID_FIELD"
+    assert error.violations[0].field == "transfers[0].recipient"
+    assert await balance(alice) == 1000
+
+
+async def test_a_hold_of_an_absurd_length_is_refused(ledger: Ledger) -> None:
+    _, alice = await ledger.rich()
+    request = token_pb2.HoldRequest(
+        recipient=Identity.generate().address, quantity="1", request_id="h"
+    )
+    request.time_to_live.seconds = 10**17
+
+    error = await refusal(alice.Hold(request))
+
+    assert error.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert [v.field for v in error.violations] == ["time_to_live"]
+
+
+async def test_a_watch_that_is_current_tells_how_far_it_has_seen(ledger: Ledger) -> None:
+    _, alice = await ledger.rich()
+    await ledger.rich()
+    await ledger.rich()
+
+    messages = [
+        message
+        async for message in alice.WatchNotices(token_pb2.WatchNoticesRequest(until_current=True))
+    ]
+
+    assert [(m.HasField("notice"), m.cursor) for m in messages] == [(True, 1), (False, 3)]
+
+
+async def test_a_cursor_of_another_ledger_is_refused(ledger: Ledger) -> None:
+    _, alice = await ledger.rich()
+
+    error = await refusal(
+        alice.WatchNotices(token_pb2.WatchNoticesRequest(after_sequence=2)).read()
+    )
+    negative = await refusal(
+        alice.WatchNotices(token_pb2.WatchNoticesRequest(after_sequence=-1)).read()
+    )
+
+    assert error.code is negative.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert [v.field for v in error.violations] == ["after_sequence"]
+
+
+async def test_pages_end_before_a_message_is_too_long(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evalpool_token.servicer.PAGE_BYTES", 400)
+    _, alice = await ledger.rich()
+    for number in range(5):
+        await alice.Transfer(transfer(Identity.generate(), str(number + 1), f"r{number}"))
+
+    quantities: list[str] = []
+    pages = 0
+    page = ""
+    while pages == 0 or page:
+        response = await alice.ListTransfers(token_pb2.ListTransfersRequest(page_token=page))
+        quantities += [t.quantity for t in response.transfers]
+        page = response.next_page_token
+        pages += 1
+
+    assert quantities == ["5", "4", "3", "2", "1", "1000"]
+    assert pages == 3
+
+
+async def test_a_lapsed_hold_shows_as_returned_to_whoever_asks(tmp_path: Path) -> None:
+    clock = ManualClock(datetime.now(UTC))
+    async with running(SERVICE, tmp_path, clock=clock) as service, AsyncExitStack() as stack:
+        ledger = Ledger(service, stack)
+        _, alice = await ledger.rich(10)
+        bob = Identity.generate()
+        made = await alice.Hold(
+            token_pb2.HoldRequest(
+                recipient=bob.address,
+                quantity="4",
+                time_to_live=duration(timedelta(seconds=1)),
+                request_id="h",
+            )
+        )
+        before = await alice.GetBalance(token_pb2.GetBalanceRequest())
+        clock.advance(timedelta(seconds=1))
+
+        after = await alice.GetBalance(token_pb2.GetBalanceRequest())
+        shown = await (await ledger.stub(bob)).GetHold(token_pb2.GetHoldRequest(id=made.hold.id))
+
+        assert (before.balance, before.held) == ("6", "4")
+        assert (after.balance, after.held) == ("10", "0")
+        assert shown.hold.state == token_pb2.HOLD_STATE_EXPIRED
+
+
+async def test_commits_are_counted_once_and_repeats_not(ledger: Ledger) -> None:
+    _, alice = await ledger.rich()
+    bob = Identity.generate()
+    await alice.Transfer(transfer(bob))
+    await alice.Transfer(transfer(bob))
+
+    metrics = ledger.service.running.runtime.metrics
+
+    name = "evalpool_token_transfers_total"
+    assert metrics.get_sample_value(name, {"kind": "transfer"}) == 1
+    assert metrics.get_sample_value(name, {"kind": "mint"}) == 1
+
+
+async def test_another_key_cannot_go_on_with_a_ledger(tmp_path: Path) -> None:
+    async with running(SERVICE, tmp_path):
+        pass
+
+    with pytest.raises(AnotherLedger):
+        async with running(SERVICE, tmp_path, identity=Identity.generate()):
+            pass
+
+
+async def test_balances_notices_holds_and_request_ids_outlive_a_restart(tmp_path: Path) -> None:
+    alice, bob = Identity.generate(), Identity.generate()
+    async with running(SERVICE, tmp_path) as service, AsyncExitStack() as stack:
+        ledger = Ledger(service, stack)
+        operator = await ledger.stub(service.operator)
+        await operator.Mint(
+            token_pb2.MintRequest(recipient=alice.address, quantity="100", request_id="m")
+        )
+        from_alice = await ledger.stub(alice)
+        sent = await from_alice.Transfer(transfer(bob, "30"))
+        held = await from_alice.Hold(
+            token_pb2.HoldRequest(
+                recipient=bob.address,
+                quantity="20",
+                time_to_live=duration(timedelta(hours=1)),
+                request_id="h",
+            )
+        )
+        head = (await operator.GetInfo(token_pb2.GetInfoRequest())).head_hash
+
+    async with running(SERVICE, tmp_path) as service, AsyncExitStack() as stack:
+        ledger = Ledger(service, stack)
+        from_alice, from_bob = await ledger.stub(alice), await ledger.stub(bob)
+        assert (await from_alice.GetInfo(token_pb2.GetInfoRequest())).head_hash == head
+        assert await balance(from_alice) == 50
+        assert await from_alice.Transfer(transfer(bob, "30")) == sent
+        captured = await from_bob.CaptureHold(
+            token_pb2.CaptureHoldRequest(id=held.hold.id, quantity="20")
+        )
+        assert captured.transfer.sequence == 4
+        credits_ = [
+            message.notice.transfer.quantity
+            async for message in from_bob.WatchNotices(
+                token_pb2.WatchNoticesRequest(until_current=True)
+            )
+        ]
+        assert credits_ == ["30", "20"]
