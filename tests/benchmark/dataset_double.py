@@ -6,7 +6,7 @@ It keeps no questions and asks no models; tests say how its runs go.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -31,6 +31,7 @@ class DatasetDouble(DatasetServiceServicer):
         models: By digest.
         refusals: What Benchmark answers for a subject instead of a run.
         benchmarked: The requests of Benchmark, in order.
+        before_answering: What happens between the start of a run and Benchmark's answer.
         endpoint: Where it answers.
     """
 
@@ -40,6 +41,7 @@ class DatasetDouble(DatasetServiceServicer):
         self.refusals: dict[str, DomainError] = {}
         self.benchmarked: list[pb.BenchmarkRequest] = []
         self.asked_for_dataset = asyncio.Event()
+        self.before_answering: Callable[[pb.BenchmarkRequest], Awaitable[None]] | None = None
         self.endpoint = ""
         self._reachable = True
         self._runs: dict[RunKey, pb.Score] = {}
@@ -145,7 +147,10 @@ class DatasetDouble(DatasetServiceServicer):
                 score.cursor = self._cursor
                 score.reason = score.reason_code = ""
             self._changed.notify_all()
-        return pb.BenchmarkResponse(score=score)
+        answer = pb.BenchmarkResponse(score=score)
+        if self.before_answering is not None:
+            await self.before_answering(request)
+        return answer
 
     async def GetScore(self, request: pb.GetScoreRequest, context: Any) -> Any:
         await self._check(context)

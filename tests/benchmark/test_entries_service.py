@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
 
 import grpc
 import pytest
+from sqlalchemy import create_engine, text
 
 from evalpool.benchmark.v1 import benchmark_pb2 as pb
 from evalpool.dataset.v1 import dataset_pb2
@@ -320,6 +322,30 @@ async def test_entries_are_carried_on_after_a_restart_at_any_point(world: World)
     await world.dataset.complete(digests[1], 5)
     await world.entry_in(participant, other.id, pb.ENTRY_STATE_SCORED)
     assert [each.request_id for each in world.dataset.benchmarked] == [followed.id, other.id]
+
+
+async def test_a_run_that_ends_before_its_entry_is_known_to_follow_it_is_not_missed(
+    world: World, tmp_path: Path
+) -> None:
+    pool = await world.pool(await world.funder())
+    engine = create_engine(f"sqlite:///{tmp_path / 'benchmark' / 'benchmark.db'}")
+
+    async def scores_read() -> int:
+        with engine.connect() as connection:
+            query = text("SELECT value FROM cursors WHERE name = 'scores'")
+            return int(connection.scalar(query) or 0)
+
+    async def end_the_run(request: dataset_pb2.BenchmarkRequest) -> None:
+        # The service reads and passes over the run's end; then the old answer arrives.
+        await world.dataset.complete(request.subject, 4)
+        await until(scores_read, lambda cursor: cursor >= 2)
+
+    world.dataset.before_answering = end_the_run
+    participant = world.person()
+    entry = await world.join(pool, world.dataset.add_model(1), participant)
+    scored = await world.entry_in(participant, entry.id, pb.ENTRY_STATE_SCORED)
+    assert scored.correct == 4
+    engine.dispose()
 
 
 async def test_withdrawing_and_disqualifying(world: World) -> None:

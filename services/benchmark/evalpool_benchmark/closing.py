@@ -17,6 +17,7 @@ from sqlalchemy import Connection
 from evalpool_benchmark.entry import IN_FLIGHT, Entry, EntryState, cut_off
 from evalpool_benchmark.leaderboard import Leaderboard, rows_of
 from evalpool_benchmark.leaderboards import no_pool
+from evalpool_benchmark.metrics import BenchmarkMetrics
 from evalpool_benchmark.payout import payout_request, payout_tags, plan, returns_contributions
 from evalpool_benchmark.peers import Ledger, Payment, PeerRefused, PeerUnavailable
 from evalpool_benchmark.pool import Pool, PoolState, freeze, last_freeze_time, settle
@@ -42,6 +43,7 @@ class Closing:
         ledger: The token service.
         reconciler: Brings entries up to date before a result is frozen.
         wakes: Who is told of changes, and what wakes the timer.
+        metrics: Counts settled pools.
         clock: What time it is.
         retry_seconds: After how long a payout that was refused is tried again.
     """
@@ -52,6 +54,7 @@ class Closing:
         ledger: Ledger,
         reconciler: Reconciler,
         wakes: Wakes,
+        metrics: BenchmarkMetrics,
         clock: Clock,
         retry_seconds: float,
     ) -> None:
@@ -59,6 +62,7 @@ class Closing:
         self._ledger = ledger
         self._reconciler = reconciler
         self._wakes = wakes
+        self._metrics = metrics
         self._clock = clock
         self._retry_seconds = retry_seconds
         self._flights: SingleFlight[datetime | None] = SingleFlight()
@@ -138,6 +142,7 @@ class Closing:
             try:
                 await self._pay(pool)
             except (PeerUnavailable, PeerRefused) as error:
+                self._metrics.waiting.labels("payout").inc()
                 _log.warning("a payout waits", pool=pool_id, error=str(error))
                 return self._clock.now() + timedelta(seconds=self._retry_seconds)
         return None
@@ -168,8 +173,12 @@ class Closing:
             await self._database.write(
                 partial(results.add_receipts, pool=pool.id, receipts=receipts)
             )
-        await self._database.write(partial(settle_if_paid, pool_id=pool.id, now=self._clock.now()))
-        _log.info("a pool is settled", pool=pool.id, lines=len(lines))
+        settled = await self._database.write(
+            partial(settle_if_paid, pool_id=pool.id, now=self._clock.now())
+        )
+        if settled is not None:
+            self._metrics.settled.labels(settled.phase.value).inc()
+            _log.info("a pool is settled", pool=pool.id, how=settled.phase.value)
         self._wakes.pools.notify()
 
 
@@ -217,14 +226,21 @@ def freeze_if_due(
     return frozen, None
 
 
-def settle_if_paid(connection: Connection, pool_id: str, now: datetime) -> None:
-    """Settle a pool whose every line has its receipt."""
+def settle_if_paid(connection: Connection, pool_id: str, now: datetime) -> Pool | None:
+    """Settle a pool whose every line has its receipt.
+
+    Returns:
+        The pool as it is now settled; None where there was nothing to settle.
+    """
     pool = pools.lock(connection, pool_id)
     if pool is None or pool.state(now) is not PoolState.PAYING:
-        return
+        return None
     lines = results.plan_of(connection, pool_id)
-    if all(line.transfer for line in lines):
-        pools.save(connection, settle(pool, now, returned=returns_contributions(lines)))
+    if not all(line.transfer for line in lines):
+        return None
+    settled = settle(pool, now, returned=returns_contributions(lines))
+    pools.save(connection, settled)
+    return settled
 
 
 def _freeze_time(connection: Connection, pool: Pool) -> datetime:

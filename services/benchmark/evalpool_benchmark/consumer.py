@@ -21,6 +21,7 @@ from evalpool_benchmark.funding import (
     TopUp,
     read_request,
 )
+from evalpool_benchmark.metrics import BenchmarkMetrics
 from evalpool_benchmark.payout import Contribution, refund_request, refund_tags
 from evalpool_benchmark.peers import (
     DatasetInfo,
@@ -50,6 +51,7 @@ class NoticeConsumer:
         ledger: The token service.
         datasets: The dataset service.
         wakes: Who is told of decisions.
+        metrics: Counts decisions.
         retry_seconds: After how long a peer that cannot be reached is tried again.
     """
 
@@ -59,10 +61,12 @@ class NoticeConsumer:
         ledger: Ledger,
         datasets: Datasets,
         wakes: Wakes,
+        metrics: BenchmarkMetrics,
         retry_seconds: float,
     ) -> None:
         self._database = database
         self._ledger = ledger
+        self._metrics = metrics
         self._datasets = datasets
         self._wakes = wakes
         self._retry_seconds = retry_seconds
@@ -100,7 +104,10 @@ class NoticeConsumer:
         state = await self._database.write(
             partial(decide, credit=credit, decision=decision, cursor=cursor)
         )
-        _log.info("a credit is decided", transfer=credit.transfer, state=state and state.value)
+        if state is None:
+            return  # it had been decided before
+        self._metrics.fundings.labels(state.value).inc()
+        _log.info("a credit is decided", transfer=credit.transfer, state=state.value)
         if state in (FundingState.CREATED, FundingState.ADDED):
             self._wakes.pools.notify()
             self._wakes.ends.notify()
@@ -122,6 +129,7 @@ class NoticeConsumer:
                 cause: Exception = refusal
             except PeerUnavailable as error:
                 cause = error
+            self._metrics.waiting.labels("credit").inc()
             _log.warning(
                 "a credit waits for the dataset service",
                 transfer=credit.transfer,
@@ -140,9 +148,15 @@ class Refunds:
     """Sends the refunds that are decided, until each is known to be sent."""
 
     def __init__(
-        self, database: Database, ledger: Ledger, wakes: Wakes, retry_seconds: float
+        self,
+        database: Database,
+        ledger: Ledger,
+        wakes: Wakes,
+        metrics: BenchmarkMetrics,
+        retry_seconds: float,
     ) -> None:
         self._database = database
+        self._metrics = metrics
         self._ledger = ledger
         self._wakes = wakes
         self._retry_seconds = retry_seconds
@@ -165,11 +179,13 @@ class Refunds:
             try:
                 sent = await self._ledger.pay(payment, refund_request(funding.transfer))
             except (PeerUnavailable, PeerRefused) as error:
+                self._metrics.waiting.labels("refund").inc()
                 _log.warning("a refund waits", transfer=funding.transfer, error=str(error))
                 continue
             await self._database.write(
                 partial(fundings.refunded, transfer=funding.transfer, refund_transfer=sent)
             )
+            self._metrics.refunds.inc()
 
 
 _Decision = Pool | TopUp | Refusal

@@ -15,6 +15,7 @@ import structlog
 from sqlalchemy import Connection
 
 from evalpool_benchmark.entry import Entry, EntryState, Score, bind, fail, follow
+from evalpool_benchmark.metrics import BenchmarkMetrics
 from evalpool_benchmark.peers import Datasets, PeerRefused, PeerUnavailable
 from evalpool_benchmark.pool import Pool, PoolState
 from evalpool_benchmark.store import entries, fundings, pools
@@ -38,6 +39,7 @@ class Reconciler:
         database: Where entries are kept.
         datasets: The dataset service.
         wakes: Who is told of changes.
+        metrics: Counts what waits.
         clock: What time it is.
         retry_seconds: After how long a peer that cannot be reached is tried again.
     """
@@ -47,12 +49,14 @@ class Reconciler:
         database: Database,
         datasets: Datasets,
         wakes: Wakes,
+        metrics: BenchmarkMetrics,
         clock: Clock,
         retry_seconds: float,
     ) -> None:
         self._database = database
         self._datasets = datasets
         self._wakes = wakes
+        self._metrics = metrics
         self._clock = clock
         self._retry_seconds = retry_seconds
 
@@ -221,6 +225,7 @@ class Reconciler:
                 try:
                     await call
                 except (PeerUnavailable, PeerRefused) as error:
+                    self._metrics.waiting.labels("entry").inc()
                     _log.warning("an entry waits for the dataset service", error=str(error))
                     return False
                 return True

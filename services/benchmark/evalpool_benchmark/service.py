@@ -13,6 +13,7 @@ from evalpool_benchmark.admission import Admission
 from evalpool_benchmark.closing import Closing
 from evalpool_benchmark.consumer import NoticeConsumer, Refunds
 from evalpool_benchmark.leaderboards import Leaderboards
+from evalpool_benchmark.metrics import BenchmarkMetrics
 from evalpool_benchmark.peers import Datasets, Ledger
 from evalpool_benchmark.reconciler import Reconciler
 from evalpool_benchmark.servicer import BenchmarkServicer
@@ -44,10 +45,11 @@ async def build(runtime: Runtime[BenchmarkSettings]) -> None:
         settings.peer_timeout,
     )
     wakes = Wakes.make()
+    metrics = BenchmarkMetrics(runtime.metrics)
     retry = settings.retry_seconds
     leaderboards = Leaderboards(database, clock, wakes)
-    reconciler = Reconciler(database, datasets, wakes, clock, retry)
-    closing = Closing(database, ledger, reconciler, wakes, clock, retry)
+    reconciler = Reconciler(database, datasets, wakes, metrics, clock, retry)
+    closing = Closing(database, ledger, reconciler, wakes, metrics, clock, retry)
     add_BenchmarkServiceServicer_to_server(
         BenchmarkServicer(
             runtime,
@@ -65,8 +67,8 @@ async def build(runtime: Runtime[BenchmarkSettings]) -> None:
 
     work = WorkLeases(database, clock, uuid4().hex, settings.lease_seconds)
     for name, loop in (
-        ("notices", NoticeConsumer(database, ledger, datasets, wakes, retry).run),
-        ("refunds", Refunds(database, ledger, wakes, retry).run),
+        ("notices", NoticeConsumer(database, ledger, datasets, wakes, metrics, retry).run),
+        ("refunds", Refunds(database, ledger, wakes, metrics, retry).run),
         ("submissions", reconciler.submit),
         ("scores", reconciler.follow),
         ("ends", closing.run),
