@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evalpool.inference.v1 import inference_pb2
+from evalpool.router.v1 import router_pb2
+from evalpool.values import InvalidFields, InvalidValue
+from evalpool_router.prompts import judge_question, parse_grade
+from evalpool_router.requests import (
+    infer_tokens,
+    parse_chat,
+    parse_endpoint,
+    parse_evaluate,
+    parse_infer,
+    question_tokens,
+)
+
+
+@pytest.mark.parametrize("text", ["127.0.0.1:50055", "worker-0.workers:1", "[::1]:65535"])
+def test_endpoints_are_hosts_with_ports(text: str) -> None:
+    assert parse_endpoint(text) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "host", "host:0", "host:65536", ":1", "unix:/tmp/x", "dns:///h:1", "h:1/x", "a b:1"],
+)
+def test_anything_else_is_no_endpoint(text: str) -> None:
+    with pytest.raises(InvalidValue):
+        parse_endpoint(text)
+
+
+@pytest.mark.parametrize(("text", "value"), [("", 1), ("1", 1), ("2.5", Fraction(5, 2))])
+def test_multipliers_are_read_exactly(text: str, value: Fraction) -> None:
+    terms = parse_infer(inference_pb2.InferRequest(prompt="p", multiplier=text))
+    assert terms.multiplier == value
+
+
+@pytest.mark.parametrize("text", ["0", "0.5", "-1", "1e3", "01", " 1", "1.", "nan", "9" * 10])
+def test_other_multipliers_are_refused(text: str) -> None:
+    with pytest.raises(InvalidFields) as refusal:
+        parse_infer(inference_pb2.InferRequest(prompt="p", multiplier=text))
+    assert [v.field for v in refusal.value.violations] == ["multiplier"]
+
+
+def test_a_request_without_a_prompt_is_refused() -> None:
+    for request in (
+        inference_pb2.InferRequest(),
+        inference_pb2.InferRequest(prompt=""),
+        inference_pb2.InferRequest(chat=inference_pb2.Chat()),
+    ):
+        with pytest.raises(InvalidFields):
+            parse_infer(request)
+
+
+def test_questions_and_expected_responses_are_bounded_in_bytes() -> None:
+    with pytest.raises(InvalidFields):
+        parse_chat(router_pb2.ChatRequest(question="é" * 40_000))
+    with pytest.raises(InvalidFields) as refusal:
+        parse_evaluate(router_pb2.EvaluateRequest(question="", expected_response=""))
+    assert {v.field for v in refusal.value.violations} == {"question", "expected_response"}
+
+
+@given(st.integers(0, 10))
+def test_every_grade_that_the_grammar_allows_is_read(grade: int) -> None:
+    assert parse_grade(str(grade)) == grade
+
+
+@pytest.mark.parametrize("text", ["", "11", "-1", "ten", "1.5", "100", "²", "7 of 10"])
+def test_nothing_else_is_a_grade(text: str) -> None:
+    assert parse_grade(text) is None
+
+
+def test_the_judge_is_told_question_context_and_both_answers() -> None:
+    asked = judge_question("Q", "expected", "ctx", "given").messages[-1].content
+    assert all(part in asked for part in ("Q", "expected", "ctx", "given"))
+
+
+@given(st.text(), st.integers(1, 1000))
+def test_estimates_grow_with_the_text_and_the_answer(prompt: str, tokens: int) -> None:
+    request = inference_pb2.InferRequest(prompt=prompt)
+    request.sampling.max_tokens = tokens
+    assert infer_tokens(request) >= tokens
+    question = inference_pb2.ChoiceQuestion(id="q", prompt=prompt, choices=["a", "b"])
+    longer = inference_pb2.ChoiceQuestion(id="q", prompt=prompt, choices=["a", "b" * 50])
+    assert 0 < question_tokens(question) < question_tokens(longer)
