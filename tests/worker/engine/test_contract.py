@@ -344,3 +344,16 @@ async def test_a_closed_engine_loads_nothing(empty_engine: Engine, model_path: P
     await empty_engine.close()
     with pytest.raises(ModelLoadError, match="closed"):
         await empty_engine.load(model_path, "abc")
+
+
+async def test_waiting_for_idleness_ends_when_the_model_goes(engine: Engine) -> None:
+    endless = SamplingParameters(max_tokens=400, temperature=1.0, seed=1)
+    stream = engine.generate("Count: 1, 2, 3,", endless)
+    await anext(aiter(stream))
+    waiting = asyncio.create_task(engine.wait_idle())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    unloading = asyncio.create_task(engine.unload())
+    assert [event async for event in stream]
+    await unloading
+    await waiting

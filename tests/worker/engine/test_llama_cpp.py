@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from evalpool_worker.engine.base import (
     ChoiceQuestion,
     EngineError,
     FinishReason,
+    GenerationChunk,
     GenerationEnd,
     ModelLoadError,
     QuestionFailure,
@@ -339,31 +341,30 @@ async def test_a_context_that_cant_be_made_fails_what_needed_it(
     assert end.finish_reason is FinishReason.ERROR
 
 
-async def test_generation_stops_where_the_context_is_full(smollm2_path: Path) -> None:
+async def test_streams_that_fill_the_cache_take_turns_and_all_finish(smollm2_path: Path) -> None:
     engine = LlamaCppEngine(
-        EngineSettings(generate_context_tokens=64, generate_batch_tokens=32, generate_slots=4)
+        EngineSettings(
+            threads=1, generate_context_tokens=96, generate_batch_tokens=32, generate_slots=4
+        )
     )
     await engine.load(smollm2_path, "digest")
     grammar = 'root ::= ("la ")+ "."'
     parameters = SamplingParameters(max_tokens=1000, temperature=0.0, grammar=grammar)
-    ends = []
-    # Each may come to fill the whole cache, so they run one after the other, and all finish.
-    for end in await asyncio.gather(
-        *(_end(engine, "Sing: la la la", parameters) for _ in range(3))
-    ):
+    # Each comes to fill the whole cache, though they begin side by side.
+    streams = [_collect(engine, "Sing: la la la", parameters) for _ in range(3)]
+    for text, end in await asyncio.gather(*streams):
         assert end.finish_reason is FinishReason.LENGTH
-        assert end.prompt_tokens + end.completion_tokens == 64
-        ends.append(end)
-    assert len(ends) == 3
+        assert end.prompt_tokens + end.completion_tokens == 96
+        assert re.fullmatch("(la )+(l|la)?", text)
     await engine.close()
 
 
-async def _end(
+async def _collect(
     engine: LlamaCppEngine, prompt: str, parameters: SamplingParameters
-) -> GenerationEnd:
-    events = [event async for event in engine.generate(prompt, parameters)]
-    assert isinstance(events[-1], GenerationEnd)
-    return events[-1]
+) -> tuple[str, GenerationEnd]:
+    *chunks, end = [event async for event in engine.generate(prompt, parameters)]
+    assert isinstance(end, GenerationEnd)
+    return "".join(chunk.text for chunk in chunks if isinstance(chunk, GenerationChunk)), end
 
 
 async def test_a_prompt_longer_than_a_batch_is_computed_in_chunks(smollm2_path: Path) -> None:

@@ -2,8 +2,9 @@
 
 A step computes the last token of every stream that has its prompt behind it, and fills the rest of
 the batch with the prompts of those that don't, so that a long prompt holds nobody up for longer
-than a batch. A stream is let in when the KV cache has room for all that it may become, so none
-has to be thrown out later.
+than a batch. A stream is let in when the KV cache has room for it and for everybody's next tokens.
+Where the cache fills up all the same, the newest stream gives its cells back and waits; what it
+has sampled stays, and is computed again together with its prompt.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from .base import EngineError, FinishReason
@@ -20,6 +22,9 @@ from .model import LoadedModel
 from .scoring_pool import ScoringPool
 
 _logger = logging.getLogger(__name__)
+
+# Cells a stream that have to be free for a new stream to come in.
+_HEADROOM = 32
 
 _UNLOADED = "The model was unloaded."
 
@@ -36,7 +41,7 @@ class _Step:
     outputs: list[tuple[GenerationStream, int]] = field(default_factory=list)
     prefilled: int = 0
 
-    def add(self, stream: GenerationStream, tokens: tuple[int, ...], wants_last: bool) -> None:
+    def add(self, stream: GenerationStream, tokens: Sequence[int], wants_last: bool) -> None:
         for offset, token in enumerate(tokens):
             self.tokens.append(token)
             self.positions.append(stream.computed + offset)
@@ -66,7 +71,6 @@ class GenerationLoop:
         self._waiting: deque[GenerationStream] = deque()
         self._active: list[GenerationStream] = []
         self._free_sequences = list(range(shape.sequences))
-        self._free_cells = shape.cells
         self._stopping = False
         self._prompt_tokens = 0
         self._completion_tokens = 0
@@ -157,10 +161,12 @@ class GenerationLoop:
                     self._condition.notify_all()
                     self._scoring.share_cores(False)
                 self._condition.wait_for(lambda: self._waiting or self._active or self._stopping)
-                if self._stopping:
+                stopping = self._stopping
+                if stopping:
                     ending = [*self._active, *self._waiting]
                     self._active.clear()
                     self._waiting.clear()
+                    self._condition.notify_all()
                 else:
                     ending = [stream for stream in self._waiting if stream.cancelled]
                     for stream in ending:
@@ -168,10 +174,11 @@ class GenerationLoop:
                 gone = [stream for stream in self._active if stream.cancelled]
             for stream in gone:
                 self._leave(context, stream)
+                stream.free()
             for stream in ending:
                 stream.deliver(stream.end(FinishReason.CANCELLED, _UNLOADED))
                 stream.free()
-            if self._stopping:
+            if stopping:
                 return False
             with self._condition:
                 while self._waiting and self._has_room(self._waiting[0]):
@@ -181,11 +188,15 @@ class GenerationLoop:
                     return True
 
     def _has_room(self, stream: GenerationStream) -> bool:
-        return bool(self._free_sequences) and stream.reserved <= self._free_cells
+        if not self._active:
+            return True
+        if not self._free_sequences:
+            return False
+        streams = [*self._active, stream]
+        return sum(len(each.tokens) + _HEADROOM for each in streams) <= self._shape.cells
 
     def _enter(self, stream: GenerationStream) -> None:
         stream.sequence = self._free_sequences.pop()
-        self._free_cells -= stream.reserved
         self._active.append(stream)
 
     def _leave(self, context: DecodeContext | None, stream: GenerationStream) -> None:
@@ -194,40 +205,53 @@ class GenerationLoop:
         with self._condition:
             self._active.remove(stream)
         self._free_sequences.append(stream.sequence)
-        self._free_cells += stream.reserved
-        stream.free()
+        stream.sequence = -1
+        stream.computed = 0
+
+    def _make_room(self, context: DecodeContext) -> int:
+        """Let the newest streams wait until each of the others can get a token; the room left."""
+        while True:
+            room = self._shape.cells - sum(stream.computed for stream in self._active)
+            # One stream alone always fits: no stream may become longer than the cache.
+            if room >= len(self._active) or len(self._active) == 1:
+                return room
+            newest = self._active[-1]
+            self._leave(context, newest)
+            with self._condition:
+                self._waiting.appendleft(newest)
 
     def _compute(self, context: DecodeContext) -> _Step:
         """Decode a batch; where it finds no room, with fewer prompt tokens."""
-        prefill = self._shape.batch_tokens
+        prefill = min(self._shape.batch_tokens, self._make_room(context))
         while True:
             step = self._plan(prefill)
             context.fill(step.tokens, step.positions, step.sequences, step.wants_logits)
             try:
                 context.decode()
             except NoRoomError:
-                if step.prefilled == 0 or (step.prefilled == 1 and len(step.tokens) == 1):
+                if step.prefilled == 0 or len(step.tokens) == 1:
                     raise
-                prefill = step.prefilled // 2
+                prefill = len(step.tokens) - (step.prefilled + 1) // 2
                 continue
             for stream, count in step.streams.items():
                 stream.computed += count
             self._prompt_tokens += step.prefilled
             return step
 
-    def _plan(self, prefill: int) -> _Step:
+    def _plan(self, most: int) -> _Step:
+        """Lay out a batch of at most this many tokens, but for streams that need just one."""
         step = _Step()
         for stream in self._active:
             if not stream.prefilling:
-                step.add(stream, (stream.next_token,), wants_last=True)
-        room = min(prefill, self._shape.batch_tokens - len(step.tokens))
+                step.add(stream, stream.tokens[-1:], wants_last=True)
+        room = most - len(step.tokens)
         for stream in self._active:
             if room <= 0:
                 break
             if stream.prefilling:
                 stream.begin()
-                tokens = stream.prompt[stream.computed : stream.computed + room]
-                ends = stream.computed + len(tokens) == len(stream.prompt)
+                tokens = stream.tokens[stream.computed : stream.computed + room]
+                ends = stream.computed + len(tokens) == len(stream.tokens)
                 step.add(stream, tokens, wants_last=ends)
                 step.prefilled += len(tokens)
                 room -= len(tokens)
@@ -245,6 +269,7 @@ class GenerationLoop:
             self._completion_tokens += stream.completion_tokens - before
             if ended:
                 self._leave(context, stream)
+                stream.free()
             stream.deliver(events)
 
     def _fail_all(self, message: str) -> None:
@@ -252,3 +277,4 @@ class GenerationLoop:
         for stream in list(self._active):
             self._leave(None, stream)
             stream.deliver(stream.end(FinishReason.ERROR, message))
+            stream.free()

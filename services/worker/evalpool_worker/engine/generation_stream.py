@@ -39,7 +39,8 @@ class GenerationStream:
         cancelled: Nobody waits for it any more.
         events: Where the caller takes chunks and the end.
         sequence: Its id in the KV cache, -1 while it has none.
-        computed: Tokens of it that the KV cache holds.
+        tokens: The prompt and what was sampled after it.
+        computed: How many of them the KV cache holds.
     """
 
     def __init__(
@@ -56,23 +57,18 @@ class GenerationStream:
         self.cancelled = False
         self.sequence = -1
         self.computed = 0
-        self.prompt = tuple(prompt)
+        self.tokens = list(prompt)
+        self._prompt_tokens = len(self.tokens)
         self._sampler = sampler
         self._tokeniser = tokeniser
         self._clock = clock
-        self._most = min(parameters.max_tokens, context_limit - len(self.prompt))
+        self._most = min(parameters.max_tokens, context_limit - self._prompt_tokens)
         self._text = TextStream(parameters.stop)
         self._sampled = 0
-        self._last = -1
         self._unsent: list[int] = []
         self._submitted = clock()
         self._started: float | None = None
         self._first: float | None = None
-
-    @property
-    def reserved(self) -> int:
-        """Cells that it may come to fill."""
-        return len(self.prompt) + self._most
 
     @property
     def completion_tokens(self) -> int:
@@ -81,13 +77,8 @@ class GenerationStream:
 
     @property
     def prefilling(self) -> bool:
-        """Whether some of the prompt is not computed yet."""
-        return self.computed < len(self.prompt)
-
-    @property
-    def next_token(self) -> int:
-        """The last sampled token, to be computed next."""
-        return self._last
+        """Whether more than the token sampled last is still to be computed."""
+        return self._sampled == 0 or len(self.tokens) - self.computed > 1
 
     def begin(self) -> None:
         """Note that the first token goes to the model now."""
@@ -111,7 +102,7 @@ class GenerationStream:
         if self._tokeniser.ends_generation(token):
             return self.end(FinishReason.STOP), True
         self._sampled += 1
-        self._last = token
+        self.tokens.append(token)
         self._unsent.append(token)
         text = self._text.feed(self._tokeniser.piece(token))
         events = self._chunk(text)
@@ -130,7 +121,7 @@ class GenerationStream:
         events.append(
             GenerationEnd(
                 finish_reason=reason,
-                prompt_tokens=len(self.prompt),
+                prompt_tokens=self._prompt_tokens,
                 completion_tokens=self._sampled,
                 timings=GenerationTimings(
                     queued=started - self._submitted,
