@@ -29,7 +29,6 @@ def print_leaderboard(
             ">score",
             "95 % interval",
             ">correct",
-            ">done",
             "status",
             ">reward",
             "remark",
@@ -40,10 +39,9 @@ def print_leaderboard(
                 row.subject_name or short(row.subject),
                 known.get(row.participant, short(row.participant)),
                 f"{row.score:.4f}" if row.done else "",
-                f"{row.score_low:.3f} to {row.score_high:.3f}" if row.done else "",
-                row.correct if row.done else "",
-                f"{row.done}/{row.total}",
-                enum_text(benchmark_pb2.EntryState.Name(row.state), "ENTRY_STATE_"),
+                f"{row.score_low:.3f}–{row.score_high:.3f}" if row.done else "",
+                f"{row.correct}/{row.done}" if row.done else "",
+                _status(row),
                 row.reward,
                 _remark(row),
             )
@@ -51,6 +49,11 @@ def print_leaderboard(
         ],
         title=title,
     )
+
+
+def _status(row: benchmark_pb2.LeaderboardRow) -> str:
+    text = enum_text(benchmark_pb2.EntryState.Name(row.state), "ENTRY_STATE_")
+    return f"{text} {row.done}/{row.total}" if row.done < row.total else text
 
 
 def _remark(row: benchmark_pb2.LeaderboardRow) -> str:

@@ -30,6 +30,8 @@ Data = Annotated[
     ),
 ]
 
+Workers = Annotated[int, typer.Option(min=1, max=64, help="How many workers.")]
+
 
 def default_data() -> Path:
     """The data directory unless told otherwise."""
@@ -39,7 +41,7 @@ def default_data() -> Path:
 @app.command()
 def up(
     data: Data = default_data(),  # noqa: B008
-    workers: Annotated[int, typer.Option(min=1, max=64, help="How many workers.")] = 1,
+    workers: Workers = 1,
 ) -> None:
     """Run the six services on this machine until ctrl-C or SIGTERM."""
     run(_up(data, workers))
