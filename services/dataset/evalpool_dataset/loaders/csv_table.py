@@ -21,7 +21,7 @@ from evalpool_dataset.loaders.reading import (
     too_long,
 )
 
-_CELL = re.compile(r'(?:"([^"]*(?:""[^"]*)*)"|([^",]*))(,|\Z)')
+_CELL = re.compile(r'(?:"([^"]*+(?:""[^"]*+)*+)"|([^",]*))(,|\Z)')
 
 
 class CsvReader:

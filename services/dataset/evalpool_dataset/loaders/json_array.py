@@ -8,7 +8,7 @@ strictly.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from enum import Enum, auto
 
 from evalpool_dataset.loaders.json_text import read_object
@@ -17,7 +17,8 @@ from evalpool_dataset.loaders.reading import BYTE_ORDER_MARK, Limits, Row, not_u
 
 _SPACE = b" \t\r\n"
 _IN_TEXT = re.compile(rb'["\\]')
-_OUTSIDE = re.compile(rb'["{}\[\],]')
+# A whole text is passed over in one step; a lone quotation mark is that of an unfinished one.
+_OUTSIDE = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|["{}\[\],]', re.DOTALL)
 
 
 class _State(Enum):
@@ -61,19 +62,7 @@ class JsonArrayReader:
                 case _State.TEXT:
                     start = self._text(chunk, start)
                 case _State.INSIDE:
-                    found = _OUTSIDE.search(chunk, start)
-                    if not found:
-                        self._keep(chunk[start:])
-                        return
-                    mark = found.group()
-                    if self._depth == 0 and mark in (b",", b"]"):
-                        self._keep(chunk[start : found.start()])
-                        yield from self._end_element(last=mark == b"]")
-                        self._offset += 1
-                    else:
-                        self._keep(chunk[start : found.end()])
-                        self._open_or_close(mark)
-                    start = found.end()
+                    start = yield from self._inside(chunk, start)
 
     def finish(self) -> Iterator[Row | RowProblem]:
         """Check that the array has ended."""
@@ -116,6 +105,31 @@ class JsonArrayReader:
         self._note(chunk)
         return len(chunk)
 
+    def _inside(self, chunk: bytes, start: int) -> Generator[Row | RowProblem, None, int]:
+        """Give the rows that end before the chunk, the array or a whole text does."""
+        begin = start
+        for found in _OUTSIDE.finditer(chunk, start):
+            mark = found.group()
+            if self._depth == 0 and mark in (b",", b"]"):
+                self._keep(chunk[begin : found.start()])
+                yield from self._end_element(last=mark == b"]")
+                self._offset += 1
+                begin = found.end()
+                if self._state is _State.AFTER:
+                    return begin
+            elif mark == b'"':
+                # The text goes on in the next chunk.
+                self._keep(chunk[begin : found.end()])
+                self._state = _State.TEXT
+                return found.end()
+            elif mark in (b"{", b"["):
+                self._depth += 1
+            elif mark in (b"}", b"]"):
+                # An unopened bracket shows when the element is read.
+                self._depth = max(0, self._depth - 1)
+        self._keep(chunk[begin:])
+        return len(chunk)
+
     def _text(self, chunk: bytes, start: int) -> int:
         found = _IN_TEXT.search(chunk, start)
         end = found.end() if found else len(chunk)
@@ -123,15 +137,6 @@ class JsonArrayReader:
         if found:
             self._state = _State.INSIDE if found.group() == b'"' else _State.ESCAPE
         return end
-
-    def _open_or_close(self, mark: bytes) -> None:
-        if mark == b'"':
-            self._state = _State.TEXT
-        elif mark in b"{[":
-            self._depth += 1
-        elif mark in b"}]":
-            # An unopened bracket shows when the element is read.
-            self._depth = max(0, self._depth - 1)
 
     def _keep(self, part: bytes) -> None:
         if not self._element:

@@ -51,7 +51,7 @@ class _Fields:
             self.refuse(field, "it is empty; give a text")
         elif "\0" in value:
             self.refuse(field, "it has a NUL character; remove it")
-        elif any("\ud800" <= character <= "\udfff" for character in value):
+        elif not _encodable(value):
             self.refuse(field, "it has half of a surrogate pair; write the whole character")
         else:
             return value
@@ -212,6 +212,14 @@ class MultipleChoiceRows(_ChoiceRows):
             )
             return ()
         return tuple(fields.checked(f"choices[{i}]", entry) for i, entry in enumerate(value))
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _place(value: object, first: int) -> int | None:
