@@ -16,7 +16,7 @@ from evalpool_dataset.loaders.problems import RowProblem, UnreadableFile
 from evalpool_dataset.loaders.reading import BYTE_ORDER_MARK, Limits, Row, not_utf8, too_long
 
 _SPACE = b" \t\r\n"
-_IN_TEXT = re.compile(rb'["\\]')
+_IN_TEXT = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
 # A whole text is passed over in one step; a lone quotation mark is that of an unfinished one.
 _OUTSIDE = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|["{}\[\],]', re.DOTALL)
 
@@ -131,12 +131,13 @@ class JsonArrayReader:
         return len(chunk)
 
     def _text(self, chunk: bytes, start: int) -> int:
-        found = _IN_TEXT.search(chunk, start)
-        end = found.end() if found else len(chunk)
-        self._keep(chunk[start:end])
-        if found:
-            self._state = _State.INSIDE if found.group() == b'"' else _State.ESCAPE
-        return end
+        found = _IN_TEXT.match(chunk, start)
+        end = found.end() if found else start
+        mark = chunk[end : end + 1]
+        if mark:
+            self._state = _State.INSIDE if mark == b'"' else _State.ESCAPE
+        self._keep(chunk[start : end + 1])
+        return end + 1
 
     def _keep(self, part: bytes) -> None:
         if not self._element:
