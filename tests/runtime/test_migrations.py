@@ -1,0 +1,137 @@
+"""Every service's migrations make exactly its tables, on both databases."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Connection, MetaData, inspect
+
+import evalpool_runtime
+from evalpool.endpoints import PORTS
+from evalpool_runtime.database import Database
+from evalpool_runtime.migrations import migrate
+
+OpenDatabase = Callable[[str], Awaitable[Database]]
+
+SERVICES = Path(evalpool_runtime.__file__).parents[2]
+MIGRATED = sorted(
+    service for service in PORTS if (SERVICES / service / f"evalpool_{service}/migrations").is_dir()
+)
+
+
+def schema(service: str) -> ModuleType:
+    return importlib.import_module(f"evalpool_{service}.schema")
+
+
+def names_of_constraints(connection: Connection) -> dict[str, object]:
+    """What autogenerate does not compare: primary keys, checks and their places."""
+    inspector = inspect(connection)
+    return {
+        table: (
+            inspector.get_pk_constraint(table)["constrained_columns"],
+            len(inspector.get_check_constraints(table)),
+            sorted(
+                (key["referred_table"], tuple(key["constrained_columns"]))
+                for key in inspector.get_foreign_keys(table)
+            ),
+        )
+        for table in sorted(inspector.get_table_names())
+        if table != "alembic_version"
+    }
+
+
+def test_services_with_tables_are_migrated() -> None:
+    assert sorted(PORTS) == MIGRATED
+
+
+@pytest.mark.parametrize("service", MIGRATED)
+async def test_the_migrated_database_equals_the_schema(
+    service: str, database: OpenDatabase, tmp_path: Path, database_url: str
+) -> None:
+    metadata: MetaData = schema(service).metadata
+    migrated = await database(f"evalpool_{service}.migrations")
+
+    def differences(connection: Connection) -> object:
+        context = MigrationContext.configure(
+            connection, opts={"compare_type": True, "compare_server_default": True}
+        )
+        return compare_metadata(context, metadata)
+
+    assert await migrated.write(differences) == []
+    by_migration = await migrated.read(names_of_constraints)
+
+    def anew(connection: Connection) -> dict[str, object]:
+        for table in reversed(metadata.sorted_tables):
+            table.drop(connection)
+        metadata.create_all(connection)
+        return names_of_constraints(connection)
+
+    assert by_migration == await migrated.write(anew)
+
+
+@pytest.mark.parametrize("service", MIGRATED)
+async def test_migrating_again_changes_nothing(service: str, database: OpenDatabase) -> None:
+    package = f"evalpool_{service}.migrations"
+    migrated = await database(package)
+    before = await migrated.read(names_of_constraints)
+
+    await migrate(migrated, package)
+
+    assert await migrated.read(names_of_constraints) == before
+
+
+async def test_replicas_that_start_at_once_take_turns(database_url: str) -> None:
+    replicas = [Database.open(database_url) for _ in range(4)]
+    try:
+        await asyncio.gather(*(migrate(each, "evalpool_token.migrations") for each in replicas))
+        assert await replicas[0].read(names_of_constraints)
+    finally:
+        for each in replicas:
+            await each.close()
+
+
+async def test_services_that_start_at_once_in_one_process_do_not_mix(tmp_path: Path) -> None:
+    opened = {name: Database.open(f"sqlite:///{tmp_path / name}.db") for name in MIGRATED}
+    try:
+        await asyncio.gather(
+            *(migrate(opened[name], f"evalpool_{name}.migrations") for name in MIGRATED)
+        )
+        for name in MIGRATED:
+            tables = await opened[name].read(lambda c: set(inspect(c).get_table_names()))
+            assert tables == {*schema(name).metadata.tables, "alembic_version"}
+    finally:
+        for each in opened.values():
+            await each.close()
+
+
+async def test_a_migration_that_fails_leaves_no_trace(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "half_way"
+    (package / "versions").mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "env.py").write_text(
+        "from evalpool_runtime.migrations import run_env\n\nrun_env()\n"
+    )
+    (package / "versions/0001_first.py").write_text(
+        'revision = "0001"\ndown_revision = None\n\n\n'
+        "def upgrade():\n"
+        "    from alembic import op\n"
+        '    op.execute("CREATE TABLE half (id INTEGER)")\n'
+        '    raise OSError("pulled the plug")\n'
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    opened = Database.open(database_url)
+    try:
+        with pytest.raises(OSError, match="pulled the plug"):
+            await migrate(opened, "half_way")
+        assert await opened.read(lambda c: inspect(c).get_table_names()) == []
+    finally:
+        await opened.close()
