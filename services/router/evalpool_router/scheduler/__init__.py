@@ -6,7 +6,8 @@ gates a decision is read and changed in the same step.
 """
 
 from evalpool_router.scheduler.rules import Rules
-from evalpool_router.scheduler.scheduler import Scheduler, Totals
+from evalpool_router.scheduler.scheduler import Scheduler
+from evalpool_router.scheduler.tally import Totals
 from evalpool_router.scheduler.work import (
     Dispatch,
     Effect,

@@ -6,14 +6,14 @@ import heapq
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from evalpool_router.scheduler import refusals
 from evalpool_router.scheduler.fair_queue import FairQueue
 from evalpool_router.scheduler.packaging import take_package
 from evalpool_router.scheduler.pool import Placement, Pool, Worker
 from evalpool_router.scheduler.rules import Rules
-from evalpool_router.scheduler.throughput import Throughput
+from evalpool_router.scheduler.tally import Tally, Totals
 from evalpool_router.scheduler.ticket import Ticket
 from evalpool_router.scheduler.work import (
     Dispatch,
@@ -37,23 +37,6 @@ LANES = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Totals:
-    """Units by what became of them; a unit is a question, or a request of one prompt.
-
-    Attributes:
-        queued: Waiting.
-        running: At workers.
-        completed: Done since the start.
-        failed: Given up since the start.
-    """
-
-    queued: int = 0
-    running: int = 0
-    completed: int = 0
-    failed: int = 0
-
-
 class Scheduler:
     """Binds work to workers, late: only when a worker has room.
 
@@ -75,11 +58,7 @@ class Scheduler:
         self._deadlines: list[tuple[float, int]] = []
         self._orders = itertools.count(1)
         self._dispatch_numbers = itertools.count(1)
-        self._queued = 0
-        self._bytes = 0
-        self._queued_of: Counter[str] = Counter()
-        self._totals: dict[str, Counter[str]] = {}
-        self._throughput = Throughput(now)
+        self._tally = Tally(rules, now)
         self._strikes: Counter[str] = Counter()
         self._effects: list[Effect] = []
 
@@ -92,16 +71,16 @@ class Scheduler:
             ResourceExhausted: The queue is full, or the caller's part of it.
         """
         units = len(request.tokens)
-        self._check_room(request, units, now)
+        self._tally.check_room(request, now)
         ticket = Ticket(request, now, next(self._orders), unfinished=units)
         ticket.pending.extend(range(units))
         self._tickets[request.id] = ticket
-        self._bytes += request.size_bytes
+        self._tally.hold(request)
         heapq.heappush(self._deadlines, (request.deadline, request.id))
         if len(self._deadlines) > 2 * len(self._tickets) + 1000:
             self._deadlines = [d for d in self._deadlines if d[1] in self._tickets]
             heapq.heapify(self._deadlines)
-        self._count_queued(ticket, units)
+        self._tally.queued(ticket.request, units)
         self._queues[request.lane].put(ticket, now)
         return self._settle(now)
 
@@ -300,10 +279,7 @@ class Scheduler:
             worker.failures = 0
             self._strikes.pop(worker.address, None)
             worker.completed += len(counting)
-            self._throughput.add(len(counting), tokens, now)
-            totals = self._of(ticket.request.model)
-            totals["running"] -= len(counting)
-            totals["completed"] += len(counting)
+            self._tally.completed(ticket.request, len(counting), tokens, now)
             ticket.unfinished -= len(counting)
             self._pool.changed(worker, now)
             self._end_if_done(ticket)
@@ -353,9 +329,8 @@ class Scheduler:
             if blamed:
                 self._strike(placement.worker, now)
             if ticket.request.id in self._tickets:
-                totals = self._of(ticket.request.model)
-                totals["running"] -= len(placement.outstanding)
-                totals["failed"] += ticket.unfinished
+                self._tally.running(ticket.request, -len(placement.outstanding))
+                self._tally.failed(ticket.request, ticket.unfinished)
                 self._drop(ticket, now)
                 self._effects.append(End(ticket.request.id, error))
         return self._settle(now)
@@ -369,7 +344,7 @@ class Scheduler:
             ticket = self._tickets.get(request)
             if ticket is not None:
                 error = refusals.too_late(ticket.request.kind, self._pool.able(ticket.request.kind))
-                self._of(ticket.request.model)["failed"] += ticket.unfinished
+                self._tally.failed(ticket.request, ticket.unfinished)
                 self._drop(ticket, now)
                 self._effects.append(End(request, error))
         for worker in list(self._pool):
@@ -391,14 +366,11 @@ class Scheduler:
 
     def totals(self) -> Totals:
         """Units of all models."""
-        together: Counter[str] = Counter()
-        for counts in self._totals.values():
-            together.update(counts)
-        return Totals(**together)
+        return self._tally.totals()
 
     def totals_by_model(self) -> dict[str, Totals]:
         """Units by the model's digest."""
-        return {model: Totals(**counts) for model, counts in sorted(self._totals.items())}
+        return self._tally.totals_by_model()
 
     def queued_of(self, lane: Lane) -> int:
         """Units of a lane that wait."""
@@ -407,7 +379,7 @@ class Scheduler:
 
     def per_second(self, now: float) -> tuple[float, float]:
         """Units and tokens finished a second, over the last minute."""
-        return self._throughput.per_second(now)
+        return self._tally.per_second(now)
 
     # Inside
 
@@ -432,7 +404,7 @@ class Scheduler:
             raise AssertionError("a lane with room has a worker to choose")
         units = take_package(ticket, self._pool.able(lane.kind), self.rules)
         self._queues[lane].took(ticket, len(units), now)
-        self._count_queued(ticket, -len(units))
+        self._tally.queued(ticket.request, -len(units))
         placement = Placement(
             id=next(self._dispatch_numbers),
             ticket=ticket,
@@ -442,7 +414,7 @@ class Scheduler:
         )
         self._placements[placement.id] = placement
         ticket.dispatches.add(placement.id)
-        self._of(ticket.request.model)["running"] += len(units)
+        self._tally.running(ticket.request, len(units))
         self._pool.place(placement, now)
         self._effects.append(
             Dispatch(
@@ -465,11 +437,11 @@ class Scheduler:
         units = list(placement.outstanding)
         if not units or ticket.request.id not in self._tickets:
             return
-        self._of(ticket.request.model)["running"] -= len(units)
+        self._tally.running(ticket.request, -len(units))
         if attempt:
             placement.worker.failed += 1
             if ticket.sent:
-                self._of(ticket.request.model)["failed"] += ticket.unfinished
+                self._tally.failed(ticket.request, ticket.unfinished)
                 self._drop(ticket, now)
                 self._effects.append(End(ticket.request.id, refusals.worker_lost()))
                 return
@@ -479,13 +451,13 @@ class Scheduler:
         again = [u for u in units if ticket.losses.get(u, 0) < self.rules.losses]
         if again:
             ticket.returned.extendleft(reversed(again))
-            self._count_queued(ticket, len(again))
+            self._tally.queued(ticket.request, len(again))
             self._queues[ticket.request.lane].put_back(ticket, len(again), now)
         if given_up:
             self._give_up(ticket, tuple(given_up), now)
 
     def _give_up(self, ticket: Ticket, units: tuple[int, ...], now: float) -> None:
-        self._of(ticket.request.model)["failed"] += len(units)
+        self._tally.failed(ticket.request, len(units))
         ticket.unfinished -= len(units)
         error = refusals.lost_too_often(self.rules.losses)
         if ticket.request.scoring:
@@ -504,17 +476,17 @@ class Scheduler:
     def _drop(self, ticket: Ticket, now: float) -> None:
         """Take a request out, from the queue and from its workers."""
         self._forget(ticket)
-        self._count_queued(ticket, -ticket.waiting)
+        self._tally.queued(ticket.request, -ticket.waiting)
         self._queues[ticket.request.lane].remove(ticket)
         for dispatch in sorted(ticket.dispatches):
             placement = self._placements[dispatch]
-            self._of(ticket.request.model)["running"] -= len(placement.outstanding)
+            self._tally.running(ticket.request, -len(placement.outstanding))
             self._release(placement, now)
             self._effects.append(Recall(dispatch))
 
     def _forget(self, ticket: Ticket) -> None:
         del self._tickets[ticket.request.id]
-        self._bytes -= ticket.request.size_bytes
+        self._tally.let_go(ticket.request)
 
     def _remove(self, worker: Worker, now: float, *, blamed: bool) -> None:
         self._pool.remove(worker)
@@ -540,27 +512,6 @@ class Scheduler:
         if worker is None or worker.registration.generation != generation:
             raise refusals.lease_lost(generation)
         return worker
-
-    def _check_room(self, request: Request, units: int, now: float) -> None:
-        rules = self.rules
-        full = (
-            self._queued + units > rules.queue_units
-            or self._bytes + request.size_bytes > rules.queue_bytes
-        )
-        share = self._queued_of[request.caller] + units > rules.queue_units * rules.caller_share
-        if full or share:
-            rate, _ = self.per_second(now)
-            raise refusals.queue_full(self._queued, rate, whole=full)
-
-    def _count_queued(self, ticket: Ticket, units: int) -> None:
-        self._queued += units
-        self._queued_of[ticket.request.caller] += units
-        if not self._queued_of[ticket.request.caller]:
-            del self._queued_of[ticket.request.caller]
-        self._of(ticket.request.model)["queued"] += units
-
-    def _of(self, model: str) -> Counter[str]:
-        return self._totals.setdefault(model, Counter())
 
 
 def _models(models: Iterable[str]) -> frozenset[str]:
