@@ -27,7 +27,7 @@ def test_endpoints_are_hosts_with_ports(text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "host", "host:0", "host:65536", ":1", "unix:/tmp/x", "dns:///h:1", "h:1/x", "a b:1"],
+    ["", "host", "host:0", "host:65536", ":1", "unix:/x", "dns:///h:1", "h:1/x", "a b:1"],
 )
 def test_anything_else_is_no_endpoint(text: str) -> None:
     with pytest.raises(InvalidValue):
