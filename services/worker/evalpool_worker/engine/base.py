@@ -128,8 +128,8 @@ class SamplingParameters:
         presence_penalty: Subtracted once from tokens among them; 0 is off.
         penalty_last_n: How many of the last tokens the penalties look at.
         seed: Of the random choice, 0 to 2**32 - 2. The same seed, settings and prompt give the
-            same text on the same engine, build and threads while it does nothing else; what else
-            is in a batch, and how many threads compute it, shows in the last bits of its logits.
+            same text on the same engine and build while it generates nothing else: what else is
+            in a batch shows in the last bits of its logits.
         grammar: GBNF with a rule named `root`; empty for none.
         stop: Texts that end generation and are not given out.
     """
@@ -266,10 +266,11 @@ class EngineInfo:
         n_vocab: Tokens of the vocabulary.
         n_ctx_train: Context length that the model was trained with, in tokens.
         score_contexts: Contexts that score at the same time.
-        score_threads: Threads of each of them.
+        score_threads: Threads of each of them, fewer while others want the cores; the number does
+            not change what is computed.
         score_batch_tokens: Most tokens of one scoring batch; `n_batch` and `n_ubatch` are this.
         score_context_tokens: Longest question with one choice, in tokens.
-        generate_threads: Threads of the context that generates.
+        generate_threads: Threads of the context that generates, likewise.
         generate_batch_tokens: Most tokens of one generating batch (`n_batch`, `n_ubatch`).
         generate_context_tokens: Tokens that all streams hold together.
         generate_slots: Streams at the same time.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from .base import EngineError
 from .model import LoadedModel
+from .thread_choice import ThreadChoice
 
 
 class NoRoomError(EngineError):
@@ -31,7 +33,7 @@ class ContextShape:
         sequences: Most sequences at the same time, up to 256.
         outputs: Most tokens of one batch whose logits are kept; bounds the memory for them.
             llama.cpp ends the process when a batch wants more, or when it is below `sequences`.
-        threads: Threads that compute.
+        threads: Threads that compute, fewer while others want the cores.
         flash_attention: Fused attention: less memory for long contexts, but it adds in 16 bits.
     """
 
@@ -84,6 +86,8 @@ class DecodeContext:
                 f"A context of {shape.cells} tokens can't be made; there may be too little memory."
             )
         self._handle = handle
+        self._threads = shape.threads
+        self._choice = ThreadChoice(shape.threads)
         self._memory = llama_cpp.llama_get_memory(handle)
         batch = llama_cpp.llama_batch_init(shape.batch_tokens, 0, shape.sequences)
         self._batch = batch
@@ -122,9 +126,9 @@ class DecodeContext:
             self._sequence_ids[i][: len(ids)] = ids
         self._batch.n_tokens = count
 
-    def use_threads(self, threads: int) -> None:
-        """Compute the next batches with so many threads."""
-        llama_cpp.llama_set_n_threads(self._handle, threads, threads)
+    def limit_threads(self, most: int) -> None:
+        """Compute the next batches with at most so many threads."""
+        self._choice.limit(most)
 
     def decode(self) -> None:
         """Compute the batch.
@@ -133,7 +137,14 @@ class DecodeContext:
             NoRoomError: The KV cache has no room for it; nothing changed.
             DecodeFailedError: Anything else; rebuild the context.
         """
+        threads = self._choice.threads
+        if threads != self._threads:
+            llama_cpp.llama_set_n_threads(self._handle, threads, threads)
+            self._threads = threads
+        wall, processor = time.monotonic(), time.thread_time()
         code = llama_cpp.llama_decode(self._handle, self._batch)
+        now = time.monotonic()
+        self._choice.observe(threads, now - wall, time.thread_time() - processor, now)
         if code == 1:
             raise NoRoomError(f"No room for {self._batch.n_tokens} tokens in the KV cache.")
         if code != 0:

@@ -135,7 +135,7 @@ class GenerationLoop:
                 try:
                     if context is None:
                         context = DecodeContext(self._model, self._shape)
-                    context.use_threads(max(1, self._shape.threads - self._scoring.busy_threads))
+                    context.limit_threads(max(1, self._shape.threads - self._scoring.busy_threads))
                     step = self._compute(context)
                     self._sample(context, step)
                 except Exception as error:
