@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -12,24 +13,29 @@ from .base import ChatMessage, InvalidParametersError
 from .model import LoadedModel
 from .tokenisation import Tokeniser
 
-# For the few files without a template of their own: the form that most models have seen.
-_CHATML = (
+# For files without a template, mostly models that were trained on plain text only.
+_TRANSCRIPT = (
     "{% for message in messages %}"
-    "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"
+    "{{ message['role'] | capitalize }}: {{ message['content'] }}\n\n"
     "{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+    "{% if add_generation_prompt %}Assistant:{% endif %}"
 )
 
 
 class ChatTemplate:
-    """Renders messages the way that the model was trained on."""
+    """Renders messages the way that the model was trained on, or as a plain transcript."""
 
     def __init__(self, model: LoadedModel, tokeniser: Tokeniser) -> None:
-        # Jinja2ChatFormatter renders in a sandbox: the template comes with the file.
-        self._formatter = Jinja2ChatFormatter(
-            template=model.chat_template or _CHATML,
-            bos_token=tokeniser.bos_text,
-            eos_token=tokeniser.eos_text,
+        self._template = model.chat_template or _TRANSCRIPT
+        self._tokeniser = tokeniser
+
+    @functools.cached_property
+    def _formatter(self) -> Jinja2ChatFormatter:
+        # Renders in a sandbox: the template comes with the file.
+        return Jinja2ChatFormatter(
+            template=self._template,
+            bos_token=self._tokeniser.bos_text,
+            eos_token=self._tokeniser.eos_text,
         )
 
     def render(self, messages: Sequence[ChatMessage]) -> str:

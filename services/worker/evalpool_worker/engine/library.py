@@ -16,7 +16,7 @@ _LEVELS = {1: logging.DEBUG, 2: logging.INFO, 3: logging.WARNING, 4: logging.ERR
 _CONTINUE = 5
 
 # What llama.cpp warns about although this engine does it on purpose.
-_EXPECTED = ("n_ctx_seq (", "n_ctx_per_seq (")
+_EXPECTED = ("n_ctx_seq (", "using full-size SWA cache")
 
 
 class LogForwarder:
