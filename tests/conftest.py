@@ -41,6 +41,13 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="pg", ignore_cleanup_errors=True) as directory:
         server = get_server(Path(directory) / "data", cleanup_mode="delete")
         try:
+            # Nothing here outlives the session; its disk may be slow.
+            server.psql(
+                "ALTER SYSTEM SET fsync = off;\n"
+                "ALTER SYSTEM SET full_page_writes = off;\n"
+                "ALTER SYSTEM SET synchronous_commit = off;\n"
+                "SELECT pg_reload_conf();\n"
+            )
             yield server.get_uri()
         finally:
             server.cleanup()
