@@ -1,0 +1,67 @@
+"""The model's way from the store into memory."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from evalpool.models.catalogue import find_model
+from evalpool.models.errors import ModelFetchError, ModelNotFound
+from evalpool.models.sources import parse_source
+from evalpool.models.store import ModelStore
+from evalpool_embedding.model import ModelFiles
+from evalpool_embedding.model_source import ModelSource
+from evalpool_runtime.errors import Unavailable
+
+MODEL, TOKENIZER = "all-MiniLM-L6-v2-int8", "all-MiniLM-L6-v2-tokenizer"
+
+
+async def test_a_stored_model_is_loaded_and_pinned(
+    models_dir: Path, model_files: ModelFiles
+) -> None:
+    source = ModelSource.of_catalogue(models_dir, MODEL, TOKENIZER, threads=1)
+    assert source.is_stored
+    assert source.digest == model_files.digest
+
+    await source.load()
+
+    assert (await source.wait()).model.dimensions == source.dimensions == 384
+    pinned = {entry.digest for entry in ModelStore(models_dir).entries() if entry.pinned}
+    assert model_files.digest in pinned
+    await source.close()
+
+
+async def test_a_model_that_cannot_be_fetched_makes_calls_wait_and_is_loaded_once_it_is_there(
+    tmp_path: Path, model_files: ModelFiles
+) -> None:
+    store = ModelStore(tmp_path / "store")
+    nowhere = parse_source("file:/nowhere/model.onnx")
+    model, tokenizer = (
+        replace(find_model(name), source=nowhere, size_bytes=None) for name in (MODEL, TOKENIZER)
+    )
+    source = ModelSource(store, model, tokenizer, threads=1)
+    assert not source.is_stored
+    assert source.dimensions == 0
+    with pytest.raises(Unavailable, match="is being fetched"):
+        source.encoder()
+
+    with pytest.raises(ModelFetchError):
+        await source.load()
+    with pytest.raises(Unavailable, match="could not be fetched yet: file:/nowhere") as raised:
+        source.encoder()
+    assert raised.value.retry_after == 2.0
+
+    store.put_file(model_files.onnx)
+    store.put_file(model_files.tokenizer)
+    await source.load()
+    assert (await source.encoder().encode(["a", "b"])).shape == (2, 384)
+    await source.close()
+
+
+def test_names_that_are_no_embedding_model_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelNotFound):
+        ModelSource.of_catalogue(tmp_path, "no-such-model", TOKENIZER, threads=1)
+    with pytest.raises(ValueError, match="no embedding model"):
+        ModelSource.of_catalogue(tmp_path, "SmolLM2-135M-Instruct.Q4_1", TOKENIZER, threads=1)
