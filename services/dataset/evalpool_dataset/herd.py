@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from collections.abc import AsyncIterator, Iterator
+from datetime import datetime
 from typing import Any
 
 import grpc
 from google.protobuf.json_format import MessageToDict
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from evalpool.errors import CallError
 from evalpool.inference.v1 import inference_pb2
 from evalpool.router.v1 import router_pb2, router_pb2_grpc
 from evalpool_dataset.inquiry import Asked, read_reply, score
+from evalpool_dataset.outcome import Answered, Outcome, Started, Unanswered, UnforeseenAnswer
 from evalpool_dataset.parts import Evaluator
-from evalpool_dataset.runner import Answered, Outcome, Started, Unanswered
 from evalpool_dataset.scoring import UnusableScores
 from evalpool_dataset.store.definitions import Model
 from evalpool_dataset.store.evaluations import Answer
@@ -27,6 +28,9 @@ CALL_SECONDS = 6 * 3600.0
 REPLY_SECONDS = 1800.0
 LOOK_UP_SECONDS = 30.0
 
+REQUEST_BYTES = 4 * 1024 * 1024
+
+_HOLD_REFUSED = reason_name(reasons.ERROR_REASON_HOLD_REFUSED)
 _NOT_RETRYABLE = frozenset(
     {
         grpc.StatusCode.INVALID_ARGUMENT,
@@ -103,17 +107,53 @@ class Herd:
     async def _score(
         self, model_digest: str, asked: dict[int, Asked], reference: str
     ) -> AsyncIterator[Outcome]:
-        request = inference_pb2.ScoreChoicesRequest(
-            model=inference_pb2.ModelReference(digest=model_digest), reference=reference
+        numbers = {str(number): number for number in asked}
+
+        def number_of(name: str) -> int:
+            if name not in numbers:
+                raise UnforeseenAnswer(f'the herd answered for "{name}", which it was not asked')
+            return numbers[name]
+
+        for request in _requests(model_digest, asked, reference):
+            async for message in self._stub.ScoreChoices(request, timeout=CALL_SECONDS):
+                if message.HasField("started"):
+                    yield Started(tuple(map(number_of, message.started.ids)))
+                for result in message.results.results:
+                    number = number_of(result.id)
+                    yield self._scored(number, asked[number], result, reference)
+
+    def _scored(
+        self, number: int, asked: Asked, result: inference_pb2.QuestionResult, reference: str
+    ) -> Answered | Unanswered:
+        if result.HasField("failure"):
+            failure = result.failure
+            return Unanswered(number, failure.message, failure.reason_code, failure.retryable)
+        try:
+            scored = score(asked, [choice.sum_logprob for choice in result.scores])
+        except UnusableScores as error:
+            # The machinery's failure, never a wrong answer.
+            return Unanswered(
+                number, str(error), reason_name(reasons.ERROR_REASON_ENGINE_FAILED), retryable=True
+            )
+        now = self._clock.now()
+        return Answered(
+            id=number,
+            prediction=scored.prediction,
+            answer=Answer(
+                prompt=asked.continuations.prompt,
+                sum_logprobs=scored.sums,
+                predictions=scored.predictions,
+                reply=None,
+                start_time=_moment(result.start_time, now),
+                end_time=_moment(result.end_time, now),
+                reference=reference,
+                worker=result.provenance.worker,
+                engine_build=result.provenance.engine_build,
+            ),
+            provenance=provenance_document(result.provenance),
+            alike=scored.alike,
+            compared=scored.compared,
         )
-        for number, question in asked.items():
-            texts = question.continuations
-            request.questions.add(id=str(number), prompt=texts.prompt, choices=texts.texts)
-        async for message in self._stub.ScoreChoices(request, timeout=CALL_SECONDS):
-            if message.HasField("started"):
-                yield Started(tuple(int(name) for name in message.started.ids))
-            for result in message.results.results:
-                yield _scored(asked[int(result.id)], result, reference)
 
     async def _replies(
         self, model_digest: str, asked: dict[int, Asked], reference: str
@@ -121,17 +161,27 @@ class Herd:
         outcomes: asyncio.Queue[Outcome | BaseException | None] = asyncio.Queue()
         places = asyncio.Semaphore(self._concurrent_replies)
 
+        refused: list[grpc.aio.AioRpcError] = []
+
         async def one(number: int) -> None:
             async with places:
-                async for outcome in self._reply(number, model_digest, asked[number], reference):
-                    outcomes.put_nowait(outcome)
+                if refused:
+                    return
+                try:
+                    async for outcome in self._reply(
+                        number, model_digest, asked[number], reference
+                    ):
+                        outcomes.put_nowait(outcome)
+                except grpc.aio.AioRpcError as error:
+                    # Those that a worker is at go on to their end; the others are not asked.
+                    refused.append(error)
 
         async def everything() -> None:
             try:
                 async with asyncio.TaskGroup() as group:
                     for number in asked:
                         group.create_task(one(number))
-                outcomes.put_nowait(None)
+                outcomes.put_nowait(refused[0] if refused else None)
             except BaseExceptionGroup as errors:
                 outcomes.put_nowait(errors.exceptions[0])
 
@@ -189,7 +239,8 @@ class Herd:
         except grpc.aio.AioRpcError as error:
             problem = CallError.of(error)
             # Before a worker has begun, the whole chunk waits; after that, this question fails.
-            if started is None and problem.code not in _NOT_RETRYABLE:
+            waits = problem.code not in _NOT_RETRYABLE or problem.reason == _HOLD_REFUSED
+            if started is None and waits:
                 raise
             yield Unanswered(
                 number, problem.message, problem.reason, problem.code not in _NOT_RETRYABLE
@@ -204,39 +255,29 @@ def provenance_document(origin: inference_pb2.Provenance) -> dict[str, Any]:
     return document
 
 
-def _scored(
-    asked: Asked, result: inference_pb2.QuestionResult, reference: str
-) -> Answered | Unanswered:
-    number = int(result.id)
-    if result.HasField("failure"):
-        failure = result.failure
-        return Unanswered(number, failure.message, failure.reason_code, failure.retryable)
-    try:
-        scored = score(asked, [choice.sum_logprob for choice in result.scores])
-    except UnusableScores as error:
-        # The machinery's failure, never a wrong answer.
-        return Unanswered(
-            number, str(error), reason_name(reasons.ERROR_REASON_ENGINE_FAILED), retryable=True
+def _requests(
+    model_digest: str, asked: dict[int, Asked], reference: str
+) -> Iterator[inference_pb2.ScoreChoicesRequest]:
+    """The questions in requests that a message has room for."""
+    request = inference_pb2.ScoreChoicesRequest()
+    size = 0
+    for number, question in asked.items():
+        texts = question.continuations
+        item = inference_pb2.ChoiceQuestion(
+            id=str(number), prompt=texts.prompt, choices=texts.texts
         )
-    return Answered(
-        id=number,
-        prediction=scored.prediction,
-        answer=Answer(
-            prompt=asked.continuations.prompt,
-            sum_logprobs=scored.sums,
-            predictions=scored.predictions,
-            reply=None,
-            start_time=_moment(result.start_time),
-            end_time=_moment(result.end_time),
-            reference=reference,
-            worker=result.provenance.worker,
-            engine_build=result.provenance.engine_build,
-        ),
-        provenance=provenance_document(result.provenance),
-        alike=scored.alike,
-        compared=scored.compared,
-    )
+        if not request.questions or size + item.ByteSize() > REQUEST_BYTES:
+            if request.questions:
+                yield request
+            request = inference_pb2.ScoreChoicesRequest(
+                model=inference_pb2.ModelReference(digest=model_digest), reference=reference
+            )
+            size = 0
+        request.questions.append(item)
+        size += item.ByteSize()
+    if request.questions:
+        yield request
 
 
-def _moment(message: Any) -> datetime:
-    return from_timestamp(message) if message.seconds else datetime.now(UTC)
+def _moment(message: Timestamp, otherwise: datetime) -> datetime:
+    return from_timestamp(message) if message.seconds else otherwise

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from evalpool_dataset.parts import Continuations, Conversation, Parts
 from evalpool_dataset.permutation import Permutation, permutation
 from evalpool_dataset.question import Question
-from evalpool_dataset.scoring import Metric, says_nothing
+from evalpool_dataset.scoring import Metric, UnusableScores, says_nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +84,12 @@ def score(asked: Asked, sums_shown: Sequence[float]) -> Scored:
     """Read the sums of the choices, given in the order shown.
 
     Raises:
-        UnusableScores: Nothing can be predicted from them.
-        ValueError: There are more or fewer than choices.
+        UnusableScores: Nothing can be predicted from them: one is missing or is no log-probability.
     """
+    if len(sums_shown) != len(asked.order.order):
+        raise UnusableScores(
+            f"there are {len(sums_shown)} scores for {len(asked.order.order)} choices"
+        )
     sums = asked.order.restored(sums_shown)
     choices = asked.question.choices
     predictions = asked.parts.calculator.predictions(sums, choices)

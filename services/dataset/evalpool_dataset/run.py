@@ -26,6 +26,9 @@ class RunState(StrEnum):
 OPEN = frozenset({RunState.QUEUED, RunState.RUNNING})
 """The states in which questions are taken up."""
 
+ENDED = frozenset({RunState.COMPLETE, RunState.FAILED})
+"""The states in which nothing more is counted."""
+
 MODEL_FAILURES = frozenset(
     reason_name(reason)
     for reason in (
@@ -104,13 +107,13 @@ class Verdict:
 
 
 def verdict(run: Run, first_failure: str) -> Verdict | None:
-    """How a run ends, once every question is done or has failed; None before.
+    """How a run ends, once every question is done or has failed; None before, and for ended ones.
 
     Args:
         run: The run, with its newest counts.
         first_failure: The reason of its first failed question, where there is one.
     """
-    if run.done + run.failed < run.total:
+    if run.state in ENDED or run.done + run.failed < run.total:
         return None
     if run.failed:
         return Verdict(

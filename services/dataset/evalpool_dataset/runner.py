@@ -8,11 +8,10 @@ chunk that ends early gives back what no worker had started on.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Protocol
+from functools import partial
 from uuid import uuid4
 
 import grpc
@@ -20,94 +19,37 @@ import structlog
 from sqlalchemy import Connection
 
 from evalpool.errors import CallError
-from evalpool_dataset.evaluation import (
-    NotHeld,
-    Policy,
-    State,
-    complete,
-    fail,
-    release,
-    renew,
-    start,
-)
-from evalpool_dataset.inquiry import Asked, ask
+from evalpool_dataset.evaluation import NotHeld, Policy, State, renew
+from evalpool_dataset.grouping import grouped
+from evalpool_dataset.inquiry import ask
 from evalpool_dataset.metrics import DatasetMetrics
+from evalpool_dataset.outcome import (
+    Answered,
+    Chunk,
+    Inference,
+    Outcome,
+    Problem,
+    Started,
+    Unanswered,
+    UnforeseenAnswer,
+)
 from evalpool_dataset.parts import Evaluator, Kind, Parameters
-from evalpool_dataset.run import MODEL_FAILURES, OPEN, Run, RunState
+from evalpool_dataset.run import Run
 from evalpool_dataset.scoring import Metric
 from evalpool_dataset.store import definitions, evaluations, runs
-from evalpool_dataset.store.evaluations import Answer, Claim
+from evalpool_dataset.store.evaluations import Claim
+from evalpool_dataset.store.recording import Recorder, expire
 from evalpool_runtime.clock import Clock
 from evalpool_runtime.database import Database
-from evalpool_runtime.errors import reason_name, reasons
+from evalpool_runtime.errors import reason_name as _name
+from evalpool_runtime.errors import reasons
 from evalpool_runtime.watch import Changes
 
 GROUP_SECONDS = 0.2
 IDLE_SECONDS = 5.0
+FAILED_CALL_SECONDS = 1.0
 LAPSED_A_SWEEP = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class Started:
-    """A worker has taken up questions."""
-
-    ids: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """A question has an answer.
-
-    Attributes:
-        id: The evaluation's number.
-        prediction: From 1; 0 for none.
-        answer: What the inference gave.
-        provenance: What it came from.
-        alike: All choices scored exactly alike.
-        compared: The choices differ.
-    """
-
-    id: int
-    prediction: int
-    answer: Answer
-    provenance: dict[str, Any]
-    alike: bool = False
-    compared: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Unanswered:
-    """A question has no answer."""
-
-    id: int
-    reason: str
-    reason_code: str
-    retryable: bool
-
-
-Outcome = Started | Answered | Unanswered
-
-
-class Inference(Protocol):
-    """Asks the herd."""
-
-    def evaluate(
-        self, evaluator: Evaluator, model_digest: str, asked: dict[int, Asked], reference: str
-    ) -> AsyncIterator[Outcome]:
-        """Yield what becomes of each question, by the evaluation's number."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """Leased questions of one run, ready to be asked."""
-
-    run: Run
-    evaluator: Evaluator
-    model_digest: str
-    claims: dict[int, Claim]
-    asked: dict[int, Asked]
-    reference: str
+INTERRUPTED = Problem("the evaluation was interrupted")
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +113,7 @@ class Runner:
                 self._wake.clear()
                 done = {task for task in under_way if task.done()}
                 under_way -= done
-                pause = max((task.result() for task in done), default=0.0)
+                pause = max((self._pause_after(task) for task in done), default=0.0)
                 held_back_until = max(held_back_until, loop.time() + pause)
                 wait = held_back_until - loop.time()
                 if wait <= 0:
@@ -186,23 +128,26 @@ class Runner:
     async def expire(self) -> None:
         """Take back leases that have lapsed: what held them is gone."""
         now = self._clock.now()
-        code = reason_name(reasons.ERROR_REASON_WORKER_LOST)
-
-        def work(connection: Connection) -> bool:
-            by_run: dict[str, list[int]] = {}
-            for number, run_id in evaluations.lapsed(connection, now, LAPSED_A_SWEEP):
-                by_run.setdefault(run_id, []).append(number)
-            for run_id, ids in sorted(by_run.items()):
-                run = runs.require_run(connection, run_id, lock=True)
-                after = evaluations.expire_some(connection, ids, now, self._settings.policy, code)
-                failed = sum(evaluation.state is State.FAILED for evaluation in after)
-                run = replace(run, failed=run.failed + failed)
-                runs.save_run(connection, runs.settle(connection, run, now))
-            return bool(by_run)
-
-        if await self._database.write(work):
+        policy = self._settings.policy
+        by_run: dict[str, list[int]] = {}
+        lapsed = await self._database.read(
+            lambda connection: evaluations.lapsed(connection, now, LAPSED_A_SWEEP)
+        )
+        for number, run in lapsed:
+            by_run.setdefault(run, []).append(number)
+        for run, ids in by_run.items():
+            await self._database.write(partial(expire, run_id=run, ids=ids, now=now, policy=policy))
+        if by_run:
             self._changes.notify()
             self.wake()
+
+    def _pause_after(self, task: asyncio.Task[float]) -> float:
+        """Seconds to wait after a chunk; one that broke must not take the others with it."""
+        error = task.exception()
+        if error is None:
+            return task.result()
+        self._log.error("a chunk broke; its leases will lapse", exc_info=error)
+        return FAILED_CALL_SECONDS
 
     async def _fill(self, under_way: set[asyncio.Task[float]]) -> None:
         """Begin chunks while there is room and something to do."""
@@ -274,190 +219,87 @@ class Runner:
     async def _evaluate(self, chunk: Chunk) -> float:
         """Have a chunk evaluated; returns seconds to wait before the next one."""
         unfinished = dict(chunk.claims)
-        pause = 0.0
-        problem: CallError | None = None
-        renewing = asyncio.create_task(self._keep_leases(chunk, unfinished, asyncio.current_task()))
+        problem = INTERRUPTED
+        asking = asyncio.create_task(self._ask(chunk, unfinished))
+        renewing = asyncio.create_task(self._keep_leases(chunk, unfinished))
+        try:
+            await asyncio.wait({asking, renewing}, return_when=asyncio.FIRST_COMPLETED)
+            if not asking.done():
+                renewing.result()
+            else:
+                problem = asking.result() or INTERRUPTED
+        finally:
+            for task in (asking, renewing):
+                task.cancel()
+            await asyncio.gather(asking, renewing, return_exceptions=True)
+            if unfinished:
+                await asyncio.shield(self._give_back(chunk, unfinished, problem))
+        return problem.pause
+
+    async def _ask(self, chunk: Chunk, unfinished: dict[int, Claim]) -> Problem | None:
+        """Ask the herd and commit what comes; returns why the call ended early, where it did."""
         stream = self._inference.evaluate(
             chunk.evaluator, chunk.model_digest, chunk.asked, chunk.reference
         )
         try:
-            async for group in _grouped(stream, GROUP_SECONDS):
+            async for group in grouped(stream, GROUP_SECONDS):
                 await self._commit(chunk, group)
                 for outcome in group:
                     if not isinstance(outcome, Started):
                         unfinished.pop(outcome.id, None)
         except grpc.aio.AioRpcError as error:
-            problem = CallError.of(error)
-            pause = problem.retry_after or 1.0
-        finally:
-            renewing.cancel()
-            await asyncio.gather(renewing, return_exceptions=True)
-            if unfinished:
-                await asyncio.shield(self._give_back(chunk, unfinished, problem))
-        return pause
+            call = CallError.of(error)
+            self._log.warning(
+                "a call to the herd ended early",
+                run=chunk.run.id,
+                code=call.code.name,
+                why=call.message,
+            )
+            return Problem(
+                call.message,
+                call.reason,
+                retryable=call.code is not grpc.StatusCode.INVALID_ARGUMENT,
+                pause=call.retry_after or FAILED_CALL_SECONDS,
+            )
+        except UnforeseenAnswer as error:
+            self._log.error("the herd answered what it was not asked", run=chunk.run.id, why=error)
+            return Problem(
+                str(error), _name(reasons.ERROR_REASON_ENGINE_FAILED), pause=FAILED_CALL_SECONDS
+            )
+        if unfinished:
+            return Problem(
+                "the herd ended the call without an answer to every question",
+                _name(reasons.ERROR_REASON_ENGINE_FAILED),
+                pause=FAILED_CALL_SECONDS,
+            )
+        return None
 
     async def _commit(self, chunk: Chunk, group: list[Outcome]) -> None:
         now = self._clock.now()
-
-        def work(connection: Connection) -> None:
-            run = runs.require_run(connection, chunk.run.id, lock=True)
-            ids = [i for o in group for i in (o.ids if isinstance(o, Started) else (o.id,))]
-            held = evaluations.lock(connection, sorted(set(ids)))
-            for outcome in group:
-                match outcome:
-                    case Started():
-                        run = self._note_start(connection, run, chunk, outcome, held)
-                    case Answered():
-                        run = self._count(connection, run, chunk, outcome, held)
-                    case Unanswered():
-                        run = self._count_failure(connection, run, chunk, outcome, held)
-            runs.save_run(connection, runs.settle(connection, run, now))
-
-        await self._database.write(work)
+        policy = self._settings.policy
+        await self._database.write(lambda c: Recorder(c, chunk, now, policy).record(group))
         self._changes.notify()
         self._metrics.outcome("answered", sum(isinstance(o, Answered) for o in group))
         self._metrics.outcome("unanswered", sum(isinstance(o, Unanswered) for o in group))
 
-    def _note_start(
-        self,
-        connection: Connection,
-        run: Run,
-        chunk: Chunk,
-        outcome: Started,
-        held: dict[int, Any],
-    ) -> Run:
-        for number in outcome.ids:
-            with suppress(NotHeld):
-                held[number] = start(held[number], fence=chunk.claims[number].fence)
-                evaluations.save(connection, number, held[number])
-        if run.state is not RunState.QUEUED:
-            return run
-        return replace(run, state=RunState.RUNNING, start_time=run.start_time or self._clock.now())
-
-    def _count(
-        self,
-        connection: Connection,
-        run: Run,
-        chunk: Chunk,
-        outcome: Answered,
-        held: dict[int, Any],
-    ) -> Run:
-        fence = chunk.claims[outcome.id].fence
-        try:
-            done = complete(held[outcome.id], fence=fence, prediction=outcome.prediction)
-        except NotHeld:
-            # Somebody else holds it by now, or a result has been counted: this one comes too late.
-            return run
-        held[outcome.id] = done
-        evaluations.save(connection, outcome.id, done, answer=outcome.answer)
-        right = chunk.asked[outcome.id].question.answer
-        counts = dict(run.metric_counts)
-        for name, place in (outcome.answer.predictions or {}).items():
-            counts[name] = counts.get(name, 0) + (place == right)
-        counts["alike"] = counts.get("alike", 0) + outcome.alike
-        counts["compared"] = counts.get("compared", 0) + outcome.compared
-        return replace(
-            run,
-            state=RunState.RUNNING if run.state in OPEN else run.state,
-            start_time=run.start_time or self._clock.now(),
-            done=run.done + 1,
-            correct=run.correct + (outcome.prediction == right),
-            metric_counts=counts,
-            provenance=run.provenance or outcome.provenance,
-        )
-
-    def _count_failure(
-        self,
-        connection: Connection,
-        run: Run,
-        chunk: Chunk,
-        outcome: Unanswered,
-        held: dict[int, Any],
-    ) -> Run:
-        try:
-            after = fail(
-                held[outcome.id],
-                fence=chunk.claims[outcome.id].fence,
-                reason=outcome.reason,
-                retryable=outcome.retryable,
-                now=self._clock.now(),
-                policy=self._settings.policy,
-            )
-        except NotHeld:
-            return run
-        held[outcome.id] = after
-        evaluations.save(connection, outcome.id, after, reason_code=outcome.reason_code)
-        if outcome.reason_code in MODEL_FAILURES and not outcome.retryable:
-            return self._fail_run(connection, run, outcome.reason, outcome.reason_code, 1)
-        return replace(run, failed=run.failed + (after.state is State.FAILED))
-
-    def _fail_run(
-        self, connection: Connection, run: Run, reason: str, code: str, more: int = 0
-    ) -> Run:
-        failed = evaluations.fail_open(connection, run.id, reason, code)
-        return replace(
-            run,
-            state=RunState.FAILED,
-            failed=run.failed + failed + more,
-            reason=reason,
-            reason_code=code,
-            end_time=self._clock.now(),
-        )
-
     async def _give_back(
-        self, chunk: Chunk, unfinished: dict[int, Claim], problem: CallError | None
+        self, chunk: Chunk, unfinished: dict[int, Claim], problem: Problem
     ) -> None:
-        """End what a call left unfinished: given back, tried again, or failed with the model."""
         now = self._clock.now()
-        reason = problem.message if problem else "the evaluation was interrupted"
-        code = problem.reason if problem else ""
-
-        def work(connection: Connection) -> None:
-            run = runs.require_run(connection, chunk.run.id, lock=True)
-            if code in MODEL_FAILURES and run.state in OPEN:
-                runs.save_run(connection, self._fail_run(connection, run, reason, code))
-                return
-            held = evaluations.lock(connection, sorted(unfinished))
-            failed = 0
-            for number, claimed in unfinished.items():
-                evaluation = held[number]
-                if not evaluation.is_held_by(claimed.fence):
-                    continue
-                if evaluation.started:
-                    evaluation = fail(
-                        evaluation,
-                        fence=claimed.fence,
-                        reason=reason,
-                        retryable=True,
-                        now=now,
-                        policy=self._settings.policy,
-                    )
-                    failed += evaluation.state is State.FAILED
-                else:
-                    evaluation = release(evaluation, fence=claimed.fence)
-                evaluations.save(connection, number, evaluation, reason_code=code)
-            unfunded = code == reason_name(reasons.ERROR_REASON_HOLD_REFUSED)
-            run = replace(run, failed=run.failed + failed)
-            if unfunded:
-                run = replace(run, state=RunState.UNFUNDED, reason=reason, reason_code=code)
-            runs.save_run(connection, runs.settle(connection, run, now))
-
-        if problem is not None:
-            self._log.warning("a call to the herd ended early", code=problem.code.name, why=reason)
-        await self._database.write(work)
+        policy = self._settings.policy
+        await self._database.write(
+            lambda c: Recorder(c, chunk, now, policy).give_back(unfinished, problem)
+        )
         self._changes.notify()
 
-    async def _keep_leases(
-        self, chunk: Chunk, unfinished: dict[int, Claim], call: asyncio.Task[Any] | None
-    ) -> None:
-        """Renew the chunk's leases while its call is open; cancel the call when all are lost."""
+    async def _keep_leases(self, chunk: Chunk, unfinished: dict[int, Claim]) -> None:
+        """Renew the chunk's leases while its call is open; returns when all of them are lost."""
         seconds = self._settings.lease.total_seconds() / 3
         while True:
             await asyncio.sleep(seconds)
             claims = dict(unfinished)
-            if claims and not await self._renew(claims) and call is not None:
+            if claims and not await self._renew(claims):
                 self._log.warning("all leases of a chunk are lost", run=chunk.run.id)
-                call.cancel()
                 return
 
     async def _renew(self, claims: dict[int, Claim]) -> bool:
@@ -478,41 +320,3 @@ class Runner:
             return kept
 
         return await self._database.write(work)
-
-
-async def _grouped(stream: AsyncIterator[Outcome], seconds: float) -> AsyncIterator[list[Outcome]]:
-    """Yield what comes within a short time together, so that a commit serves many results."""
-    queue: asyncio.Queue[Outcome | BaseException | None] = asyncio.Queue()
-
-    async def pump() -> None:
-        try:
-            async for outcome in stream:
-                queue.put_nowait(outcome)
-            queue.put_nowait(None)
-        except Exception as error:
-            queue.put_nowait(error)
-
-    pumping = asyncio.create_task(pump())
-    try:
-        ended = False
-        while not ended:
-            group: list[Outcome] = []
-            event = await queue.get()
-            deadline = asyncio.get_running_loop().time() + seconds
-            while True:
-                if event is None or isinstance(event, BaseException):
-                    ended = True
-                    break
-                group.append(event)
-                try:
-                    async with asyncio.timeout_at(deadline):
-                        event = await queue.get()
-                except TimeoutError:
-                    break
-            if group:
-                yield group
-            if isinstance(event, BaseException):
-                raise event
-    finally:
-        pumping.cancel()
-        await asyncio.gather(pumping, return_exceptions=True)

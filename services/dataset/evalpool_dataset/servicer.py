@@ -101,6 +101,7 @@ class DatasetServicer(dataset_pb2_grpc.DatasetServiceServicer):
         )
 
         def work(connection: Connection) -> dataset_pb2.CreateDatasetResponse:
+            runs.wait_for_turn(connection)
             known = definitions.find_definition(connection, new.id)
             if known is not None:
                 same = replace(
@@ -141,6 +142,7 @@ class DatasetServicer(dataset_pb2_grpc.DatasetServiceServicer):
         now = self._runtime.clock.now()
 
         def work(connection: Connection) -> dataset_pb2.LoadDataResponse:
+            runs.wait_for_turn(connection)
             present = definitions.require_definition(connection, definition.id)
             version, is_new = definitions.add_version(
                 connection, present, digest, loaded.questions, new.source, loaded.sha256, now
@@ -203,18 +205,22 @@ class DatasetServicer(dataset_pb2_grpc.DatasetServiceServicer):
         size = _page_size(request.page_size)
         tokens = self._runtime.page_tokens
         scope = [request.dataset, request.version]
-        after = tokens.decode("ListQuestions", scope, request.page_token) or 0
+        # Later pages are of the first page's version, though a newer one may have come.
+        digest, after = tokens.decode("ListQuestions", scope, request.page_token) or [
+            request.version,
+            0,
+        ]
 
-        def work(connection: Connection) -> list[dataset_pb2.Question]:
+        def work(connection: Connection) -> tuple[str, list[dataset_pb2.Question]]:
             definition = self._own_definition(connection, request.dataset)
-            version = _require_version(connection, definition, request.version)
+            version = _require_version(connection, definition, digest)
             found = definitions.list_questions(connection, version.id, after, size + 1)
-            return [question_message(stored.question) for stored in found]
+            return version.digest, [question_message(stored.question) for stored in found]
 
-        found = await self._database.read(work)
+        digest, found = await self._database.read(work)
         return dataset_pb2.ListQuestionsResponse(
             questions=found[:size],
-            next_page_token=tokens.encode("ListQuestions", scope, found[size - 1].id)
+            next_page_token=tokens.encode("ListQuestions", scope, [digest, found[size - 1].id])
             if len(found) > size
             else "",
         )
@@ -268,6 +274,9 @@ class DatasetServicer(dataset_pb2_grpc.DatasetServiceServicer):
             version = _require_version(connection, definition, new.version)
             identifier = run_id(version.digest, model.digest, evaluator.value)
             run = runs.find_run(connection, identifier, lock=True)
+            if run is None:
+                runs.wait_for_turn(connection)
+                run = runs.find_run(connection, identifier, lock=True)
             if run is None:
                 number = definitions.keep_model(connection, model)
                 run = runs.add_run(
@@ -342,10 +351,11 @@ class DatasetServicer(dataset_pb2_grpc.DatasetServiceServicer):
         while not self._runtime.stopping.is_set():
             version = self._changes.version
             found, seen = await self._changed(cursor, only)
+            read = seen > cursor
             cursor = max(cursor, seen)
             for score in found:
                 yield dataset_pb2.WatchScoresResponse(score=score, cursor=score.cursor)
-            if not found:
+            if not read:
                 await self._changes.wait(version, LOOK_AGAIN_SECONDS)
         raise self._runtime.stopping_error()
 

@@ -21,7 +21,7 @@ class DatasetSettings(ServiceSettings):
         "", description="The address of the benchmark service, which may start runs."
     )
     max_file_bytes: int = Field(
-        1 << 30, ge=1, description="Bytes of one file of questions at most."
+        64 << 20, ge=1, description="Bytes of one file of questions at most; it is read in memory."
     )
     chunk_questions: int = Field(
         256,

@@ -131,12 +131,12 @@ def save(
 
 
 def lapsed(connection: Connection, now: datetime, limit: int) -> list[tuple[int, str]]:
-    """Evaluations whose lease has lapsed, with their runs."""
+    """Evaluations whose lease has lapsed, with their runs; `expire_some` looks again under lock."""
     rows = connection.execute(
         select(_table.c.id, _table.c.run)
         .where(_table.c.state == State.LEASED.value, _table.c.leased_until <= now)
+        .order_by(_table.c.leased_until)
         .limit(limit)
-        .with_for_update(skip_locked=True)
     )
     return [(row.id, row.run) for row in rows]
 
@@ -206,6 +206,7 @@ def reopen_all(connection: Connection, run: str) -> None:
             failures=0,
             not_before=None,
             prediction=None,
+            inference_end_time=None,
             reason="",
             reason_code="",
         )

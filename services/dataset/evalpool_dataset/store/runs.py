@@ -140,6 +140,11 @@ def queue_position(connection: Connection, run: Run) -> int:
     return sum(row.total - row.done - row.failed for row in rows)
 
 
+def wait_for_turn(connection: Connection) -> None:
+    """Take the lock that `next_cursor` takes: for makers of things that may be there already."""
+    connection.execute(select(schema.score_cursor.c.cursor).with_for_update()).one()
+
+
 def next_cursor(connection: Connection) -> int:
     """The next cursor; the lock on it is kept until the commit, so that readers skip none."""
     return int(
