@@ -47,6 +47,7 @@ from evalpool_runtime.watch import Changes
 
 GROUP_SECONDS = 0.2
 IDLE_SECONDS = 5.0
+SHORTEST_IDLE_SECONDS = 0.05
 FAILED_CALL_SECONDS = 1.0
 LAPSED_A_SWEEP = 1000
 INTERRUPTED = Problem("the evaluation was interrupted")
@@ -117,8 +118,7 @@ class Runner:
                 held_back_until = max(held_back_until, loop.time() + pause)
                 wait = held_back_until - loop.time()
                 if wait <= 0:
-                    await self._fill(under_way)
-                    wait = IDLE_SECONDS
+                    wait = await self._fill(under_way)
                 await self._sleep(under_way, wait)
         finally:
             for task in under_way:
@@ -149,13 +149,22 @@ class Runner:
         self._log.error("a chunk broke; its leases will lapse", exc_info=error)
         return FAILED_CALL_SECONDS
 
-    async def _fill(self, under_way: set[asyncio.Task[float]]) -> None:
-        """Begin chunks while there is room and something to do."""
+    async def _fill(self, under_way: set[asyncio.Task[float]]) -> float:
+        """Begin chunks while there is room and something to do; returns when to look again."""
         while len(under_way) < self._settings.concurrent_chunks:
             chunk = await self._database.write(self._claim)
             if chunk is None:
-                return
+                return await self._idle_seconds()
             under_way.add(asyncio.create_task(self._evaluate(chunk)))
+        return IDLE_SECONDS
+
+    async def _idle_seconds(self) -> float:
+        """Until the next pause is over, or other replicas may have made something."""
+        next_time = await self._database.read(evaluations.next_claim_time)
+        if next_time is None:
+            return IDLE_SECONDS
+        seconds = (next_time - self._clock.now()).total_seconds()
+        return min(max(seconds, SHORTEST_IDLE_SECONDS), IDLE_SECONDS)
 
     async def _sleep(self, under_way: set[asyncio.Task[float]], seconds: float) -> None:
         """Wait for a chunk's end, a wake-up, the stop, or so many seconds."""

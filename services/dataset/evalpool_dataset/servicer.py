@@ -10,7 +10,14 @@ from typing import Any
 from sqlalchemy import Connection
 
 from evalpool.dataset.v1 import dataset_pb2, dataset_pb2_grpc
-from evalpool.values import Fields, Violation, parse_dataset_id, parse_digest, parse_integer
+from evalpool.values import (
+    Fields,
+    InvalidFields,
+    Violation,
+    parse_dataset_id,
+    parse_digest,
+    parse_integer,
+)
 from evalpool_dataset.herd import Herd
 from evalpool_dataset.loaders import Limits, LoadedQuestions, LoadProblems, QuestionLoader
 from evalpool_dataset.messages import (
@@ -33,6 +40,7 @@ from evalpool_runtime.call import current_call
 from evalpool_runtime.database import Database
 from evalpool_runtime.errors import (
     AlreadyExists,
+    DomainError,
     FailedPrecondition,
     InvalidRequest,
     NotFound,
@@ -45,6 +53,7 @@ from evalpool_runtime.service import Runtime
 from evalpool_runtime.watch import Changes
 
 LOOK_AGAIN_SECONDS = 1.0
+SILENT_CLIENT_SECONDS = 0.5
 RUNS_A_READ = 200
 RESULTS_A_READ = 200
 EVALUATIONS_AT_ONCE = 1000
@@ -128,6 +137,15 @@ class DatasetServicer(dataset_pb2_grpc.DatasetServiceServicer):
         self, request_iterator: AsyncIterator[dataset_pb2.LoadDataRequest], context: Any
     ) -> dataset_pb2.LoadDataResponse:
         """Load one file of questions as a new version."""
+        try:
+            return await self._load(request_iterator)
+        except (DomainError, InvalidFields):
+            await _pass_over(request_iterator, self._runtime.settings.max_file_bytes)
+            raise
+
+    async def _load(
+        self, request_iterator: AsyncIterator[dataset_pb2.LoadDataRequest]
+    ) -> dataset_pb2.LoadDataResponse:
         first = await anext(aiter(request_iterator), None)
         if first is None or not first.HasField("options"):
             raise InvalidRequest(
@@ -401,9 +419,9 @@ class DatasetServicer(dataset_pb2_grpc.DatasetServiceServicer):
         limits = Limits(file_bytes=self._runtime.settings.max_file_bytes)
         with QuestionLoader(new.format, form, labels=new.labels, limits=limits) as loader:
             async for message in messages:
+                await asyncio.to_thread(loader.feed, message.chunk)
                 if loader.stopped:
                     break
-                await asyncio.to_thread(loader.feed, message.chunk)
             loaded = await asyncio.to_thread(loader.finish)
         if isinstance(loaded, LoadProblems):
             raise InvalidRequest(
@@ -462,6 +480,32 @@ class DatasetServicer(dataset_pb2_grpc.DatasetServiceServicer):
                 f"evaluator: {definition.id} cannot be used with {evaluator.value}; use "
                 + " or ".join(sorted(e.value for e in usable)),
             )
+
+
+async def _pass_over(messages: AsyncIterator[dataset_pb2.LoadDataRequest], most: int) -> None:
+    """Let a client finish what it is sending: some lose the answer to a call they still write to.
+
+    Args:
+        messages: What it sends.
+        most: Bytes after which it is answered all the same.
+    """
+    passed = 0
+    while passed < most:
+        reading = asyncio.ensure_future(_next(messages))
+        done, _ = await asyncio.wait({reading}, timeout=SILENT_CLIENT_SECONDS)
+        if not done:
+            reading.cancel()
+            return
+        message = reading.result()
+        if message is None:
+            return
+        passed += len(message.chunk)
+
+
+async def _next(
+    messages: AsyncIterator[dataset_pb2.LoadDataRequest],
+) -> dataset_pb2.LoadDataRequest | None:
+    return await anext(aiter(messages), None)
 
 
 def _parameters(definition: Definition) -> Parameters:

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Row, func, select, update
 
 from evalpool_dataset import schema
 from evalpool_dataset.evaluation import Evaluation, Policy, State, claim, expire
+from evalpool_dataset.run import OPEN
 
 _table = schema.evaluations
 _KEYS_A_QUERY = 1000
@@ -162,20 +163,14 @@ def open_count(connection: Connection, run: str) -> dict[str, int]:
     return {row[0]: row[1] for row in rows}
 
 
-def next_claimable(connection: Connection, run: str, now: datetime) -> bool:
-    """Whether a question of a run can be claimed now."""
-    return (
-        connection.execute(
-            select(_table.c.id)
-            .where(
-                _table.c.run == run,
-                _table.c.state == State.PENDING.value,
-                (_table.c.not_before.is_(None)) | (_table.c.not_before <= now),
-            )
-            .limit(1)
-        ).first()
-        is not None
+def next_claim_time(connection: Connection) -> datetime | None:
+    """When the next pause of a pending question of an open run is over; None where none pauses."""
+    found: datetime | None = connection.scalar(
+        select(func.min(_table.c.not_before))
+        .join(schema.runs, schema.runs.c.id == _table.c.run)
+        .where(_table.c.state == State.PENDING.value, schema.runs.c.state.in_(OPEN))
     )
+    return found
 
 
 def reopen_failed(connection: Connection, run: str) -> int:

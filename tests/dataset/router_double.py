@@ -1,0 +1,199 @@
+"""A router that answers at once, deterministically, and misbehaves on request."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
+from typing import Any, Self
+
+import grpc
+from google.protobuf.timestamp_pb2 import Timestamp
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+from grpc import aio
+from grpc_status import rpc_status
+
+from evalpool.identity import Identity
+from evalpool.inference.v1 import inference_pb2
+from evalpool.router.v1 import router_pb2, router_pb2_grpc
+from evalpool_runtime.authentication import Authenticator
+from evalpool_runtime.clock import SystemClock
+from evalpool_runtime.protobuf import duration
+
+WORKER = "w" * 43
+
+
+def sum_of(prompt: str, choice: str) -> float:
+    """The double's sum of log-probabilities: the shortest choice is the likeliest."""
+    return -float(len(choice))
+
+
+class RouterDouble(router_pb2_grpc.RouterServiceServicer):
+    """The herd's front, as the dataset service calls it.
+
+    Attributes:
+        identity: Its key.
+        models: The models that it knows, by digest.
+        sums: The sum of log-probabilities of a choice after a prompt.
+        reply: The reply to a conversation's last turn.
+        open: Where it is cleared, results stop after `free` of a call until it is set.
+        free: Results that come in spite of that.
+        reached: Set when a call has come as far as it goes before `open` is set.
+        break_after: How many results a call gives before its stream breaks, a number a call; calls
+            after the last one do not break.
+        refusals: What the next calls are refused with before anything starts: code and reason.
+        repeats: How often each result is sent.
+        failure: Gives the failure that is sent in place of a question's result, or None.
+        change: Changes results before they are sent.
+        scored: Requests of ScoreChoices that came.
+        inferred: Requests of Infer that came.
+        callers: Addresses that called.
+    """
+
+    def __init__(self, *digests: str) -> None:
+        self.identity = Identity.generate()
+        self.models = {
+            digest: router_pb2.Model(digest=digest, name=f"Model {digest[:4]}", source="pypi:m==1")
+            for digest in digests
+        }
+        self.sums: Callable[[str, str], float] = sum_of
+        self.reply: Callable[[str], str] = lambda turn: "A"
+        self.open = asyncio.Event()
+        self.open.set()
+        self.free = 0
+        self.reached = asyncio.Event()
+        self.break_after: list[int] = []
+        self.refusals: list[tuple[grpc.StatusCode, str]] = []
+        self.repeats = 1
+        self.failure: Callable[
+            [inference_pb2.ChoiceQuestion], inference_pb2.QuestionFailure | None
+        ] = lambda question: None
+        self.change: Callable[[inference_pb2.QuestionResult], None] = lambda result: None
+        self.scored: list[inference_pb2.ScoreChoicesRequest] = []
+        self.inferred: list[inference_pb2.InferRequest] = []
+        self.callers: set[str] = set()
+        self.endpoint = ""
+        self._server = aio.server()
+        self._authenticator = Authenticator(self.identity.address, SystemClock())
+
+    @property
+    def prompts(self) -> list[str]:
+        """The prompt of every question that it was asked, again for each time."""
+        return [question.prompt for request in self.scored for question in request.questions]
+
+    async def __aenter__(self) -> Self:
+        router_pb2_grpc.add_RouterServiceServicer_to_server(self, self._server)
+        self.endpoint = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
+        await self._server.start()
+        return self
+
+    async def __aexit__(self, *_exc: object) -> None:
+        self.open.set()
+        await self._server.stop(None)
+
+    async def GetModel(
+        self, request: router_pb2.GetModelRequest, context: Any
+    ) -> router_pb2.GetModelResponse:
+        self._note_caller(context)
+        if request.model not in self.models:
+            await _fail(context, grpc.StatusCode.NOT_FOUND, "MODEL_NOT_FOUND")
+        return router_pb2.GetModelResponse(model=self.models[request.model])
+
+    async def ScoreChoices(
+        self, request: inference_pb2.ScoreChoicesRequest, context: Any
+    ) -> AsyncIterator[inference_pb2.ScoreChoicesResponse]:
+        self._note_caller(context)
+        self.scored.append(request)
+        if self.refusals:
+            await _fail(context, *self.refusals.pop(0))
+        breaks = self.break_after.pop(0) if self.break_after else None
+        yield inference_pb2.ScoreChoicesResponse(
+            reference=request.reference,
+            started=inference_pb2.ScoreStarted(
+                ids=[q.id for q in request.questions[:breaks]], worker=WORKER
+            ),
+        )
+        for place, question in enumerate(request.questions):
+            if place == breaks:
+                await _fail(context, grpc.StatusCode.UNAVAILABLE, "WORKER_LOST")
+            await self._wait(place)
+            result = self._result(request.model.digest, question)
+            for _ in range(self.repeats):
+                yield inference_pb2.ScoreChoicesResponse(
+                    reference=request.reference,
+                    results=inference_pb2.QuestionResults(results=[result]),
+                )
+        yield inference_pb2.ScoreChoicesResponse(
+            reference=request.reference,
+            complete=inference_pb2.ScoreComplete(scored=len(request.questions)),
+        )
+
+    async def Infer(
+        self, request: inference_pb2.InferRequest, context: Any
+    ) -> AsyncIterator[inference_pb2.InferResponse]:
+        self._note_caller(context)
+        self.inferred.append(request)
+        if self.refusals:
+            await _fail(context, *self.refusals.pop(0))
+        await self._wait(len(self.inferred) - 1)
+        for piece in self.reply(request.chat.messages[-1].content):
+            yield inference_pb2.InferResponse(
+                reference=request.reference, chunk=inference_pb2.InferChunk(text=piece, tokens=1)
+            )
+        yield inference_pb2.InferResponse(
+            reference=request.reference,
+            complete=inference_pb2.InferComplete(
+                finish_reason=inference_pb2.FINISH_REASON_STOP,
+                provenance=_provenance(request.model.digest),
+            ),
+        )
+
+    def _result(
+        self, digest: str, question: inference_pb2.ChoiceQuestion
+    ) -> inference_pb2.QuestionResult:
+        result = inference_pb2.QuestionResult(
+            id=question.id,
+            provenance=_provenance(digest),
+            start_time=Timestamp(seconds=1_700_000_000),
+            end_time=Timestamp(seconds=1_700_000_002),
+        )
+        failure = self.failure(question)
+        if failure is not None:
+            result.failure.CopyFrom(failure)
+        else:
+            for choice in question.choices:
+                result.scores.add(sum_logprob=self.sums(question.prompt, choice), tokens=1)
+        self.change(result)
+        return result
+
+    def _note_caller(self, context: Any) -> None:
+        metadata = dict(context.invocation_metadata())
+        token = self._authenticator.verify(metadata["authorization"].removeprefix("Bearer "))
+        self.callers.add(token.address)
+
+    async def _wait(self, place: int) -> None:
+        if place >= self.free and not self.open.is_set():
+            self.reached.set()
+            await self.open.wait()
+
+
+def _provenance(digest: str) -> inference_pb2.Provenance:
+    return inference_pb2.Provenance(
+        model_digest=digest,
+        engine="double",
+        engine_build="double 1",
+        worker=WORKER,
+        generation=3,
+        dispatch=9,
+        quantisation="Q4_1",
+        threads=2,
+    )
+
+
+async def _fail(context: Any, code: grpc.StatusCode, reason: str) -> None:
+    status = status_pb2.Status(code=code_pb2.Code.Value(code.name), message=f"{reason} as told")
+    status.details.add().Pack(error_details_pb2.ErrorInfo(reason=reason, domain="evalpool"))
+    # As soon as a caller's rounding allows, so that a test need not wait.
+    delay = duration(timedelta(milliseconds=10))
+    status.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=delay))
+    await context.abort_with_status(rpc_status.to_status(status))
