@@ -16,7 +16,6 @@ import structlog
 from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
-from grpc_reflection.v1alpha import reflection
 from prometheus_client import CollectorRegistry, start_http_server
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
@@ -24,6 +23,7 @@ from evalpool import __version__
 from evalpool.channel import MAX_MESSAGE_BYTES, MAX_METADATA_BYTES, open_channel
 from evalpool.common.v1.service_info_pb2 import ServiceInfo
 from evalpool.identity import Identity
+from evalpool_runtime import reflection
 from evalpool_runtime.access import ACCESS, Who
 from evalpool_runtime.authentication import Authenticator
 from evalpool_runtime.background import Background
@@ -254,7 +254,7 @@ async def running_service(
             health_pb2_grpc.add_HealthServicer_to_server(health, runtime.server)
             await definition.build(runtime)
             names = (definition.grpc_service, "grpc.health.v1.Health", reflection.SERVICE_NAME)
-            reflection.enable_server_reflection(names, runtime.server)
+            reflection.enable_reflection(names, runtime.server)
             metrics_endpoint = _serve_metrics(settings.metrics_listen, runtime.metrics, stack)
             await runtime.server.start()
             await _set_health(health, definition, serving=True)

@@ -17,6 +17,7 @@ from evalpool_runtime.errors import (
     FailedPrecondition,
     Internal,
     InvalidRequest,
+    ResourceExhausted,
     Unavailable,
     reasons,
 )
@@ -36,7 +37,7 @@ from evalpool_worker.metrics import WorkerMetrics
 from evalpool_worker.model_host import LoadedModel, ModelHost
 from evalpool_worker.requests import WantedModel, parse_infer, parse_score_choices
 from evalpool_worker.settings import WorkerSettings
-from evalpool_worker.slots import Slots
+from evalpool_worker.slots import RETRY_SECONDS, Slots
 from evalpool_worker.store import write_setting
 
 DISPATCH_HEADER = "x-evalpool-dispatch"
@@ -74,6 +75,7 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
         self._slots = slots
         self._defaults = defaults
         self._generation = generation
+        self._registers = bool(runtime.settings.router_endpoint)
         self._engine_build = engine_build
         self._metrics = metrics
 
@@ -94,6 +96,7 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
         """Score the choices of many questions; results come as they complete."""
         work = parse_score_choices(request)
         dispatch = _dispatch(context)
+        self._check_registered(dispatch)
         events: asyncio.Queue[inference_pb2.ScoreChoicesResponse | None] = asyncio.Queue()
 
         def progress(stage: str, share: float) -> None:
@@ -151,6 +154,7 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
         )
         model = self._default_model(work.model)
         dispatch = _dispatch(context)
+        self._check_registered(dispatch)
         with self._slots.taken():
             async with self._host.using(
                 model.digest, model.name, model.sources, _ignore_progress
@@ -281,6 +285,16 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
         response = await once(self._database, worker_pb2.SetSystemPromptResponse, work)
         self._defaults.system_prompt = response.system_prompt
         return response
+
+    def _check_registered(self, dispatch: int) -> None:
+        # The router may dispatch before the answer to our registration is here; an answer without
+        # its generation would be discarded.
+        if dispatch and self._registers and not self._generation():
+            raise ResourceExhausted(
+                reasons.ERROR_REASON_WORKER_BUSY,
+                "the worker is not registered yet; try again soon",
+                retry_after=RETRY_SECONDS,
+            )
 
     def _origin(self, engine: Engine, dispatch: int, *, scoring: bool) -> inference_pb2.Provenance:
         info = engine.info
