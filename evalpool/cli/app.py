@@ -12,7 +12,7 @@ import typer
 
 from evalpool import __version__
 from evalpool.cli.failure import Failure
-from evalpool.cli.output import errors
+from evalpool.cli.output import errors, printable
 from evalpool.errors import CallError
 from evalpool.identity import InvalidKeyFile
 from evalpool.values import InvalidFields, InvalidValue
@@ -58,11 +58,17 @@ def _sentence(error: CallError) -> str:
             f"a service cannot be reached ({error.message}); start a deployment with "
             "`evalpool up`, or set EVALPOOL_TOKEN, EVALPOOL_BENCHMARK, … to its endpoints"
         )
+    if error.reason == "TOKEN_FOR_ANOTHER_SERVER":
+        return (
+            f"the server's address is {error.metadata.get('address')}, and was another when you "
+            "met it first; if that is right, forget the old one with `evalpool wallet forget "
+            "HOST:PORT`"
+        )
     return f"{error.message} [{error.reason or error.code.name}]"
 
 
 def _fail(sentence: str) -> None:
-    errors.print(f"error: {sentence}", style="red", markup=False, highlight=False, soft_wrap=True)
+    errors.print(f"error: {printable(sentence)}", style="red")
     sys.exit(1)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import unicodedata
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from enum import StrEnum
@@ -19,8 +20,22 @@ from rich.table import Table
 # Where nobody looks at a terminal, tables are as wide as they need to be.
 _PIPED_WIDTH = 160
 
-console = Console(width=None if sys.stdout.isatty() else _PIPED_WIDTH)
-errors = Console(stderr=True, width=None if sys.stderr.isatty() else _PIPED_WIDTH)
+
+def _console(*, stderr: bool) -> Console:
+    terminal = (sys.stderr if stderr else sys.stdout).isatty()
+    return Console(
+        stderr=stderr,
+        width=None if terminal else _PIPED_WIDTH,
+        # Names and texts are other people's: brackets and colons in them are no markup.
+        markup=False,
+        emoji=False,
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+console = _console(stderr=False)
+errors = _console(stderr=True)
 
 
 class Format(StrEnum):
@@ -58,14 +73,18 @@ def print_table(
 ) -> None:
     """Print a table; columns whose name begins with ">" are aligned to the right."""
     table = Table(
-        title=title, title_justify="left", header_style="bold", box=SIMPLE_HEAD, pad_edge=False
+        title=None if title is None else printable(title),
+        title_justify="left",
+        header_style="bold",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
     )
     for column in columns:
         right = column.startswith(">")
         table.add_column(column.removeprefix(">"), justify="right" if right else "left")
     for row in rows:
         table.add_row(*(_cell(value) for value in row))
-    console.print(table)
+    console.print(table, soft_wrap=False)
 
 
 def print_fields(fields: dict[str, Any]) -> None:
@@ -76,7 +95,7 @@ def print_fields(fields: dict[str, Any]) -> None:
     for name, value in fields.items():
         if value not in ("", None):
             table.add_row(name, _cell(value))
-    console.print(table)
+    console.print(table, soft_wrap=False)
 
 
 def short(identifier: str, length: int = 10) -> str:
@@ -96,7 +115,12 @@ def moment(timestamp: Timestamp) -> str:
     return timestamp.ToDatetime().strftime("%Y-%m-%d %H:%M:%S")
 
 
+def printable(text: str) -> str:
+    """A text without what would command a terminal; lines and tabs stay."""
+    return "".join(c if c in "\n\t" or unicodedata.category(c) != "Cc" else "�" for c in text)
+
+
 def _cell(value: Any) -> str:
     if isinstance(value, datetime):
         return value.strftime("%Y-%m-%d %H:%M:%S")
-    return "" if value is None else str(value)
+    return "" if value is None else printable(str(value))

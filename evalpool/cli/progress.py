@@ -30,7 +30,7 @@ class Tracker:
     def __init__(self, what: str, *, quiet: bool = False, in_bytes: bool = False) -> None:
         counts = [DownloadColumn(), TransferSpeedColumn()] if in_bytes else [MofNCompleteColumn()]
         self._progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             *counts,
             TimeRemainingColumn(),

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -17,27 +16,15 @@ from evalpool.endpoints import Endpoints
 from evalpool.identity import Identity
 from evalpool.token.v1 import token_pb2
 from evalpool.wallet import AddressBook
-from evalpool_runtime.testing import ServiceUnderTest, running
+from evalpool_runtime.testing import ServiceUnderTest
 from evalpool_token.service import SERVICE
-
-
-@contextmanager
-def loop_in_a_thread() -> Iterator[asyncio.AbstractEventLoop]:
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-    yield loop
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join()
-    loop.close()
+from tests.evalpool.service_thread import running_in_a_thread
 
 
 @pytest.fixture
 def token(tmp_path: Path) -> Iterator[ServiceUnderTest]:
-    with loop_in_a_thread() as loop:
-        service = running(SERVICE, tmp_path / "token")
-        yield asyncio.run_coroutine_threadsafe(service.__aenter__(), loop).result()
-        asyncio.run_coroutine_threadsafe(service.__aexit__(None, None, None), loop).result()
+    with running_in_a_thread(SERVICE, tmp_path / "token") as service:
+        yield service
 
 
 @pytest.fixture
@@ -81,13 +68,13 @@ def test_a_calls_error_is_raised(client: SyncClient) -> None:
 def test_a_stream_is_iterated_and_left_before_its_end(client: SyncClient) -> None:
     for number in range(3):
         mint(client, number)
-    calls = []
+    calls: list[Any] = []
 
-    def watch(c: Client) -> object:
+    def watch(c: Client) -> Any:
         calls.append(notices(c))
         return calls[0]
 
-    stream = client.iterate(watch)  # type: ignore[arg-type, var-annotated]
+    stream = client.iterate(watch)
     assert [message.notice.sequence for message in islice(stream, 3)] == [1, 2, 3]
     stream.close()  # type: ignore[attr-defined]
 
