@@ -76,6 +76,11 @@ class RouterDouble(router_pb2_grpc.RouterServiceServicer):
         self._server = aio.server()
         self._authenticator = Authenticator(self.identity.address, SystemClock())
 
+    @classmethod
+    def knowing(cls, *digests: str) -> Self:
+        """A double that knows some models; what it does not implement is not called."""
+        return cls(*digests)
+
     @property
     def prompts(self) -> list[str]:
         """The prompt of every question that it was asked, again for each time."""

@@ -34,7 +34,7 @@ JSON_LINES = dataset_pb2.DATA_FORMAT_JSON_LINES
 
 @pytest.fixture
 async def harness(tmp_path: Path) -> AsyncIterator[DatasetHarness]:
-    async with RouterDouble(MODEL) as router, running_dataset(tmp_path, router) as made:
+    async with RouterDouble.knowing(MODEL) as router, running_dataset(tmp_path, router) as made:
         yield made
 
 
@@ -283,7 +283,7 @@ async def test_a_refusal_reaches_a_client_that_is_still_sending(
 
 async def test_a_file_above_the_limit_is_refused(tmp_path: Path) -> None:
     async with (
-        RouterDouble() as router,
+        RouterDouble.knowing() as router,
         running_dataset(tmp_path, router, max_file_bytes=1000) as harness,
     ):
         stub = await harness.create()

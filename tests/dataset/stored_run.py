@@ -1,0 +1,56 @@
+"""A run with its dataset in a database, for tests of the store and the runner."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from sqlalchemy import Connection
+
+from evalpool_dataset.question import Question
+from evalpool_dataset.run import Run
+from evalpool_dataset.store import definitions, runs
+from evalpool_dataset.store.definitions import Definition, Model
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+DIGEST = "a" * 64
+
+
+def definition(dataset: str = "d") -> Definition:
+    return Definition(
+        id=dataset,
+        owner="o" * 43,
+        kind="siqa",
+        title="D",
+        description="",
+        license="",
+        evaluator="loglikelihood",
+        metric="acc",
+        system_prompt="",
+        create_time=NOW,
+    )
+
+
+def model(digest: str = DIGEST, name: str = "M") -> Model:
+    return Model(0, name, "r" * 43, digest, "pypi:m==1", "", 10)
+
+
+def question(ordinal: int, choices: int = 3) -> Question:
+    texts = tuple(f"choice {n} of {ordinal}" for n in range(1, choices + 1))
+    return Question(ordinal, "", f"What is {ordinal}?", texts, 1 + ordinal % choices)
+
+
+def add_run(connection: Connection, *, questions: int, run: str = "run", dataset: str = "d") -> Run:
+    """Store a dataset of so many questions and a run on it."""
+    if definitions.find_definition(connection, dataset) is None:
+        definitions.add_definition(connection, definition(dataset))
+    version, _ = definitions.add_version(
+        connection,
+        definitions.require_definition(connection, dataset),
+        f"{questions:064}",
+        [question(n) for n in range(1, questions + 1)],
+        "here",
+        "0" * 64,
+        NOW,
+    )
+    number = definitions.keep_model(connection, model())
+    return runs.add_run(connection, run, version.id, number, "loglikelihood", questions, NOW)
