@@ -42,6 +42,7 @@ class RouterDouble(router_pb2_grpc.RouterServiceServicer):
         break_after: How many results a call gives before its stream breaks, a number a call; calls
             after the last one do not break.
         refusals: What the next calls are refused with before anything starts: code and reason.
+        refuse_second: The second reply asked for finds the queue full, and lets the first go on.
         repeats: How often each result is sent.
         failure: Gives the failure that is sent in place of a question's result, or None.
         change: Changes results before they are sent.
@@ -64,6 +65,7 @@ class RouterDouble(router_pb2_grpc.RouterServiceServicer):
         self.reached = asyncio.Event()
         self.break_after: list[int] = []
         self.refusals: list[tuple[grpc.StatusCode, str]] = []
+        self.refuse_second = False
         self.repeats = 1
         self.failure: Callable[
             [inference_pb2.ChoiceQuestion], inference_pb2.QuestionFailure | None
@@ -140,6 +142,10 @@ class RouterDouble(router_pb2_grpc.RouterServiceServicer):
         self.inferred.append(request)
         if self.refusals:
             await _fail(context, *self.refusals.pop(0))
+        if self.refuse_second and len(self.inferred) == 2:
+            await self.reached.wait()
+            self.open.set()
+            await _fail(context, grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL")
         await self._wait(len(self.inferred) - 1)
         for piece in self.reply(request.chat.messages[-1].content):
             yield inference_pb2.InferResponse(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from functools import partial
 
 import pytest
 from sqlalchemy import Connection
@@ -195,7 +196,7 @@ async def test_failing_what_is_open_shuts_out_what_is_under_way(stored: Database
 async def test_readers_of_the_cursor_miss_no_change(stored: Database) -> None:
     names = [f"run-{n}" for n in range(6)]
     for name in names:
-        await stored.write(lambda c, name=name: add_run(c, questions=1, run=name))  # type: ignore[misc]
+        await stored.write(partial(add_run, questions=1, run=name))
     written = 0
 
     async def change(name: str) -> None:
@@ -213,7 +214,7 @@ async def test_readers_of_the_cursor_miss_no_change(stored: Database) -> None:
         cursor = 0
         while True:
             finished = written == len(names)
-            found = await stored.read(lambda c: runs.runs_after(c, cursor, (), 3))
+            found = await stored.read(partial(runs.runs_after, cursor=cursor, only=(), limit=3))
             seen += [(run.id, run.cursor) for run in found]
             if found:
                 cursor = found[-1].cursor
@@ -228,7 +229,7 @@ async def test_readers_of_the_cursor_miss_no_change(stored: Database) -> None:
     assert cursors == sorted(set(cursors))
     # The newest standing of every run was seen.
     for name in names:
-        last = await stored.read(lambda c, name=name: runs.require_run(c, name))  # type: ignore[misc]
+        last = await stored.read(partial(runs.require_run, run=name))
         assert (name, last.cursor) in seen
 
 
