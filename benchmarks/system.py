@@ -1,0 +1,266 @@
+"""What does the whole system add to the model's arithmetic?
+
+Runs pools on Social IQa through the six services, from the join to the score on the leaderboard,
+and compares the tokens that the worker computes a second with the raw rate of `llama_decode` on
+prompts of 256 tokens (`n_ubatch` 256, on the contexts and threads that scoring has) in the same
+minutes; the two alternate. Reports the accuracy beside lm-evaluation-harness's on the same questions, and the
+memory of every service.
+
+    python -m benchmarks.system --json system.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import socket
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import psutil
+
+from benchmarks.engine import PROMPT_TOKENS, RawDecode
+from benchmarks.measurement import Spread, machine, print_table, write_report
+from benchmarks.models import SIQA, read_siqa, smollm2_path
+from evalpool.benchmark.v1 import benchmark_pb2
+from evalpool.cli.local import DeploymentPlan, deployment, introduce, plan_deployment
+from evalpool.client import Client
+from evalpool.client.datasets import load_file, results, watch_run
+from evalpool.client.models import push, sha256_of
+from evalpool.client.pools import PoolTerms, fund, watch_entry
+from evalpool.dataset.v1 import dataset_pb2
+from evalpool.endpoints import PORTS, Endpoints
+from evalpool.models import ModelStore, quantise
+from evalpool.token.v1 import token_pb2
+from evalpool.wallet import AddressBook, Wallets
+from evalpool_worker.engine.model import LoadedModel
+from evalpool_worker.engine.shape import EngineSettings, shape_for
+
+WARM_UP_QUESTIONS = 32
+METRICS = ("acc", "acc_norm", "acc_bytes")
+COMPUTED = "evalpool_worker_computed_tokens_total"
+
+
+class System:
+    """A deployment, and one person who owns questions, funds pools and enters models."""
+
+    def __init__(self, plan: DeploymentPlan, client: Client, folder: Path) -> None:
+        self.plan = plan
+        self.client = client
+        self._folder = folder
+
+    async def load(self, rows: list[dict[str, Any]]) -> str:
+        """Load rows as a dataset of their own; gives its id."""
+        name = f"siqa-{uuid4().hex[:8]}"
+        path = self._folder / f"{name}.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        await self.client.dataset.CreateDataset(
+            dataset_pb2.CreateDatasetRequest(id=name, kind="siqa")
+        )
+        await load_file(self.client, name, path)
+        return name
+
+    async def pool(self, dataset: str) -> str:
+        """Fund a pool on a dataset; gives its id."""
+        terms = PoolTerms(dataset=dataset, duration="P1D")
+        return (await fund(self.client, "100", terms.tags())).pool
+
+    async def entry(self, pool: str, digest: str) -> tuple[float, float, str]:
+        """Join and follow to the score; seconds, tokens computed by the worker, and the run."""
+        before = await self._computed_tokens()
+        started = time.perf_counter()
+        joined = await self.client.benchmark.JoinPool(
+            benchmark_pb2.JoinPoolRequest(pool=pool, subject=digest, request_id=f"join-{uuid4()}")
+        )
+        last = joined.entry
+        async for seen in watch_entry(self.client, joined.entry.id):
+            last = seen
+        board = await self.client.benchmark.UpdateLeaderboard(
+            benchmark_pb2.UpdateLeaderboardRequest(pool=pool)
+        )
+        seconds = time.perf_counter() - started
+        if last.state != benchmark_pb2.ENTRY_STATE_SCORED or not board.leaderboard.rows:
+            raise SystemExit(f"the entry was not scored: {last.reason}")
+        return seconds, await self._computed_tokens() - before, last.run
+
+    def memory(self) -> dict[str, int]:
+        """Resident bytes of every service's process."""
+        found = {}
+        for child in psutil.Process().children(recursive=True):
+            words = child.cmdline()
+            if "serve" in words:
+                found[words[words.index("serve") + 1]] = child.memory_info().rss
+        return found
+
+    async def _computed_tokens(self) -> float:
+        host, _, port = self.plan.endpoints.worker.rpartition(":")
+        async with httpx.AsyncClient() as http:
+            text = (await http.get(f"http://{host}:{int(port) + 4000}/metrics")).text
+        lines = [line for line in text.splitlines() if line.startswith(COMPUTED)]
+        return float(lines[0].split()[-1])
+
+
+@asynccontextmanager
+async def running_system(folder: Path, store: ModelStore) -> AsyncIterator[System]:
+    """Start the six services on free ports."""
+    data = folder / "data"
+    data.mkdir()
+    (data / "models").symlink_to(store.root)
+    plan = plan_deployment(data, endpoints=_free_endpoints())
+    wallets, book = Wallets(folder / "home"), AddressBook(folder / "home")
+    introduce(plan, wallets, book)
+    owner = wallets.new("owner")
+    async with deployment(plan, tell=print, ready=lambda _: None):
+        operator = Client(wallets.get("operator"), endpoints=plan.endpoints, addresses=book)
+        await operator.token.Mint(
+            token_pb2.MintRequest(recipient=owner.address, quantity="100000", request_id="mint")
+        )
+        await operator.close()
+        async with Client(owner, endpoints=plan.endpoints, addresses=book) as client:
+            yield System(plan, client, folder)
+
+
+async def measure(
+    system: System, path: Path, digest: str, rows: list[dict[str, Any]], rounds: int
+) -> dict[str, Any]:
+    """All rounds for one model."""
+    model = LoadedModel(path)
+    shape = shape_for(model, EngineSettings())
+    raw = RawDecode(model, shape.score_contexts, shape.score.threads)
+    await system.entry(await system.pool(await system.load(rows[:WARM_UP_QUESTIONS])), digest)
+    prompts = max(2, round(2.0 * raw.rate(1) / PROMPT_TOKENS / shape.score_contexts))
+    size = len(rows) // rounds
+    figures: dict[str, list[float]] = {
+        name: [] for name in ("raw", "computed", "questions", "ratio")
+    }
+    before = raw.rate(prompts)
+    for number in range(rounds):
+        part = rows[number * size : (number + 1) * size]
+        pool = await system.pool(await system.load(part))
+        seconds, tokens, _ = await system.entry(pool, digest)
+        after = raw.rate(prompts)
+        # The raw rate on both sides, so that a machine that drifts favours neither.
+        both = (before + after) / 2
+        before = after
+        figures["raw"].append(both)
+        figures["computed"].append(tokens / seconds)
+        figures["questions"].append(len(part) / seconds)
+        figures["ratio"].append(tokens / seconds / both)
+    raw.free()
+    model.free()
+    return {name: Spread.of(values) for name, values in figures.items()}
+
+
+async def agreement(
+    system: System, digest: str, rows: list[dict[str, Any]], reference: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Every row through the system, beside lm-evaluation-harness's choices; and a second pool."""
+    dataset = await system.load(rows)
+    seconds, _, run = await system.entry(await system.pool(dataset), digest)
+    again_seconds, again_tokens, _ = await system.entry(await system.pool(dataset), digest)
+    last = dataset_pb2.Score()
+    async for score in watch_run(system.client, run):
+        last = score
+    predicted: dict[str, list[int]] = {metric: [] for metric in METRICS}
+    async for result in results(system.client, run):
+        for metric in METRICS:
+            predicted[metric].append(result.predictions[metric])
+    report: dict[str, Any] = {
+        "questions": len(rows),
+        "seconds": seconds,
+        "again_seconds": again_seconds,
+        "again_computed_tokens": again_tokens,
+        "provenance": dict(last.provenance),
+    }
+    for metric in METRICS:
+        theirs = [row[f"{metric}_choice"] for row in reference[: len(rows)]]
+        labels = [int(row["label"]) for row in rows]
+        report[metric] = {
+            "same_choice": _share(predicted[metric], theirs),
+            "accuracy": _share(predicted[metric], labels),
+            "reference_accuracy": _share(theirs, labels),
+        }
+    return report
+
+
+async def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The whole program."""
+    rows, reference = read_siqa(arguments.siqa)
+    shipped = smollm2_path()
+    report: dict[str, Any] = {"machine": machine(), "models": {}}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        async with running_system(folder, ModelStore(shipped.parents[2])) as system:
+            for kind in arguments.kinds:
+                path, digest = shipped, shipped.name
+                if kind != "Q4_1":
+                    path = folder / f"SmolLM2-135M-Instruct.{kind}.gguf"
+                    await asyncio.to_thread(quantise, shipped, path, kind)
+                    await push(system.client, path)
+                    digest = sha256_of(path)
+                part = rows[: arguments.questions]
+                report["models"][kind] = await measure(system, path, digest, part, arguments.rounds)
+            report["agreement"] = await agreement(
+                system, shipped.name, rows[: arguments.agreement], reference
+            )
+            report["memory"] = system.memory()
+    return report
+
+
+def main() -> None:
+    """Measure the system with SmolLM2 as shipped and quantised again."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--siqa", type=Path, default=SIQA, help="folder that holds Social IQa")
+    parser.add_argument("--questions", type=int, default=1000, help="of all rounds together")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--kinds", nargs="+", default=["Q4_1", "Q8_0"])
+    parser.add_argument("--agreement", type=int, default=1000, help="questions to compare")
+    parser.add_argument("--json", type=Path, help="write the report here")
+    arguments = parser.parse_args()
+    report = asyncio.run(run(arguments))
+    print("Tokens a second, median and range:")
+    table = [("SmolLM2", "raw decode", "system", "ratio", "questions/s")]
+    for kind, figures in report["models"].items():
+        names = ("raw", "computed", "ratio", "questions")
+        table.append((kind, *(str(figures[name]) for name in names)))
+    print_table(table)
+    found = report["agreement"]
+    print(f"\n{found['questions']} questions of Social IQa beside lm-evaluation-harness:")
+    head = ("metric", "same choice", "accuracy", "reference")
+    shown = ("same_choice", "accuracy", "reference_accuracy")
+    print_table([head, *((m, *(f"{found[m][name]:.3f}" for name in shown)) for m in METRICS)])
+    print(
+        f"the same again in another pool: {found['again_seconds']:.2f} s, "
+        f"{found['again_computed_tokens']:.0f} tokens computed"
+    )
+    print("\nresident memory, MiB:")
+    for service, resident in sorted(report["memory"].items()):
+        print(f"  {service:<10} {resident / 2**20:,.0f}")
+    if arguments.json:
+        write_report(arguments.json, report)
+
+
+def _share(left: list[int], right: list[int]) -> float:
+    return sum(a == b for a, b in zip(left, right, strict=True)) / len(right)
+
+
+def _free_endpoints() -> Endpoints:
+    chosen: dict[str, str] = {}
+    while len(chosen) < len(PORTS):
+        port = random.randrange(20_000, 40_000)
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) != 0:
+                chosen[list(PORTS)[len(chosen)]] = f"127.0.0.1:{port}"
+    return Endpoints(**chosen)
+
+
+if __name__ == "__main__":
+    main()
