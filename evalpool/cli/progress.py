@@ -35,8 +35,8 @@ class Tracker:
             *counts,
             TimeRemainingColumn(),
             console=errors,
-            disable=quiet,
-            transient=not errors.is_terminal,
+            # In a log a bar would be noise before the line that matters.
+            disable=quiet or not errors.is_terminal,
         )
         self._what = what
         self._task = self._progress.add_task(what, total=None)

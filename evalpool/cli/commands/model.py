@@ -201,7 +201,7 @@ def _in_thread(what: str, work: Callable[[], T], *, quiet: bool) -> T:
             done.set_exception(error)
 
     threading.Thread(target=call, name="quantise", daemon=True).start()
-    if quiet:
+    if quiet or not errors.is_terminal:
         return done.result()
     with errors.status(what):
         return done.result()
