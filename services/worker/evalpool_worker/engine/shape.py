@@ -33,7 +33,7 @@ class EngineSettings:
             cache attention runs over the other sequences' cells too.
         score_context_tokens: Tokens of a scoring context, at most what the model was trained with.
         generate_slots: Streams at the same time.
-        generate_context_tokens: Tokens that all streams hold together.
+        generate_context_tokens: Tokens that all streams hold together, and the longest may have.
         generate_batch_tokens: Tokens of a generating batch.
     """
 
@@ -42,7 +42,7 @@ class EngineSettings:
     score_batch_tokens: int = 256
     score_context_tokens: int = 2048
     generate_slots: int = 16
-    generate_context_tokens: int = 8192
+    generate_context_tokens: int = 4096
     generate_batch_tokens: int = 256
 
 
