@@ -35,9 +35,8 @@ def create(**fields: Any) -> dataset_pb2.CreateDatasetRequest:
 
 
 def options(**fields: Any) -> dataset_pb2.LoadOptions:
-    return dataset_pb2.LoadOptions(
-        **{"dataset": "d", "format": dataset_pb2.DATA_FORMAT_CSV} | fields
-    )
+    given: dict[str, Any] = {"dataset": "d", "format": dataset_pb2.DATA_FORMAT_CSV} | fields
+    return dataset_pb2.LoadOptions(**given)
 
 
 def benchmark(**fields: Any) -> dataset_pb2.BenchmarkRequest:
