@@ -3,8 +3,8 @@
 Runs pools on Social IQa through the six services, from the join to the score on the leaderboard,
 and compares the tokens that the worker computes a second with the raw rate of `llama_decode` on
 prompts of 256 tokens (`n_ubatch` 256, on the contexts and threads that scoring has) in the same
-minutes; the two alternate. Reports the accuracy beside lm-evaluation-harness's on the same questions, and the
-memory of every service.
+minutes; the two alternate. Reports the accuracy beside lm-evaluation-harness's on the same
+questions, and the memory of every service.
 
     python -m benchmarks.system --json system.json
 """

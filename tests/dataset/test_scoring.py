@@ -4,6 +4,7 @@ import json
 import math
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -89,7 +90,7 @@ def test_the_reference_sums_give_the_reference_accuracies(siqa: Path) -> None:
     }
 
 
-def read(path: Path) -> list[dict[str, object]]:
+def read(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
 
 
@@ -103,7 +104,7 @@ def test_score_and_progress_are_exact() -> None:
 
 def test_nothing_done_scores_nothing() -> None:
     standing = Standing(0, 0, 5)
-    assert (standing.score, standing.progress) == (0, 0)
+    assert (standing.score, standing.progress) == (Fraction(0), Fraction(0))
     assert standing.standard_error is None
     assert standing.interval == (0.0, 1.0)
     assert Standing(0, 0, 0).progress == 0

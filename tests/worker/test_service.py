@@ -162,7 +162,8 @@ async def test_a_cancelled_request_gives_its_slot_back(
                     messages = [m async for m in stub.Infer(short)]
                     break
                 except grpc.aio.AioRpcError as error:
-                    assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+                    if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
+                        raise
         assert messages[-1].HasField("complete")
 
 

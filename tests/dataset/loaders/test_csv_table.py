@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from evalpool_dataset.loaders import Format, Limits
 from evalpool_dataset.loaders.csv_table import CsvReader
+from evalpool_dataset.loaders.problems import RowProblem
 from evalpool_dataset.loaders.reading import Row
 
 Load = Any
@@ -148,7 +149,7 @@ def test_cells_come_out_as_pythons_writer_put_them_in(rows: list[list[str]], chu
     )
     content = written.getvalue().encode()
     reader = CsvReader(Limits(), AnyColumns(), labelled=False)  # type: ignore[arg-type]
-    found = []
+    found: list[Row | RowProblem] = []
     for start in range(0, len(content), chunk):
         found += reader.feed(content[start : start + chunk])
     found += reader.finish()

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from evalpool_dataset.loaders import Format, Limits
 from evalpool_dataset.loaders.json_array import JsonArrayReader
+from evalpool_dataset.loaders.problems import RowProblem
 from evalpool_dataset.loaders.reading import Row
 
 Load = Any
@@ -116,7 +117,7 @@ def test_any_array_is_cut_into_its_objects(
 ) -> None:
     content = json.dumps(rows, indent=indent, ensure_ascii=ascii_only).encode()
     reader = JsonArrayReader(Limits())
-    found = []
+    found: list[Row | RowProblem] = []
     for start in range(0, len(content), chunk):
         found += reader.feed(content[start : start + chunk])
     found += reader.finish()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -64,7 +65,7 @@ async def llama(smollm2_path: Path) -> AsyncIterator[LlamaCppEngine]:
     await engine.close()
 
 
-def siqa_question(row: dict[str, str], number: int) -> ChoiceQuestion:
+def siqa_question(row: dict[str, Any], number: int) -> ChoiceQuestion:
     """A row of Social IQa as lm-evaluation-harness asks it."""
     return ChoiceQuestion(
         id=str(number),
@@ -74,7 +75,7 @@ def siqa_question(row: dict[str, str], number: int) -> ChoiceQuestion:
 
 
 @pytest.fixture(scope="session")
-def siqa() -> list[tuple[ChoiceQuestion, dict[str, object]]]:
+def siqa() -> list[tuple[ChoiceQuestion, dict[str, Any]]]:
     """Social IQa's questions, each with lm-evaluation-harness's result for SmolLM2."""
     if not SIQA.is_dir():
         pytest.skip("Social IQa does not lie beside this checkout (../shared/data/siqa).")
@@ -86,5 +87,5 @@ def siqa() -> list[tuple[ChoiceQuestion, dict[str, object]]]:
     ]
 
 
-def _json_lines(path: Path) -> list[dict[str, str]]:
+def _json_lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,7 +35,13 @@ def test_without_a_container_the_affinity_counts(tmp_path: Path) -> None:
     ],
 )
 def test_a_shape_that_would_end_the_process_is_refused(wrong: dict[str, int]) -> None:
-    sound = {"cells": 128, "batch_tokens": 64, "sequences": 32, "outputs": 32, "threads": 1}
+    sound: dict[str, Any] = {
+        "cells": 128,
+        "batch_tokens": 64,
+        "sequences": 32,
+        "outputs": 32,
+        "threads": 1,
+    }
     ContextShape(**sound)
     with pytest.raises(ValueError, match="must"):
         ContextShape(**{**sound, **wrong})
