@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -55,6 +56,9 @@ async def sending(
     options: dataset_pb2.LoadOptions | None, chunks: Iterable[bytes]
 ) -> AsyncIterator[dataset_pb2.LoadDataRequest]:
     if options is not None:
+        if not options.sha256:
+            chunks = list(chunks)
+            options.sha256 = hashlib.sha256(b"".join(chunks)).hexdigest()
         yield dataset_pb2.LoadDataRequest(options=options)
     for chunk in chunks:
         yield dataset_pb2.LoadDataRequest(chunk=chunk)

@@ -35,7 +35,11 @@ def create(**fields: Any) -> dataset_pb2.CreateDatasetRequest:
 
 
 def options(**fields: Any) -> dataset_pb2.LoadOptions:
-    given: dict[str, Any] = {"dataset": "d", "format": dataset_pb2.DATA_FORMAT_CSV} | fields
+    given: dict[str, Any] = {
+        "dataset": "d",
+        "format": dataset_pb2.DATA_FORMAT_CSV,
+        "sha256": "0" * 64,
+    } | fields
     return dataset_pb2.LoadOptions(**given)
 
 
@@ -118,6 +122,7 @@ def test_no_labels_are_none() -> None:
         ({"dataset": "NO"}, "options.dataset"),
         ({"source": "x" * 1001}, "options.source"),
         ({"sha256": "g" * 64}, "options.sha256"),
+        ({"sha256": ""}, "options.sha256"),
         ({"format": 0}, "options.format"),
         ({"format": 9}, "options.format"),
         ({"labels": b"1" * (MAX_LABELS_BYTES + 1)}, "options.labels"),

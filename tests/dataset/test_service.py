@@ -268,7 +268,7 @@ async def test_a_refusal_reaches_a_client_that_is_still_sending(
 
     async def endless() -> AsyncIterator[dataset_pb2.LoadDataRequest]:
         nonlocal sent
-        yield dataset_pb2.LoadDataRequest(options=options())
+        yield dataset_pb2.LoadDataRequest(options=options(sha256="0" * 64))
         while sent < 50:
             sent += 1
             yield dataset_pb2.LoadDataRequest(chunk=b"x" * (1 << 20))

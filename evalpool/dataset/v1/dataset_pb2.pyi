@@ -404,7 +404,7 @@ class LoadOptions(_message.Message):
     source: _builtins.str
     """Where the file came from, for people, at most 1,000 characters. The seed's DataTxID."""
     sha256: _builtins.str
-    """The file's SHA-256, hexadecimal. Default: not checked."""
+    """The file's SHA-256, hexadecimal: it tells a whole file from one that was cut off on its way."""
     labels: _builtins.bytes
     """The labels, one line a row, where they lie in a file of their own (Social IQa's
     `dev-labels.lst`), at most 16 MiB.

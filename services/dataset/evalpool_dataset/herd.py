@@ -120,6 +120,11 @@ class Herd:
                     yield Started(tuple(map(number_of, message.started.ids)))
                 for result in message.results.results:
                     number = number_of(result.id)
+                    if not result.HasField("failure"):
+                        other = _another_model(number, model_digest, result.provenance)
+                        if other is not None:
+                            yield other
+                            continue
                     yield self._scored(number, asked[number], result, reference)
 
     def _scored(
@@ -220,6 +225,10 @@ class Herd:
                 elif message.HasField("complete"):
                     reply = "".join(pieces)
                     origin = message.complete.provenance
+                    other = _another_model(number, model_digest, origin)
+                    if other is not None:
+                        yield other
+                        return
                     yield Answered(
                         id=number,
                         prediction=read_reply(asked, reply),
@@ -245,6 +254,18 @@ class Herd:
             yield Unanswered(
                 number, problem.message, problem.reason, problem.code not in _NOT_RETRYABLE
             )
+
+
+def _another_model(number: int, wanted: str, origin: inference_pb2.Provenance) -> Unanswered | None:
+    """Of each question only a result by the model with the run's digest counts."""
+    if origin.model_digest == wanted:
+        return None
+    return Unanswered(
+        number,
+        f"the answer came from the model {origin.model_digest or 'without a digest'}",
+        reason_name(reasons.ERROR_REASON_ENGINE_FAILED),
+        retryable=True,
+    )
 
 
 def provenance_document(origin: inference_pb2.Provenance) -> dict[str, Any]:

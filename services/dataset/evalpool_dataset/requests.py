@@ -119,8 +119,8 @@ def parse_options(options: dataset_pb2.LoadOptions) -> NewFile:
     fields = Fields()
     dataset = fields.parse("options.dataset", parse_dataset_id, options.dataset)
     source = fields.parse("options.source", lambda t: parse_text(t, at_most=1000), options.source)
-    if options.sha256:
-        fields.parse("options.sha256", parse_digest, options.sha256)
+    # Without it a file that was cut off on its way would look whole.
+    fields.parse("options.sha256", parse_digest, options.sha256)
     form = _FORMATS.get(options.format)
     if form is None:
         fields.refuse(

@@ -430,7 +430,7 @@ class DatasetServicer(dataset_pb2_grpc.DatasetServiceServicer):
                 message=loaded.summary,
                 problems=str(loaded.count),
             )
-        if new.sha256 and new.sha256 != loaded.sha256:
+        if new.sha256 != loaded.sha256:
             raise FailedPrecondition(
                 reasons.ERROR_REASON_DIGEST_MISMATCH,
                 f"options.sha256: the file that came has {loaded.sha256}; send it again",
