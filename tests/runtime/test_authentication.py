@@ -67,6 +67,14 @@ def test_hostile_tokens_are_invalid(authenticator: Authenticator, name: str) -> 
     assert refusal(authenticator, HOSTILE[name](Token(AUDIENCE))) == "TOKEN_INVALID"
 
 
+@pytest.mark.parametrize("name", [name for name in HOSTILE if name.startswith("alg ")])
+def test_another_algorithm_is_refused_before_anything_is_verified(
+    authenticator: Authenticator, name: str
+) -> None:
+    with pytest.raises(Unauthenticated, match=r"its alg must be|names a member twice"):
+        authenticator.verify(HOSTILE[name](Token(AUDIENCE)))
+
+
 @pytest.mark.parametrize("name", FOR_ANOTHER)
 def test_tokens_for_others_are_refused(authenticator: Authenticator, name: str) -> None:
     token = FOR_ANOTHER[name](Token(AUDIENCE))

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import importlib.util
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import ModuleType
@@ -13,16 +16,16 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, MetaData, inspect
 
-import evalpool_runtime
 from evalpool.endpoints import PORTS
 from evalpool_runtime.database import Database
 from evalpool_runtime.migrations import migrate
 
 OpenDatabase = Callable[[str], Awaitable[Database]]
 
-SERVICES = Path(evalpool_runtime.__file__).parents[2]
 MIGRATED = sorted(
-    service for service in PORTS if (SERVICES / service / f"evalpool_{service}/migrations").is_dir()
+    service
+    for service in PORTS
+    if importlib.util.find_spec(f"evalpool_{service}.migrations") is not None
 )
 
 
@@ -87,14 +90,40 @@ async def test_migrating_again_changes_nothing(service: str, database: OpenDatab
     assert await migrated.read(names_of_constraints) == before
 
 
-async def test_replicas_that_start_at_once_take_turns(database_url: str) -> None:
-    replicas = [Database.open(database_url) for _ in range(4)]
-    try:
-        await asyncio.gather(*(migrate(each, "evalpool_token.migrations") for each in replicas))
-        assert await replicas[0].read(names_of_constraints)
-    finally:
-        for each in replicas:
-            await each.close()
+REPLICA = """
+import asyncio, sys
+from evalpool_runtime.database import Database
+from evalpool_runtime.migrations import migrate
+async def main():
+    database = Database.open(sys.argv[1])
+    print("ready", flush=True)
+    sys.stdin.readline()
+    await migrate(database, "evalpool_benchmark.migrations")
+    await database.close()
+asyncio.run(main())
+"""
+
+
+def test_replicas_that_start_at_once_take_turns(database_url: str) -> None:
+    replicas = [
+        subprocess.Popen(
+            [sys.executable, "-c", REPLICA, database_url],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(3)
+    ]
+    for replica in replicas:
+        assert replica.stdout is not None
+        assert replica.stdout.readline() == "ready\n"
+    for replica in replicas:
+        assert replica.stdin is not None
+        replica.stdin.write("go\n")
+        replica.stdin.flush()
+    errors = [replica.communicate()[1] for replica in replicas]
+    assert [replica.returncode for replica in replicas] == [0, 0, 0], errors
 
 
 async def test_services_that_start_at_once_in_one_process_do_not_mix(tmp_path: Path) -> None:
