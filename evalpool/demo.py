@@ -233,6 +233,8 @@ class Demonstration:
         async for seen in watch_entry(client, entry):
             state = benchmark_pb2.EntryState.Name(seen.state).removeprefix("ENTRY_STATE_").lower()
             self._progress(competitor.name, state, seen.done, seen.total or None)
+            if seen.state == benchmark_pb2.ENTRY_STATE_SCORED:
+                self._tell(f"{competitor.name} has {seen.correct} of {seen.total} right")
             if seen.state == benchmark_pb2.ENTRY_STATE_FAILED:
                 raise RuntimeError(f"{competitor.name} failed: {seen.reason}")
 
