@@ -3,7 +3,9 @@
 Measures the tokens a second that `score` computes on Social IQa, beside the raw rate of
 `llama_decode` on prompts of 256 tokens with `n_ubatch` 256 in the same process: once on the same
 contexts and threads as scoring has, once on one context with all threads (as llama-bench runs).
-The three alternate. A second process a model measures memory: after questions and 16 streams.
+The three alternate. Where others use the machine, the ratio by processor time (tokens computed for
+a second of the process's processor time, on the same contexts) says more than the one by the clock.
+A second process a model measures memory: after questions and 16 streams.
 
     python -m benchmarks.engine --json engine.json
 """
@@ -57,8 +59,8 @@ class RawDecode:
                 [False] * (PROMPT_TOKENS - 1) + [True],
             )
 
-    def rate(self, prompts: int) -> float:
-        """Tokens a second over `prompts` prompts in each context."""
+    def rate(self, prompts: int) -> tuple[float, float]:
+        """Tokens a second, by the clock and by processor time, of `prompts` in each context."""
 
         def decode(context: DecodeContext) -> None:
             for _ in range(prompts):
@@ -66,13 +68,14 @@ class RawDecode:
                 context.forget_all()
 
         threads = [threading.Thread(target=decode, args=(c,)) for c in self._contexts]
-        started = time.perf_counter()
+        started, processor = time.perf_counter(), time.process_time()
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        elapsed = time.perf_counter() - started
-        return len(self._contexts) * prompts * PROMPT_TOKENS / elapsed
+        elapsed, processor = time.perf_counter() - started, time.process_time() - processor
+        tokens = len(self._contexts) * prompts * PROMPT_TOKENS
+        return tokens / elapsed, tokens / processor
 
     def free(self) -> None:
         """Free the contexts."""
@@ -80,16 +83,18 @@ class RawDecode:
             context.free()
 
 
-async def score(engine: LlamaCppEngine, questions: list[ChoiceQuestion]) -> tuple[float, float]:
-    """Score all questions; computed tokens and questions a second."""
+async def score(
+    engine: LlamaCppEngine, questions: list[ChoiceQuestion]
+) -> tuple[float, float, float]:
+    """Score all; computed tokens and questions a second, and tokens a processor second."""
     computed = 0
-    started = time.perf_counter()
+    started, processor = time.perf_counter(), time.process_time()
     async for outcome in engine.score(questions):
         if not isinstance(outcome, QuestionResult):
             raise SystemExit(f"Question {outcome.id} failed: {outcome.reason}")
         computed += outcome.computed_tokens
-    elapsed = time.perf_counter() - started
-    return computed / elapsed, len(questions) / elapsed
+    elapsed, processor = time.perf_counter() - started, time.process_time() - processor
+    return computed / elapsed, len(questions) / elapsed, computed / processor
 
 
 async def measure(path: Path, questions: list[ChoiceQuestion], rounds: int) -> dict[str, Any]:
@@ -102,29 +107,47 @@ async def measure(path: Path, questions: list[ChoiceQuestion], rounds: int) -> d
     same = RawDecode(model, shape.score_contexts, shape.score.threads)
     bench = RawDecode(model, 1, shape.generate.threads)
     await score(engine, questions[:24])
-    scale = same.rate(1)
+    scale, _ = same.rate(1)
     # A raw measurement of one or two seconds.
     prompts = max(2, round(1.5 * scale / PROMPT_TOKENS / shape.score_contexts))
     bench.rate(2)
     size = len(questions) // rounds
     figures: dict[str, list[float]] = {
-        name: [] for name in ("same", "bench", "computed", "questions", "to_same", "to_bench")
+        name: []
+        for name in (
+            "same",
+            "bench",
+            "computed",
+            "questions",
+            "to_same",
+            "to_bench",
+            "to_processor",
+        )
     }
-    before = same.rate(prompts), bench.rate(prompts * shape.score_contexts)
+
+    def raw() -> tuple[float, float, float]:
+        wall, processor = same.rate(prompts)
+        return wall, bench.rate(prompts * shape.score_contexts)[0], processor
+
+    before = raw()
     for number in range(rounds):
-        computed, per_second = await score(engine, questions[number * size : (number + 1) * size])
-        after = same.rate(prompts), bench.rate(prompts * shape.score_contexts)
+        part = questions[number * size : (number + 1) * size]
+        computed, per_second, computed_processor = await score(engine, part)
+        after = raw()
         # The raw rate on both sides, so that a machine that drifts favours neither.
-        raw_same, raw_bench = ((x + y) / 2 for x, y in zip(before, after, strict=True))
+        raw_same, raw_bench, raw_processor = (
+            (x + y) / 2 for x, y in zip(before, after, strict=True)
+        )
         before = after
+        figures["to_processor"].append(computed_processor / raw_processor)
         figures["same"].append(raw_same)
         figures["bench"].append(raw_bench)
         figures["computed"].append(computed)
         figures["questions"].append(per_second)
         figures["to_same"].append(computed / raw_same)
         figures["to_bench"].append(computed / raw_bench)
-    for raw in (same, bench):
-        raw.free()
+    for contexts in (same, bench):
+        contexts.free()
     model.free()
     await engine.close()
     return {"info": asdict(info), **{name: Spread.of(values) for name, values in figures.items()}}
@@ -179,7 +202,15 @@ def main() -> None:
 
     report: dict[str, Any] = {"machine": machine(), "models": {}}
     table = [
-        ("SmolLM2", "raw, same contexts", "raw, all threads", "score", "ratio", "ratio to all"),
+        (
+            "SmolLM2",
+            "raw, same contexts",
+            "raw, all threads",
+            "score",
+            "ratio",
+            "ratio to all",
+            "ratio by processor time",
+        ),
     ]
     notes = []
     shipped = smollm2_path()
@@ -193,7 +224,7 @@ def main() -> None:
             memory, size = memory_of(path, arguments.siqa), path.stat().st_size
             result["memory"] = {"resident": memory, "model_file": size, "above": memory - size}
             report["models"][kind] = result
-            names = ("same", "bench", "computed", "to_same", "to_bench")
+            names = ("same", "bench", "computed", "to_same", "to_bench", "to_processor")
             table.append((kind, *(str(result[name]) for name in names)))
             notes.append(
                 f"{kind}: {result['questions']} questions/s; resident "
