@@ -113,7 +113,7 @@ def test_whoever_is_second_to_create_takes_the_first_ones_key(
         json.dumps({**RFC_KEY, "crv": "X25519"}),
         json.dumps({**RFC_KEY, "d": "AA"}),
         json.dumps({**RFC_KEY, "d": 5}),
-        json.dumps({**RFC_KEY, "x": Identity.generate().public_jwk["x"]}),
+        json.dumps({**RFC_KEY, "x": "PUAXw-hDiVqStwqnTRt-vJyYLM8uxJaMwM1V8Sr0Zgw"}),
         json.dumps({**RFC_KEY, "x": RFC_KEY["x"][:-1] + "p"}),
     ],
 )

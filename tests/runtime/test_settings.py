@@ -10,10 +10,9 @@ from pydantic import model_validator
 from pydantic_settings import SettingsConfigDict
 
 from evalpool.endpoints import PORTS
-from evalpool.identity import Identity
 from evalpool_runtime.settings import Addresses, InvalidSettings, ServiceSettings
 
-ADDRESS = Identity.generate().address
+ADDRESS = "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k"
 
 
 class HerdSettings(ServiceSettings):
