@@ -39,7 +39,7 @@ def main() -> None:
     import evalpool.cli.commands  # noqa: F401 - registers every command
 
     try:
-        app()
+        app(prog_name="evalpool")
     except KeyboardInterrupt:
         errors.print("interrupted", style="yellow")
         sys.exit(130)
