@@ -136,17 +136,17 @@ async def measure(
     shape = shape_for(model, EngineSettings())
     raw = RawDecode(model, shape.score_contexts, shape.score.threads)
     await system.entry(await system.pool(await system.load(rows[:WARM_UP_QUESTIONS])), digest)
-    prompts = max(2, round(2.0 * raw.rate(1) / PROMPT_TOKENS / shape.score_contexts))
+    prompts = max(2, round(2.0 * raw.rate(1)[0] / PROMPT_TOKENS / shape.score_contexts))
     size = len(rows) // rounds
     figures: dict[str, list[float]] = {
         name: [] for name in ("raw", "computed", "questions", "ratio")
     }
-    before = raw.rate(prompts)
+    before, _ = raw.rate(prompts)
     for number in range(rounds):
         part = rows[number * size : (number + 1) * size]
         pool = await system.pool(await system.load(part))
         seconds, tokens, _ = await system.entry(pool, digest)
-        after = raw.rate(prompts)
+        after, _ = raw.rate(prompts)
         # The raw rate on both sides, so that a machine that drifts favours neither.
         both = (before + after) / 2
         before = after

@@ -111,7 +111,7 @@ def test_a_command_that_does_not_exist_or_lacks_something_is_status_2(
 def test_a_failure_is_one_line_however_long_it_is(
     cli: Cli, error: Exception, sentence: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail() -> None:
+    def fail(**_: object) -> None:
         raise error
 
     monkeypatch.setattr(root, "app", fail)
@@ -119,7 +119,7 @@ def test_a_failure_is_one_line_however_long_it_is(
 
 
 def test_an_interrupted_command_is_status_130(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt() -> None:
+    def interrupt(**_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(root, "app", interrupt)
