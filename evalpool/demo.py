@@ -28,7 +28,7 @@ from evalpool.wallet import AddressBook, Wallets
 DATASET = "everyday"
 MINTED = 1_000_000
 FUNDS = 10_000
-JOIN_TIME = "PT20S"
+JOIN_TIME = "PT12S"
 BASE_MODEL = "SmolLM2-135M-Instruct.Q4_1"
 SECOND_MODEL = "gemma-3-270m-q4_k_m"
 FUNDER = "funder"

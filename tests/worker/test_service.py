@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterable, AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -196,6 +197,45 @@ async def test_a_file_that_is_no_gguf_is_refused_when_it_is_loaded(
 
     assert error.code is grpc.StatusCode.FAILED_PRECONDITION
     assert error.reason == "MODEL_LOAD_FAILED"
+
+
+@pytest.mark.parametrize(
+    ("content", "digest", "reason"),
+    [
+        ("whole", "ab" * 32, "DIGEST_MISMATCH"),
+        ("truncated", "", "INVALID_GGUF"),
+        ("text", "", "INVALID_GGUF"),
+        ("missing", "ab" * 32, "MODEL_FETCH_FAILED"),
+    ],
+)
+async def test_a_source_that_is_not_what_it_should_be_is_refused_with_its_reason(
+    tmp_path: Path, smollm2_path: Path, content: str, digest: str, reason: str
+) -> None:
+    folder = tmp_path / "sources"
+    folder.mkdir()
+    path = folder / "model.gguf"
+    whole = smollm2_path.read_bytes()
+    match content:
+        case "whole":
+            path.write_bytes(whole)
+        case "truncated":
+            path.write_bytes(whole[: len(whole) // 2])
+        case "text":
+            path.write_text("no model at all")
+    wanted = digest or hashlib.sha256(path.read_bytes()).hexdigest()
+    async with (
+        running(SERVICE, tmp_path / "worker", file_roots=str(folder)) as worker,
+        worker.channel(worker.operator) as channel,
+    ):
+        request = inference_pb2.ScoreChoicesRequest(
+            model=inference_pb2.ModelReference(digest=wanted, sources=[f"file:{path}"]),
+            questions=questions(1),
+        )
+        error = await refusal(worker_pb2_grpc.WorkerServiceStub(channel).ScoreChoices(request))
+        assert error.code is grpc.StatusCode.FAILED_PRECONDITION
+        assert error.reason == reason
+        assert error.message.startswith("model.digest: ")
+        assert not ModelStore(tmp_path / "worker" / "models").has(wanted)
 
 
 async def test_all_violations_of_a_request_are_told_at_once(stub: Stub) -> None:

@@ -84,7 +84,7 @@ def rank(entries: Iterable[Entry], minimum_score: Fraction | None = None) -> tup
     for entry, value in ranked:
         reason = _ineligible(entry, minimum_score)
         if not reason and entry.participant in has_eligible_entry:
-            reason = "The participant's best entry takes part; this one does not."
+            reason = "Not the participant's best entry."
         if not reason:
             has_eligible_entry.add(entry.participant)
         others = tuple(other for other in tied[value] if other != entry.id)

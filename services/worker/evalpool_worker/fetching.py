@@ -11,9 +11,12 @@ from typing import Protocol
 
 import grpc
 
+from evalpool.common.v1.error_reason_pb2 import ErrorReason
 from evalpool.models import (
+    DigestMismatch,
     FetchLimits,
     FetchPolicy,
+    InvalidGguf,
     ModelError,
     ModelInUse,
     ModelStore,
@@ -81,6 +84,7 @@ class ModelFetcher:
         if self._store.has(digest):
             return await asyncio.to_thread(self._store.path, digest)
         problems = []
+        causes = set()
         for source in sources or (HERD,):
             try:
                 if source.startswith(HERD):
@@ -88,11 +92,15 @@ class ModelFetcher:
                 return await self._from_source(digest, source, progress)
             except (ModelError, InvalidValue) as error:
                 problems.append(str(error))
+                causes.add(_reason(error))
             except grpc.aio.AioRpcError as error:
                 problems.append(f"the herd's repository: {error.details() or error.code().name}")
+                causes.add(reasons.ERROR_REASON_MODEL_FETCH_FAILED)
+        # Only where every source agrees is it the content that is wrong; all else is the machinery.
+        cause = causes.pop() if len(causes) == 1 else reasons.ERROR_REASON_MODEL_FETCH_FAILED
         raise FailedPrecondition(
-            reasons.ERROR_REASON_MODEL_FETCH_FAILED,
-            f"the model {digest} cannot be fetched: {'; '.join(problems)}",
+            cause,
+            f"model.digest: the model {digest} cannot be fetched: {'; '.join(problems)}",
             digest=digest,
         )
 
@@ -150,6 +158,14 @@ class ModelFetcher:
                     await asyncio.to_thread(upload.write, chunk)
                     progress("fetching", upload.offset / size)
                 return await asyncio.to_thread(upload.commit)
+
+
+def _reason(error: Exception) -> ErrorReason.ValueType:
+    if isinstance(error, DigestMismatch):
+        return reasons.ERROR_REASON_DIGEST_MISMATCH
+    if isinstance(error, InvalidGguf):
+        return reasons.ERROR_REASON_INVALID_GGUF
+    return reasons.ERROR_REASON_MODEL_FETCH_FAILED
 
 
 def _check_gguf(path: Path) -> None:
