@@ -313,7 +313,7 @@ async def test_a_question_that_fails_for_good_is_never_a_wrong_answer(
 
     score = await evaluated(stub)
 
-    assert (score.state, score.reason_code) == (FAILED, "EVALUATION_FAILED")
+    assert (score.state, score.reason_code) == (FAILED, "CONTEXT_TOO_LONG")
     assert "too long" in score.reason
     assert (score.correct, score.done, score.failed, score.score) == (3, 3, 1, 1.0)
     failed = (await results(stub, score.run))[1]

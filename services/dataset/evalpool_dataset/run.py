@@ -97,6 +97,13 @@ def run_id(version_digest: str, subject: str, evaluator: str) -> str:
     return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
 
 
+SUBJECTS_FAULTS = frozenset(
+    reason_name(reason)
+    for reason in (reasons.ERROR_REASON_CONTEXT_TOO_LONG, reasons.ERROR_REASON_INVALID_FIELD)
+)
+"""Causes of a question's failure that are the model's: another try would end alike."""
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """How a run ends."""
@@ -106,12 +113,13 @@ class Verdict:
     reason_code: str = ""
 
 
-def verdict(run: Run, first_failure: str) -> Verdict | None:
+def verdict(run: Run, first_failure: str, subjects_fault: str = "") -> Verdict | None:
     """How a run ends, once every question is done or has failed; None before, and for ended ones.
 
     Args:
         run: The run, with its newest counts.
         first_failure: The reason of its first failed question, where there is one.
+        subjects_fault: The reason code of a failed question that no other try would mend.
     """
     if run.state in ENDED or run.done + run.failed < run.total:
         return None
@@ -120,7 +128,7 @@ def verdict(run: Run, first_failure: str) -> Verdict | None:
             RunState.FAILED,
             f"{run.failed} of {run.total} questions could not be evaluated; the first because: "
             f"{first_failure}",
-            reason_name(reasons.ERROR_REASON_EVALUATION_FAILED),
+            subjects_fault or reason_name(reasons.ERROR_REASON_EVALUATION_FAILED),
         )
     if run.evaluator == "loglikelihood":
         try:

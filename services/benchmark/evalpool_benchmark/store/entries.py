@@ -109,14 +109,13 @@ def enter(connection: Connection, entry: Entry) -> None:
 
 
 def save(connection: Connection, entry: Entry) -> None:
-    """Keep what has changed of a locked entry; a failed attempt no longer counts as one."""
+    """Keep what has changed of a locked entry; an attempt counts unless it has failed."""
     connection.execute(update(entries).where(entries.c.id == entry.id).values(**_columns(entry)))
-    if entry.state is EntryState.FAILED:
-        connection.execute(
-            update(attempts)
-            .where(attempts.c.entry == entry.id, attempts.c.attempt == entry.attempt)
-            .values(returned=True)
-        )
+    connection.execute(
+        update(attempts)
+        .where(attempts.c.entry == entry.id, attempts.c.attempt == entry.attempt)
+        .values(returned=entry.state is EntryState.FAILED)
+    )
 
 
 def attempts_since(

@@ -68,10 +68,13 @@ class Recorder:
     def give_back(self, unfinished: dict[int, Claim], problem: Problem) -> Run:
         """End what a call left unfinished: given back, tried again, or failed with the model."""
         run = runs.require_run(self.connection, self.chunk.run.id, lock=True)
+        held = evaluations.lock(self.connection, sorted(unfinished))
+        if not any(held[n].is_held_by(claimed.fence) for n, claimed in unfinished.items()):
+            # The run was ended, and perhaps begun again, while this call was under way.
+            return run
         if problem.reason_code in MODEL_FAILURES and run.state in OPEN:
             run = self._fail_run(run, problem.reason, problem.reason_code)
             return runs.save_run(self.connection, run)
-        held = evaluations.lock(self.connection, sorted(unfinished))
         failed = 0
         for number, claimed in unfinished.items():
             evaluation = held[number]
@@ -135,10 +138,15 @@ class Recorder:
         )
 
     def _count_failure(self, run: Run, outcome: Unanswered, held: dict[int, Evaluation]) -> Run:
+        fence = self.chunk.claims[outcome.id].fence
         try:
+            evaluation = held[outcome.id]
+            if outcome.reason_code in _WORKER_TRIED:
+                # A worker that dies while it loads the model never says that it has started.
+                evaluation = start(evaluation, fence=fence)
             after = fail(
-                held[outcome.id],
-                fence=self.chunk.claims[outcome.id].fence,
+                evaluation,
+                fence=fence,
                 reason=outcome.reason,
                 retryable=outcome.retryable,
                 now=self.now,
@@ -166,6 +174,13 @@ class Recorder:
 
 
 _HOLD_REFUSED = reason_name(reasons.ERROR_REASON_HOLD_REFUSED)
+_WORKER_TRIED = frozenset(
+    {
+        reason_name(reasons.ERROR_REASON_ENGINE_FAILED),
+        reason_name(reasons.ERROR_REASON_WORKER_LOST),
+    }
+)
+"""Failures that cost an attempt, whether or not the worker said that it had started."""
 
 
 def expire(

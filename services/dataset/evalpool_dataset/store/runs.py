@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, false, func, insert, literal, select, update
 
 from evalpool_dataset import schema
-from evalpool_dataset.run import OPEN, Run, RunState, verdict
+from evalpool_dataset.run import OPEN, SUBJECTS_FAULTS, Run, RunState, verdict
 from evalpool_runtime.errors import NotFound, reasons
 
 
@@ -92,18 +92,26 @@ def save_run(connection: Connection, run: Run) -> Run:
 
 def settle(connection: Connection, run: Run, now: datetime) -> Run:
     """End a run whose questions are all done or have failed; otherwise give it back as it is."""
-    first_failure = ""
-    if run.failed:
+    first_failure, subjects_fault = "", ""
+    if run.failed and run.done + run.failed == run.total:
+        failed = (schema.evaluations.c.run == run.id) & (schema.evaluations.c.state == "failed")
+        by_place = schema.evaluations.c.ordinal
         first_failure = (
             connection.scalar(
-                select(schema.evaluations.c.reason)
-                .where(schema.evaluations.c.run == run.id, schema.evaluations.c.state == "failed")
-                .order_by(schema.evaluations.c.ordinal)
+                select(schema.evaluations.c.reason).where(failed).order_by(by_place).limit(1)
+            )
+            or ""
+        )
+        subjects_fault = (
+            connection.scalar(
+                select(schema.evaluations.c.reason_code)
+                .where(failed, schema.evaluations.c.reason_code.in_(SUBJECTS_FAULTS))
+                .order_by(by_place)
                 .limit(1)
             )
             or ""
         )
-    end = verdict(run, first_failure)
+    end = verdict(run, first_failure, subjects_fault)
     if end is None:
         return run
     return replace(

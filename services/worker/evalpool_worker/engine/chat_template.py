@@ -6,7 +6,6 @@ import functools
 from collections.abc import Sequence
 from typing import Any, cast
 
-import jinja2
 from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 
 from .base import ChatMessage, InvalidParametersError
@@ -51,7 +50,8 @@ class ChatTemplate:
         ]
         try:
             return cast(str, self._formatter(messages=rows).prompt)
-        except (ValueError, TypeError, jinja2.TemplateError) as error:
+        except Exception as error:
+            # The template is the model's own program: whatever it raises is its refusal.
             raise InvalidParametersError(
                 "messages", f"messages don't suit the model's chat template: {error}."
             ) from error
