@@ -287,6 +287,21 @@ async def test_a_question_fails_after_its_last_attempt(running: Running) -> None
     assert set(await running.states()) == {("failed", 1)}
 
 
+async def test_a_worker_that_dies_before_it_says_that_it_started_costs_an_attempt(
+    running: Running,
+) -> None:
+    async def lost(asked: dict[int, Asked]) -> AsyncIterator[Outcome]:
+        for number in asked:
+            yield Unanswered(number, "the worker was lost", "WORKER_LOST", retryable=True)
+
+    running.begin(running.runner(Herd(lost), questions=20, attempts=1))
+
+    run = await running.until(ended)
+
+    assert (run.state, run.failed, run.correct) == (RunState.FAILED, 20, 0)
+    assert set(await running.states()) == {("failed", 1)}
+
+
 async def test_a_models_failure_among_other_outcomes_counts_each_question_once(
     running: Running,
 ) -> None:
