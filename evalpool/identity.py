@@ -48,8 +48,11 @@ class Identity:
 
     @classmethod
     def generate(cls) -> Identity:
-        """Make a new key pair."""
-        return cls(OKPKey.generate_key("Ed25519"))
+        """Make a new key pair, whose address no shell command takes for an option."""
+        while True:
+            made = cls(OKPKey.generate_key("Ed25519"))
+            if not made.address.startswith("-"):
+                return made
 
     @classmethod
     def load(cls, path: Path) -> Identity:

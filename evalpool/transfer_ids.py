@@ -5,6 +5,9 @@ from __future__ import annotations
 import base64
 import hashlib
 
+_HYPHEN = 62
+"""The place of "-" in base64url's alphabet."""
+
 
 def transfer_id(ledger: str, sender: str, request_id: str, index: int = 0) -> str:
     """The id of a transfer or hold.
@@ -19,5 +22,15 @@ def transfer_id(ledger: str, sender: str, request_id: str, index: int = 0) -> st
         43 characters of base64url: SHA-256 over the parts, each ended by a NUL.
     """
     parts = ("evalpool-transfer", ledger, sender, request_id, str(index))
-    digest = hashlib.sha256("".join(f"{part}\0" for part in parts).encode()).digest()
+    return derived_id("".join(f"{part}\0" for part in parts).encode())
+
+
+def derived_id(content: bytes) -> str:
+    """SHA-256 of a content as 43 characters of base64url that do not begin with a hyphen.
+
+    A shell command would take such an id for an option; the digest is then hashed again.
+    """
+    digest = hashlib.sha256(content).digest()
+    while digest[0] >> 2 == _HYPHEN:
+        digest = hashlib.sha256(digest).digest()
     return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()

@@ -6,12 +6,11 @@ the wrong order: the score's cursor, which grows with every change, decides whic
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
+from evalpool.transfer_ids import derived_id
 from evalpool_runtime.errors import reason_name, reasons
 
 
@@ -164,8 +163,7 @@ SUBJECT_FAULTS = frozenset(
 
 def entry_id(pool: str, subject: str) -> str:
     """The id of a subject's entry in a pool: there is one for each pair."""
-    digest = hashlib.sha256(f"evalpool entry\0{pool}\0{subject}".encode()).digest()
-    return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+    return derived_id(f"evalpool entry\0{pool}\0{subject}".encode())
 
 
 def bind(entry: Entry, score: Score, now: datetime) -> Entry:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from evalpool.transfer_ids import derived_id
 from evalpool_dataset.scoring import Standing, UnusableScores, refuse_alike
 from evalpool_runtime.errors import reason_name, reasons
 
@@ -93,8 +92,7 @@ class Run:
 def run_id(version_digest: str, subject: str, evaluator: str) -> str:
     """The id of a run, the same for the same work: 43 characters of base64url of a SHA-256."""
     parts = ("evalpool-run", version_digest, subject, evaluator)
-    digest = hashlib.sha256("".join(f"{part}\0" for part in parts).encode()).digest()
-    return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+    return derived_id("".join(f"{part}\0" for part in parts).encode())
 
 
 SUBJECTS_FAULTS = frozenset(
