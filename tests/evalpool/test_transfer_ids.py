@@ -26,3 +26,10 @@ def test_every_part_counts() -> None:
         transfer_id("l", "sr", ""),
     }
     assert len(ids) == 7
+
+
+def test_no_id_begins_with_a_hyphen_which_a_shell_command_takes_for_an_option() -> None:
+    ids = [transfer_id("ledger", "sender", str(number)) for number in range(1000)]
+
+    assert not any(made.startswith("-") for made in ids)
+    assert len(set(ids)) == 1000
