@@ -68,6 +68,8 @@ async def test_a_dataset_is_made_and_described_without_questions(harness: Datase
     assert (found.title, found.license) == ("Social IQa", "CC-BY-4.0")
     assert found.evaluator == dataset_pb2.EVALUATOR_LOGLIKELIHOOD
     assert (found.version, found.question_count) == ("", 0)
+    # What a pool on it can be judged with; `judge` is none of them.
+    assert found.evaluators == ["letter", "loglikelihood"]
 
 
 async def test_a_dataset_made_again_alike_is_the_same_and_otherwise_refused(

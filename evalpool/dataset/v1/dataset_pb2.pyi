@@ -251,6 +251,7 @@ class Dataset(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     LICENSE_FIELD_NUMBER: _builtins.int
+    EVALUATORS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The dataset's id: 1 to 63 characters, `[a-z0-9]([a-z0-9-]*[a-z0-9])?`."""
     title: _builtins.str
@@ -283,6 +284,12 @@ class Dataset(_message.Message):
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """When the newest version was loaded."""
 
+    @_builtins.property
+    def evaluators(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The evaluators that it can be judged with, sorted by name; those of its kind. Examples:
+        "letter", "loglikelihood". Empty where its kind is not installed any more, so that none can.
+        """
+
     def __init__(
         self,
         *,
@@ -299,10 +306,11 @@ class Dataset(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
         license: _builtins.str = ...,
+        evaluators: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "description", b"description", "evaluator", b"evaluator", "id", b"id", "kind", b"kind", "license", b"license", "metric", b"metric", "owner", b"owner", "question_count", b"question_count", "system_prompt", b"system_prompt", "title", b"title", "update_time", b"update_time", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "description", b"description", "evaluator", b"evaluator", "evaluators", b"evaluators", "id", b"id", "kind", b"kind", "license", b"license", "metric", b"metric", "owner", b"owner", "question_count", b"question_count", "system_prompt", b"system_prompt", "title", b"title", "update_time", b"update_time", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -8,7 +8,7 @@ from google.protobuf.struct_pb2 import Struct
 
 from evalpool.dataset.v1 import dataset_pb2
 from evalpool_dataset.evaluation import State
-from evalpool_dataset.parts import Evaluator
+from evalpool_dataset.parts import Evaluator, Kind
 from evalpool_dataset.question import Question
 from evalpool_dataset.run import Run, RunState
 from evalpool_dataset.scoring import Metric
@@ -41,8 +41,16 @@ _STATES = {
 }
 
 
-def dataset_message(definition: Definition, version: Version | None) -> dataset_pb2.Dataset:
-    """A dataset at one version, without questions."""
+def dataset_message(
+    definition: Definition, version: Version | None, kind: Kind | None
+) -> dataset_pb2.Dataset:
+    """A dataset at one version, without questions.
+
+    Args:
+        definition: The dataset.
+        version: The version; None where it has no questions yet.
+        kind: Its kind; None where that is not installed any more.
+    """
     message = dataset_pb2.Dataset(
         id=definition.id,
         title=definition.title,
@@ -56,6 +64,7 @@ def dataset_message(definition: Definition, version: Version | None) -> dataset_
         question_count=version.question_count if version else 0,
         create_time=timestamp(definition.create_time),
         license=definition.license,
+        evaluators=sorted(kind.evaluators) if kind else (),
     )
     if definition.update_time is not None:
         message.update_time.CopyFrom(timestamp(definition.update_time))

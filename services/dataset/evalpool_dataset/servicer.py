@@ -127,9 +127,11 @@ class DatasetServicer(dataset_pb2_grpc.DatasetServiceServicer):
                         dataset=new.id,
                     )
                 version = definitions.find_version(connection, known)
-                return dataset_pb2.CreateDatasetResponse(dataset=dataset_message(known, version))
+                return dataset_pb2.CreateDatasetResponse(
+                    dataset=dataset_message(known, version, new.kind)
+                )
             definitions.add_definition(connection, made)
-            return dataset_pb2.CreateDatasetResponse(dataset=dataset_message(made, None))
+            return dataset_pb2.CreateDatasetResponse(dataset=dataset_message(made, None, new.kind))
 
         return await once(self._database, dataset_pb2.CreateDatasetResponse, work)
 
@@ -167,7 +169,7 @@ class DatasetServicer(dataset_pb2_grpc.DatasetServiceServicer):
             )
             present = replace(present, newest_version=version.id, update_time=now)
             return dataset_pb2.LoadDataResponse(
-                dataset=dataset_message(present, version), unchanged=not is_new
+                dataset=dataset_message(present, version, kind), unchanged=not is_new
             )
 
         response = await self._database.write(work)
@@ -189,7 +191,7 @@ class DatasetServicer(dataset_pb2_grpc.DatasetServiceServicer):
             version = definitions.find_version(connection, definition, request.version)
             if request.version and version is None:
                 raise _no_version(wanted, request.version)
-            return dataset_message(definition, version)
+            return dataset_message(definition, version, self._kinds.get(definition.kind))
 
         return dataset_pb2.GetDatasetResponse(dataset=await self._database.read(work))
 
@@ -204,7 +206,11 @@ class DatasetServicer(dataset_pb2_grpc.DatasetServiceServicer):
         def work(connection: Connection) -> list[dataset_pb2.Dataset]:
             found = definitions.list_definitions(connection, after, size + 1)
             return [
-                dataset_message(definition, definitions.find_version(connection, definition))
+                dataset_message(
+                    definition,
+                    definitions.find_version(connection, definition),
+                    self._kinds.get(definition.kind),
+                )
                 for definition in found
             ]
 
