@@ -67,7 +67,7 @@ lock: setup ## pin the requirements again; newer versions: make lock ARGS=--upgr
 	@scripts/lock $(ARGS)
 
 clean: ## remove what was built, but for the models
-	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .peers build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # --- the parts of `check` ---

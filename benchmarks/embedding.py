@@ -30,7 +30,14 @@ import psutil
 import structlog
 from tokenizers import Tokenizer
 
-from benchmarks.measurement import Spread, machine, print_table, write_report
+from benchmarks.measurement import (
+    Finding,
+    Spread,
+    machine,
+    print_findings,
+    print_table,
+    write_report,
+)
 from evalpool.embedding.v1 import embedding_pb2 as pb
 from evalpool.embedding.v1.embedding_pb2_grpc import EmbeddingServiceStub
 from evalpool.identity import Identity
@@ -48,6 +55,8 @@ from evalpool_runtime.testing import running
 
 MODEL, TOKENIZER = "all-MiniLM-L6-v2-int8", "all-MiniLM-L6-v2-tokenizer"
 LARGE = 20_000
+LEAST_RATIO = {"documents/s": 0.9, "queries/s": 0.8}
+MOST_MIB = 600.0
 MESSAGE_DOCUMENTS = 500
 WORDS = tuple(
     f"{adjective} {noun}"
@@ -282,11 +291,16 @@ def main() -> None:
             ),
         ]
     )
-    print(
-        "memory of the service: {start:,.0f} MiB, {used:,.0f} used".format(**report["memory_mib"])
-    )
+    findings = [
+        Finding(f"{name} ÷ bare", each["ratio"], least=LEAST_RATIO[name.partition(",")[0]])
+        for name, each in figures.items()
+    ]
+    used = Spread.of([report["memory_mib"]["used"]])
+    findings.append(Finding("memory, MiB", used, most=MOST_MIB))
+    print()
+    print_findings(findings)
     if arguments.json:
-        write_report(arguments.json, report)
+        write_report(arguments.json, report | {"findings": findings})
 
 
 if __name__ == "__main__":

@@ -39,6 +39,47 @@ class Spread:
         return f"{self.median:,.2f} ({self.low:,.2f} to {self.high:,.2f})"
 
 
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A figure beside what it is to reach; the median decides.
+
+    Attributes:
+        name: What was measured.
+        value: The runs' figures.
+        least: It is to be at least this.
+        most: It is to be at most this.
+    """
+
+    name: str
+    value: Spread
+    least: float | None = None
+    most: float | None = None
+
+    @property
+    def met(self) -> bool:
+        """Whether the median reaches the target."""
+        median = self.value.median
+        return (self.least is None or median >= self.least) and (
+            self.most is None or median <= self.most
+        )
+
+    @property
+    def target(self) -> str:
+        """The target, for a table."""
+        bounds = (("at least", self.least), ("at most", self.most))
+        return ", ".join(f"{word} {bound:g}" for word, bound in bounds if bound is not None)
+
+    @property
+    def verdict(self) -> str:
+        """Whether it is met, or by how much it is missed."""
+        if self.met:
+            return "met"
+        bound = self.most if self.least is None or self.value.median >= self.least else self.least
+        if not bound:
+            return "missed"
+        return f"missed by {abs(self.value.median / bound - 1):.1%}"
+
+
 def machine() -> dict[str, Any]:
     """Where the figures come from."""
     return {
@@ -60,6 +101,13 @@ def print_table(rows: Sequence[Sequence[str]]) -> None:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)))
         if number == 0:
             print("  ".join("-" * width for width in widths))
+
+
+def print_findings(findings: Sequence[Finding]) -> None:
+    """Print figures beside their targets."""
+    rows = [("measure", "median and range", "target", "verdict")]
+    rows += [(each.name, str(each.value), each.target, each.verdict) for each in findings]
+    print_table(rows)
 
 
 def write_report(path: Path | None, report: Mapping[str, Any]) -> None:

@@ -16,7 +16,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measurement import machine, print_table, write_report
+from benchmarks.measurement import (
+    Finding,
+    Spread,
+    machine,
+    print_findings,
+    print_table,
+    write_report,
+)
 from benchmarks.models import SIQA, answers, question, read_siqa, smollm2_path
 from evalpool_worker.engine.base import ChoiceQuestion, QuestionResult
 from evalpool_worker.engine.llama_cpp import LlamaCppEngine
@@ -75,7 +82,7 @@ def main() -> None:
         "largest_difference": max(differences),
     }
     table = [("metric", "same choice", "accuracy", "reference", "difference in points")]
-    missed = False
+    findings = []
     for metric, length in LENGTHS.items():
         ours = [choose(sums[i], answers(row), length) for i, row in enumerate(rows)]
         theirs = [expected[f"{metric}_choice"] for expected in reference]
@@ -83,7 +90,10 @@ def main() -> None:
         same = _share(ours, theirs)
         accuracy, accuracy_there = _share(ours, labels), _share(theirs, labels)
         points = 100 * abs(accuracy - accuracy_there)
-        missed = missed or same < LEAST_SAME or points > MOST_POINTS
+        findings += [
+            Finding(f"same choice, {metric}", Spread.of([same]), least=LEAST_SAME),
+            Finding(f"points of difference, {metric}", Spread.of([points]), most=MOST_POINTS),
+        ]
         report[metric] = {"same": same, "accuracy": accuracy, "reference": accuracy_there}
         table.append(
             (metric, f"{same:.1%}", f"{accuracy:.3f}", f"{accuracy_there:.3f}", f"{points:.1f}")
@@ -93,9 +103,10 @@ def main() -> None:
         f"Sums differ by {report['mean_difference']:.3f} on average, "
         f"{report['largest_difference']:.2f} at most. {len(rows)} questions in {elapsed:.0f} s."
     )
+    print_findings(findings)
     if arguments.json:
-        write_report(arguments.json, report)
-    if missed:
+        write_report(arguments.json, report | {"findings": findings})
+    if not all(finding.met for finding in findings):
         raise SystemExit("The targets are missed.")
 
 

@@ -28,7 +28,14 @@ import httpx
 import psutil
 
 from benchmarks.engine import PROMPT_TOKENS, RawDecode
-from benchmarks.measurement import Spread, machine, print_table, write_report
+from benchmarks.measurement import (
+    Finding,
+    Spread,
+    machine,
+    print_findings,
+    print_table,
+    write_report,
+)
 from benchmarks.models import SIQA, read_siqa, smollm2_path
 from evalpool.benchmark.v1 import benchmark_pb2
 from evalpool.cli.local import DeploymentPlan, deployment, introduce, plan_deployment
@@ -47,6 +54,10 @@ from evalpool_worker.engine.shape import EngineSettings, shape_for
 WARM_UP_QUESTIONS = 32
 METRICS = ("acc", "acc_norm", "acc_bytes")
 COMPUTED = "evalpool_worker_computed_tokens_total"
+MIB = 2**20
+MOST_MIB = {"embedding": 600.0}
+MOST_MIB_OF_OTHERS = 250.0
+MOST_MIB_ABOVE_MODELS = 600.0
 
 
 class System:
@@ -156,7 +167,9 @@ async def measure(
         figures["ratio"].append(tokens / seconds / both)
     raw.free()
     model.free()
-    return {name: Spread.of(values) for name, values in figures.items()}
+    return {name: Spread.of(values) for name, values in figures.items()} | {
+        "bytes": path.stat().st_size
+    }
 
 
 async def agreement(
@@ -212,7 +225,35 @@ async def run(arguments: argparse.Namespace) -> dict[str, Any]:
                 system, shipped.name, rows[: arguments.agreement], reference
             )
             report["memory"] = system.memory()
+            report["model_bytes"] = sum(report["models"][kind]["bytes"] for kind in arguments.kinds)
     return report
+
+
+def findings(report: dict[str, Any]) -> list[Finding]:
+    """The figures beside what they are to reach."""
+    found = [
+        Finding(f"tokens/s ÷ raw decode, {kind}", figures["ratio"], least=0.9)
+        for kind, figures in report["models"].items()
+    ]
+    agreed = report["agreement"]
+    for metric in METRICS:
+        same, accuracy = agreed[metric]["same_choice"], agreed[metric]["accuracy"]
+        points = 100 * abs(accuracy - agreed[metric]["reference_accuracy"])
+        found += [
+            Finding(f"same choice, {metric}", Spread.of([same]), least=0.97),
+            Finding(f"accuracy, points of difference, {metric}", Spread.of([points]), most=1.0),
+        ]
+    again = Spread.of([agreed["again_computed_tokens"]])
+    found.append(Finding("tokens computed again in another pool", again, most=0.0))
+    for service, resident in sorted(report["memory"].items()):
+        mib = resident / MIB
+        if service == "worker":
+            above = Spread.of([mib - report["model_bytes"] / MIB])
+            found.append(Finding("worker, MiB above models", above, most=MOST_MIB_ABOVE_MODELS))
+        else:
+            most = MOST_MIB.get(service, MOST_MIB_OF_OTHERS)
+            found.append(Finding(f"{service}, MiB", Spread.of([mib]), most=most))
+    return found
 
 
 def main() -> None:
@@ -241,11 +282,11 @@ def main() -> None:
         f"the same again in another pool: {found['again_seconds']:.2f} s, "
         f"{found['again_computed_tokens']:.0f} tokens computed"
     )
-    print("\nresident memory, MiB:")
-    for service, resident in sorted(report["memory"].items()):
-        print(f"  {service:<10} {resident / 2**20:,.0f}")
+    print()
+    judged = findings(report)
+    print_findings(judged)
     if arguments.json:
-        write_report(arguments.json, report)
+        write_report(arguments.json, report | {"findings": judged})
 
 
 def _share(left: list[int], right: list[int]) -> float:
