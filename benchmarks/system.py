@@ -13,20 +13,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
-import random
-import socket
 import tempfile
-import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
-import httpx
-import psutil
-
+from benchmarks.deployment import System, running_system
 from benchmarks.engine import PROMPT_TOKENS, RawDecode
 from benchmarks.measurement import (
     Finding,
@@ -37,106 +28,18 @@ from benchmarks.measurement import (
     write_report,
 )
 from benchmarks.models import SIQA, read_siqa, smollm2_path
-from evalpool.benchmark.v1 import benchmark_pb2
-from evalpool.cli.local import DeploymentPlan, deployment, introduce, plan_deployment
-from evalpool.client import Client
-from evalpool.client.datasets import load_file, results, watch_run
-from evalpool.client.models import push, sha256_of
-from evalpool.client.pools import PoolTerms, fund, watch_entry
+from evalpool.client.datasets import results, watch_run
 from evalpool.dataset.v1 import dataset_pb2
-from evalpool.endpoints import PORTS, Endpoints
-from evalpool.models import ModelStore, quantise
-from evalpool.token.v1 import token_pb2
-from evalpool.wallet import AddressBook, Wallets
+from evalpool.models import ModelStore
 from evalpool_worker.engine.model import LoadedModel
 from evalpool_worker.engine.shape import EngineSettings, shape_for
 
 WARM_UP_QUESTIONS = 32
 METRICS = ("acc", "acc_norm", "acc_bytes")
-COMPUTED = "evalpool_worker_computed_tokens_total"
 MIB = 2**20
 MOST_MIB = {"embedding": 600.0}
 MOST_MIB_OF_OTHERS = 250.0
 MOST_MIB_ABOVE_MODELS = 600.0
-
-
-class System:
-    """A deployment, and one person who owns questions, funds pools and enters models."""
-
-    def __init__(self, plan: DeploymentPlan, client: Client, folder: Path) -> None:
-        self.plan = plan
-        self.client = client
-        self._folder = folder
-
-    async def load(self, rows: list[dict[str, Any]]) -> str:
-        """Load rows as a dataset of their own; gives its id."""
-        name = f"siqa-{uuid4().hex[:8]}"
-        path = self._folder / f"{name}.jsonl"
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-        await self.client.dataset.CreateDataset(
-            dataset_pb2.CreateDatasetRequest(id=name, kind="siqa")
-        )
-        await load_file(self.client, name, path)
-        return name
-
-    async def pool(self, dataset: str) -> str:
-        """Fund a pool on a dataset; gives its id."""
-        terms = PoolTerms(dataset=dataset, duration="P1D")
-        return (await fund(self.client, "100", terms.tags())).pool
-
-    async def entry(self, pool: str, digest: str) -> tuple[float, float, str]:
-        """Join and follow to the score; seconds, tokens computed by the worker, and the run."""
-        before = await self._computed_tokens()
-        started = time.perf_counter()
-        joined = await self.client.benchmark.JoinPool(
-            benchmark_pb2.JoinPoolRequest(pool=pool, subject=digest, request_id=f"join-{uuid4()}")
-        )
-        last = joined.entry
-        async for seen in watch_entry(self.client, joined.entry.id):
-            last = seen
-        board = await self.client.benchmark.UpdateLeaderboard(
-            benchmark_pb2.UpdateLeaderboardRequest(pool=pool)
-        )
-        seconds = time.perf_counter() - started
-        if last.state != benchmark_pb2.ENTRY_STATE_SCORED or not board.leaderboard.rows:
-            raise SystemExit(f"the entry was not scored: {last.reason}")
-        return seconds, await self._computed_tokens() - before, last.run
-
-    def memory(self) -> dict[str, int]:
-        """Resident bytes of every service's process."""
-        found = {}
-        for child in psutil.Process().children(recursive=True):
-            words = child.cmdline()
-            if "serve" in words:
-                found[words[words.index("serve") + 1]] = child.memory_info().rss
-        return found
-
-    async def _computed_tokens(self) -> float:
-        host, _, port = self.plan.endpoints.worker.rpartition(":")
-        async with httpx.AsyncClient() as http:
-            text = (await http.get(f"http://{host}:{int(port) + 4000}/metrics")).text
-        lines = [line for line in text.splitlines() if line.startswith(COMPUTED)]
-        return float(lines[0].split()[-1])
-
-
-@asynccontextmanager
-async def running_system(folder: Path, store: ModelStore) -> AsyncIterator[System]:
-    """Start the six services on free ports."""
-    data = folder / "data"
-    data.mkdir()
-    (data / "models").symlink_to(store.root)
-    plan = plan_deployment(data, endpoints=_free_endpoints())
-    wallets, book = Wallets(folder / "home"), AddressBook(folder / "home")
-    introduce(plan, wallets, book)
-    owner = wallets.new("owner")
-    async with deployment(plan, tell=print, ready=lambda _: None):
-        operator = Client(wallets.get("operator"), endpoints=plan.endpoints, addresses=book)
-        await operator.token.Mint(
-            token_pb2.MintRequest(recipient=owner.address, quantity="100000", request_id="mint")
-        )
-        await operator.close()
-        async with Client(owner, endpoints=plan.endpoints, addresses=book) as client:
-            yield System(plan, client, folder)
 
 
 async def measure(
@@ -213,12 +116,7 @@ async def run(arguments: argparse.Namespace) -> dict[str, Any]:
         folder = Path(name)
         async with running_system(folder, ModelStore(shipped.parents[2])) as system:
             for kind in arguments.kinds:
-                path, digest = shipped, shipped.name
-                if kind != "Q4_1":
-                    path = folder / f"SmolLM2-135M-Instruct.{kind}.gguf"
-                    await asyncio.to_thread(quantise, shipped, path, kind)
-                    await push(system.client, path)
-                    digest = sha256_of(path)
+                path, digest = await system.model(shipped, kind)
                 part = rows[: arguments.questions]
                 report["models"][kind] = await measure(system, path, digest, part, arguments.rounds)
             report["agreement"] = await agreement(
@@ -291,16 +189,6 @@ def main() -> None:
 
 def _share(left: list[int], right: list[int]) -> float:
     return sum(a == b for a, b in zip(left, right, strict=True)) / len(right)
-
-
-def _free_endpoints() -> Endpoints:
-    chosen: dict[str, str] = {}
-    while len(chosen) < len(PORTS):
-        port = random.randrange(20_000, 40_000)
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) != 0:
-                chosen[list(PORTS)[len(chosen)]] = f"127.0.0.1:{port}"
-    return Endpoints(**chosen)
 
 
 if __name__ == "__main__":
