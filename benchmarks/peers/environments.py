@@ -18,6 +18,8 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from evalpool_worker.engine.shape import available_cores
+
 BUILD = Path(__file__).parents[2] / ".peers"
 TOOLS = ("llama-bench", "llama-server", "llama-perplexity")
 LEFT_OUT = (
@@ -60,7 +62,7 @@ def llama_cpp_tools() -> Path:
         tree = str(folder / "tree")
         options = [f"-D{name}=OFF" for name in LEFT_OUT]
         run(["cmake", "-S", str(sources), "-B", tree, "-DCMAKE_BUILD_TYPE=Release", *options])
-        run(["cmake", "--build", tree, "--parallel", "--target", *TOOLS])
+        run(["cmake", "--build", tree, "--parallel", str(available_cores()), "--target", *TOOLS])
 
     return _once("llama.cpp", f"llama-cpp-python {version}", make) / "tree" / "bin"
 
