@@ -58,6 +58,7 @@ class DatasetDouble(DatasetServiceServicer):
             owner=owner,
             kind="siqa",
             evaluator=pb.EVALUATOR_LOGLIKELIHOOD,
+            evaluators=["letter", "loglikelihood"],
             version=version,
             question_count=questions,
         )

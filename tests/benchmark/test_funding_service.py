@@ -83,15 +83,20 @@ async def test_top_ups_by_anybody_are_added(world: World) -> None:
 
 
 @pytest.mark.parametrize(
-    ("tags", "code"),
+    ("tags", "named", "code"),
     [
-        ([], "INVALID_TAG"),
-        ([("Note", "a present")], "INVALID_TAG"),
-        ([("X-Dataset", "unknown"), ("X-Allocation", "Equal")], "DATASET_NOT_FOUND"),
-        ([("X-Dataset", "empty"), ("X-Allocation", "Equal")], "DATASET_EMPTY"),
-        ([("X-Dataset", DATASET), ("X-Allocation", "Lottery")], "UNKNOWN_ALLOCATION"),
+        ([], "X-Dataset", "INVALID_TAG"),
+        ([("Note", "a present")], "X-Dataset", "INVALID_TAG"),
+        ([("X-Dataset", "unknown"), ("X-Allocation", "Equal")], "X-Dataset", "DATASET_NOT_FOUND"),
+        ([("X-Dataset", "empty"), ("X-Allocation", "Equal")], "X-Dataset", "DATASET_EMPTY"),
+        (
+            [("X-Dataset", DATASET), ("X-Allocation", "Lottery")],
+            "X-Allocation",
+            "UNKNOWN_ALLOCATION",
+        ),
         (
             [("X-Dataset", DATASET), ("X-Allocation", "Equal"), ("X-Surprise", "1")],
+            "X-Surprise",
             "INVALID_TAG",
         ),
         (
@@ -100,6 +105,7 @@ async def test_top_ups_by_anybody_are_added(world: World) -> None:
                 ("X-Allocation", "Equal"),
                 ("X-Ends-At", "2020-01-01T00:00:00Z"),
             ],
+            "X-Ends-At",
             "INVALID_TAG",
         ),
         (
@@ -109,20 +115,29 @@ async def test_top_ups_by_anybody_are_added(world: World) -> None:
                 ("X-Ends-At", "2090-01-01T00:00:00Z"),
                 ("X-Duration", "P1D"),
             ],
+            "X-Ends-At",
             "INVALID_TAG",
         ),
-        ([("X-Pool", "A" * 43)], "POOL_NOT_FOUND"),
+        (
+            [("X-Dataset", DATASET), ("X-Allocation", "Equal"), ("X-Evaluator", "judge")],
+            "X-Evaluator",
+            "EVALUATOR_MISMATCH",
+        ),
+        ([("X-Dataset", "orphan"), ("X-Allocation", "Equal")], "X-Dataset", "EVALUATOR_MISMATCH"),
+        ([("X-Pool", "A" * 43)], "X-Pool", "POOL_NOT_FOUND"),
     ],
 )
 async def test_what_cannot_be_used_goes_back_once_with_its_reason(
-    world: World, tags: list[tuple[str, str]], code: str
+    world: World, tags: list[tuple[str, str]], named: str, code: str
 ) -> None:
     world.dataset.add_dataset("empty", "owner", questions=0)
+    world.dataset.add_dataset("orphan", "owner")
+    world.dataset.datasets["orphan"].ClearField("evaluators")
     funder = await world.funder(1_000)
     transfer = await world.transfer(funder, 300, *tags)
     funding = await world.refunded(funder, transfer)
     assert (funding.state, funding.reason_code) == (pb.FUNDING_STATE_REFUNDED, code)
-    assert funding.reason.startswith("X-")
+    assert funding.reason.startswith(f"{named}: ")
     await world.restart_benchmark()
     # What comes after it has been decided, so nothing is still on its way.
     pool = await world.pool(funder, 100)

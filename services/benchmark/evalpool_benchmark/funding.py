@@ -167,11 +167,11 @@ def read_request(credit: Credit) -> CreatePool | TopUp | Refusal:
         name = _KNOWN.get(tag.key)
         if name is None:
             return _invalid(
-                f"{tag.name} is not known here; use only {', '.join(_TAG_NAMES)}, or a name "
+                f"{tag.name}: it is not known here; use only {', '.join(_TAG_NAMES)}, or a name "
                 "without X- for tags of your own."
             )
         if name in values:
-            return _invalid(f"{name} comes twice; send it once.")
+            return _invalid(f"{name}: it comes twice; send it once.")
         values[name] = tag.value
     try:
         return _top_up(values) if "X-Pool" in values else _create(values, credit.time)
@@ -235,17 +235,17 @@ class _Refused(Exception):
 def _create(values: dict[str, str], paid: datetime) -> CreatePool:
     if "X-Dataset" not in values:
         raise _Refused(
-            _invalid("X-Dataset is missing; name the dataset, or a pool to add to with X-Pool.")
+            _invalid("X-Dataset: it is missing; name the dataset, or a pool to add to with X-Pool.")
         )
     dataset = _parse("X-Dataset", lambda: parse_dataset_id(values["X-Dataset"]))
     if "X-Allocation" not in values:
-        raise _Refused(_invalid(f"X-Allocation is missing; give one of {', '.join(RULES)}."))
+        raise _Refused(_invalid(f"X-Allocation: it is missing; give one of {', '.join(RULES)}."))
     allocation = values["X-Allocation"]
     if allocation not in RULES:
         raise _Refused(
             Refusal.because(
                 reasons.ERROR_REASON_UNKNOWN_ALLOCATION,
-                f"X-Allocation names no rule; give one of {', '.join(RULES)}.",
+                f"X-Allocation: it names no rule; give one of {', '.join(RULES)}.",
             )
         )
     start, end = _times(values, paid)
@@ -271,14 +271,16 @@ def _top_up(values: dict[str, str]) -> TopUp:
     for name in values:
         if name != "X-Pool":
             raise _Refused(
-                _invalid(f"X-Pool adds to a pool as it is, so {name} cannot go with it; send one.")
+                _invalid(
+                    f"X-Pool: it adds to a pool as it is, so {name} cannot go with it; send one."
+                )
             )
     return TopUp(_parse("X-Pool", lambda: parse_transfer_id(values["X-Pool"])))
 
 
 def _times(values: dict[str, str], paid: datetime) -> tuple[datetime, datetime]:
     if "X-Ends-At" in values and "X-Duration" in values:
-        raise _Refused(_invalid("X-Ends-At and X-Duration both name the end; send one of them."))
+        raise _Refused(_invalid("X-Ends-At: X-Duration names the end as well; send one of them."))
     start = paid
     if "X-Starts-At" in values:
         # A start that has passed means now: the money arrived no earlier.
@@ -289,7 +291,7 @@ def _times(values: dict[str, str], paid: datetime) -> tuple[datetime, datetime]:
         if end <= paid:
             raise _Refused(
                 _invalid(
-                    f"X-Ends-At was past when the money came, {paid:%Y-%m-%dT%H:%M:%SZ}; "
+                    f"X-Ends-At: it was past when the money came, {paid:%Y-%m-%dT%H:%M:%SZ}; "
                     "give a later time."
                 )
             )
@@ -298,10 +300,12 @@ def _times(values: dict[str, str], paid: datetime) -> tuple[datetime, datetime]:
         text = values.get(name, DEFAULT_DURATION)
         end = start + _parse(name, lambda: parse_span(text, start))
     if end <= start:
-        raise _Refused(_invalid(f"{name} puts the end no later than the start; give a later end."))
+        raise _Refused(
+            _invalid(f"{name}: it puts the end no later than the start; give a later end.")
+        )
     if end - paid > MAX_DURATION:
         raise _Refused(
-            _invalid(f"{name} puts the end more than five years off; give an earlier one.")
+            _invalid(f"{name}: it puts the end more than five years off; give an earlier one.")
         )
     return start, end
 
@@ -311,7 +315,7 @@ def _grace(values: dict[str, str], end: datetime) -> timedelta:
         return DEFAULT_GRACE
     grace = _parse("X-Grace", lambda: parse_span(values["X-Grace"], end))
     if grace > MAX_GRACE:
-        raise _Refused(_invalid("X-Grace is longer than seven days; give P7D or less."))
+        raise _Refused(_invalid("X-Grace: it is longer than seven days; give P7D or less."))
     return grace
 
 
@@ -329,13 +333,13 @@ def _max_entries(values: dict[str, str]) -> int:
         return 0
     text = values[name]
     if not _COUNT.fullmatch(text):
-        raise _Refused(_invalid(f'{name} is no whole number; give one such as "3".'))
+        raise _Refused(_invalid(f'{name}: it is no whole number; give one such as "3".'))
     return _parse(name, lambda: parse_integer(int(text), at_least=1, at_most=MAX_ENTRIES_PER_DAY))
 
 
 def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> str:
     if value not in allowed:
-        raise _Refused(_invalid(f"{name} is none of {', '.join(allowed)}; give one of them."))
+        raise _Refused(_invalid(f"{name}: it is none of {', '.join(allowed)}; give one of them."))
     return value
 
 

@@ -96,7 +96,17 @@ class Payment:
 
 @dataclass(frozen=True, slots=True)
 class DatasetInfo:
-    """What a pool needs to know of a dataset's newest version."""
+    """What a pool needs to know of a dataset's newest version.
+
+    Attributes:
+        id: The dataset's id.
+        title: For people.
+        owner: Who owns it.
+        version: The version's digest; empty where no questions are loaded.
+        question_count: Questions in that version.
+        evaluator: The default evaluator's name; empty where it is none that is known here.
+        evaluators: The names of those that it can be evaluated by.
+    """
 
     id: str
     title: str
@@ -104,6 +114,7 @@ class DatasetInfo:
     version: str
     question_count: int
     evaluator: str
+    evaluators: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +255,8 @@ class Datasets:
             owner=found.owner,
             version=found.version,
             question_count=found.question_count,
-            evaluator=_EVALUATOR_NAMES.get(found.evaluator, "loglikelihood"),
+            evaluator=_EVALUATOR_NAMES.get(found.evaluator, ""),
+            evaluators=tuple(found.evaluators),
         )
 
     async def subject(self, digest: str) -> SubjectInfo:

@@ -11,11 +11,12 @@ from evalpool.dataset.v1.dataset_pb2_grpc import DatasetServiceStub
 from evalpool.token.v1.token_pb2_grpc import TokenServiceStub
 from evalpool_benchmark.admission import Admission
 from evalpool_benchmark.closing import Closing
-from evalpool_benchmark.consumer import NoticeConsumer, Refunds
+from evalpool_benchmark.consumer import NoticeConsumer
 from evalpool_benchmark.leaderboards import Leaderboards
 from evalpool_benchmark.metrics import BenchmarkMetrics
 from evalpool_benchmark.peers import Datasets, Ledger
 from evalpool_benchmark.reconciler import Reconciler
+from evalpool_benchmark.refunds import Refunds
 from evalpool_benchmark.servicer import BenchmarkServicer
 from evalpool_benchmark.settings import BenchmarkSettings
 from evalpool_benchmark.store import leases

@@ -10,7 +10,7 @@ from functools import partial
 import pytest
 
 from evalpool_benchmark.admission import Join, exclude, join, take_out
-from evalpool_benchmark.consumer import decide
+from evalpool_benchmark.decisions import decide
 from evalpool_benchmark.entry import Entry, EntryState, RunState, Score, bind, cut_off, fail
 from evalpool_benchmark.funding import Credit
 from evalpool_benchmark.peers import SubjectInfo

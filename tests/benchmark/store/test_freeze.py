@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from evalpool_benchmark.closing import freeze_if_due, settle_if_paid
-from evalpool_benchmark.consumer import decide
+from evalpool_benchmark.decisions import decide
 from evalpool_benchmark.funding import Credit, FundingState, TopUp
 from evalpool_benchmark.pool import Phase, Pool
 from evalpool_benchmark.store import pools, results

@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
-from evalpool_benchmark.consumer import decide
+from evalpool_benchmark.decisions import decide
 from evalpool_benchmark.funding import Credit, FundingState, Refusal, TopUp
 from evalpool_benchmark.pool import Phase, Pool, PoolState
 from evalpool_benchmark.store import fundings, pools

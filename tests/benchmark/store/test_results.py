@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 from sqlalchemy.exc import IntegrityError
 
-from evalpool_benchmark.consumer import decide
+from evalpool_benchmark.decisions import decide
 from evalpool_benchmark.entry import EntryState
 from evalpool_benchmark.funding import Credit
 from evalpool_benchmark.leaderboard import Leaderboard, Row
