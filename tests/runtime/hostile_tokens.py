@@ -218,6 +218,8 @@ HOSTILE: dict[str, Callable[[Token], str]] = {
     "jti too short": lambda t: claims(t, jti="1234567"),
     "jti too long": lambda t: claims(t, jti="j" * 65),
     "jti no text": lambda t: claims(t, jti=12345678),
+    "jti with NUL": lambda t: claims(t, jti="12345678\0"),
+    "jti with a line end": lambda t: claims(t, jti="12345678\n"),
     "jti no ASCII": lambda t: claims(t, jti="äöüäöüäö"),
     "iat as a float": lambda t: claims(t, iat=float(NOW)),
     "iat as text": lambda t: claims(t, iat=str(NOW)),
@@ -225,6 +227,9 @@ HOSTILE: dict[str, Callable[[Token], str]] = {
     "iat negative": lambda t: claims(t, iat=-1),
     "exp NaN": lambda t: claims(t, exp=float("nan")),
     "exp of a far future": lambda t: claims(t, exp=10**30),
+    "times in the year 10000": lambda t: claims(t, iat=253_402_300_799, exp=253_402_300_800),
+    "times in the year 36000": lambda t: claims(t, iat=2**40 - 300, exp=2**40 - 1),
+    "times in milliseconds": lambda t: claims(t, iat=NOW * 1000, exp=NOW * 1000 + 120),
     "exp before iat": lambda t: claims(t, exp=NOW - 1),
     "exp with iat": lambda t: claims(t, exp=NOW),
     "lifetime of 301 s": lambda t: claims(t, exp=NOW + 301),
@@ -242,6 +247,7 @@ FOR_ANOTHER: dict[str, Callable[[Token], str]] = {
 
 NOT_NOW: dict[str, Callable[[Token], str]] = {
     "iat 31 s ahead": lambda t: claims(t, iat=NOW + 31, exp=NOW + 60),
+    "iat in the last second of all": lambda t: claims(t, iat=253_402_300_798, exp=253_402_300_799),
     "exp 31 s ago": lambda t: claims(t, iat=NOW - 100, exp=NOW - 31),
 }
 """Refused as TOKEN_EXPIRED."""

@@ -39,7 +39,7 @@ def authenticator(clock: ManualClock) -> Authenticator:
 
 
 def refusal(authenticator: Authenticator, token: str) -> str:
-    with pytest.raises(Unauthenticated) as caught:
+    with pytest.raises(Unauthenticated, match=r"^authorization: .+; ") as caught:
         authenticator.verify(token)
     return caught.value.reason_name
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import re
 import warnings
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -31,6 +32,9 @@ REMEMBERED_TOKENS = 10_000
 _HEADER_MEMBERS = ({"alg", "jwk"}, {"alg", "jwk", "typ"})
 _JWK_MEMBERS = {"kty", "crv", "x"}
 _CLAIMS = {"aud", "iat", "exp", "jti"}
+_JTI = re.compile(r"[\x20-\x7e]{8,64}")
+# 9999-12-31T23:59:59Z: Python knows no later moment.
+_LAST_SECOND = 253_402_300_799
 _FIELD_PRIME = 2**255 - 19
 # The y coordinates of the eight points of small order; signatures under them prove nothing.
 # libsodium, ge25519_has_small_order.
@@ -96,15 +100,20 @@ class Authenticator:
             raise _invalid("its claims must be exactly aud, iat, exp and jti")
         audience, jti = claims["aud"], claims["jti"]
         issued, expires = claims["iat"], claims["exp"]
-        if not isinstance(jti, str) or not 8 <= len(jti) <= 64 or not jti.isascii():
-            raise _invalid("its jti must be a text of 8 to 64 ASCII characters")
+        # Printable: it is stored, and PostgreSQL's text holds no NUL.
+        if not isinstance(jti, str) or not _JTI.fullmatch(jti):
+            raise _invalid("its jti must be a text of 8 to 64 printable ASCII characters")
         # bool is an int to Python
-        if type(issued) is not int or type(expires) is not int or not 0 < issued < expires < 2**40:
+        if (
+            type(issued) is not int
+            or type(expires) is not int
+            or not 0 < issued < expires <= _LAST_SECOND
+        ):
             raise _invalid("its iat and exp must be whole seconds since 1970, iat first")
         if audience != self._audience:
             raise Unauthenticated(
                 reasons.ERROR_REASON_TOKEN_FOR_ANOTHER_SERVER,
-                "the bearer token's aud is not this server's address; sign one for "
+                "authorization: the bearer token's aud is not this server's address; sign one for "
                 f"{self._audience}, which GetInfo tells",
                 address=self._audience,
             )
@@ -113,7 +122,8 @@ class Authenticator:
         if datetime.fromtimestamp(issued, UTC) > now + SKEW:
             raise Unauthenticated(
                 reasons.ERROR_REASON_TOKEN_EXPIRED,
-                "the bearer token's iat lies in the future; set this machine's clock right",
+                "authorization: the bearer token's iat lies in the future; set this machine's "
+                "clock right",
             )
         moment = datetime.fromtimestamp(expires, UTC)
         self._check_expiry(moment, now)
@@ -124,7 +134,7 @@ class Authenticator:
         if now > expires + SKEW:
             raise Unauthenticated(
                 reasons.ERROR_REASON_TOKEN_EXPIRED,
-                "the bearer token has expired; sign a new one",
+                "authorization: the bearer token has expired; sign a new one",
             )
 
     def _remember(self, token: str, verified: VerifiedToken) -> None:
@@ -211,5 +221,6 @@ def _decode(text: str, what: str) -> bytes:
 def _invalid(problem: str) -> Unauthenticated:
     return Unauthenticated(
         reasons.ERROR_REASON_TOKEN_INVALID,
-        f"the bearer token is not valid: {problem}; sign one with `evalpool wallet token`",
+        f"authorization: the bearer token is not valid: {problem}; sign one with "
+        "`evalpool wallet token`",
     )

@@ -117,7 +117,8 @@ def recall(connection: Connection, call: Call, response_type: type[M]) -> M | No
     if row.fingerprint != call.fingerprint:
         raise AlreadyExists(
             reasons.ERROR_REASON_TOKEN_REPLAYED,
-            "the bearer token was used for another call; sign a new token for each call",
+            "authorization: the bearer token was used for another call; sign a new token for each "
+            "call",
         )
     return response_type.FromString(row.response)
 
