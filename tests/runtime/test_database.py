@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import traceback
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
-from sqlalchemy import Column, Connection, Integer, MetaData, Table, insert, select, update
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import (
+    CheckConstraint,
+    Column,
+    Connection,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    insert,
+    literal,
+    select,
+    text,
+    update,
+)
+from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from evalpool_runtime.columns import Json, Quantity, UtcDateTime
 from evalpool_runtime.database import Database
+from evalpool_runtime.errors import Unavailable
 
 metadata = MetaData()
 things = Table(
@@ -22,6 +37,13 @@ things = Table(
     Column("moment", UtcDateTime),
     Column("value", Json),
 )
+prompts = Table(
+    "prompts",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("prompt", Text, CheckConstraint("length(prompt) < 20"), nullable=False),
+)
+SECRET = "who hid the money under the bridge"
 
 
 @pytest.fixture
@@ -94,3 +116,72 @@ async def test_a_moment_without_a_zone_is_refused(opened: Database) -> None:
         await opened.write(
             lambda c: c.execute(insert(things).values(id=1, quantity=0, moment=naive))
         )
+
+
+async def test_no_value_of_a_row_is_in_an_errors_text(opened: Database) -> None:
+    """It goes to the log, where no prompt and no answer may be read."""
+    with pytest.raises(IntegrityError) as caught:
+        await opened.write(lambda c: c.execute(insert(prompts).values(id=1, prompt=SECRET)))
+
+    written = "".join(traceback.format_exception(caught.value))
+    assert "INSERT INTO prompts" in written
+    assert "CHECK" in written.upper()
+    assert SECRET not in written
+
+
+async def test_postgresqls_words_about_a_value_are_not_in_an_errors_text(opened: Database) -> None:
+    if opened.dialect != "postgresql":
+        return
+    with pytest.raises(DBAPIError) as caught:
+        await opened.read(lambda c: c.scalar(select(literal(SECRET).cast(Integer))))
+
+    assert SECRET not in "".join(traceback.format_exception(caught.value))
+
+
+async def test_a_connection_that_is_lost_makes_the_call_unavailable_and_the_next_goes_well(
+    opened: Database,
+) -> None:
+    if opened.dialect != "postgresql":
+        return
+
+    def lose(connection: Connection) -> None:
+        process = connection.scalar(text("SELECT pg_backend_pid()"))
+        with opened.engine.begin() as other:
+            other.execute(text("SELECT pg_terminate_backend(:process)"), {"process": process})
+        connection.execute(insert(things).values(id=1, quantity=1))
+
+    with pytest.raises(Unavailable, match="try again") as caught:
+        await opened.write(lose)
+
+    assert caught.value.retry_after == 1.0
+    assert await opened.read(lambda c: c.execute(select(things)).all()) == []
+
+
+async def test_a_database_that_cannot_be_reached_is_unavailable() -> None:
+    nowhere = Database.open("postgresql+psycopg://me@127.0.0.1:1/evalpool")
+    try:
+        with pytest.raises(Unavailable):
+            await nowhere.read(lambda c: c.scalar(select(things.c.id)))
+    finally:
+        await nowhere.close()
+
+
+async def test_a_full_disk_makes_the_call_unavailable_and_keeps_what_is_there(
+    opened: Database,
+) -> None:
+    if opened.dialect != "sqlite":
+        return
+    await opened.write(lambda c: c.execute(insert(things).values(id=1, quantity=7)))
+
+    def fill(connection: Connection) -> None:
+        # SQLite's own bound stands for the disk's.
+        pages = connection.scalar(text("PRAGMA page_count"))
+        connection.execute(text(f"PRAGMA max_page_count = {pages}"))
+        connection.execute(insert(things), [{"id": n, "quantity": 10**38} for n in range(2, 5000)])
+
+    with pytest.raises(Unavailable, match="disk"):
+        await opened.write(fill)
+
+    await opened.write(lambda c: c.execute(text("PRAGMA max_page_count = 1000000")))
+    await opened.write(lambda c: c.execute(insert(things).values(id=2, quantity=8)))
+    assert len(await opened.read(lambda c: c.execute(select(things)).all())) == 2

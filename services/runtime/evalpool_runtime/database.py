@@ -4,6 +4,9 @@ Stores are plain synchronous functions on a `sqlalchemy.Connection`; `Database` 
 threads, one transaction each. On SQLite writers take turns on a thread of their own (`BEGIN
 IMMEDIATE`), so that nobody waits for a lock by time-out, and readers have connections that cannot
 write. On PostgreSQL both come from one pool, at READ COMMITTED: lock the rows that you decide on.
+
+An error of the database goes to the log, and what is stored must not: no parameter and no value of
+a row is left in its text.
 """
 
 from __future__ import annotations
@@ -15,9 +18,12 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
+import structlog
 from sqlalchemy import Connection, Engine, NullPool, QueuePool, create_engine, event
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, OperationalError
+
+from evalpool_runtime.errors import Unavailable, reasons
 
 T = TypeVar("T")
 
@@ -26,6 +32,12 @@ POSTGRES_CONNECTIONS = 8
 ATTEMPTS = 6
 # serialization_failure, deadlock_detected
 _RETRYABLE_SQLSTATES = {"40001", "40P01"}
+# connection_exception, insufficient_resources, operator_intervention; by their first two characters
+_OUT_OF_REACH_CLASSES = {"08", "53", "57"}
+# PostgreSQL's data_exception, whose sentence quotes the value.
+_DATA_EXCEPTION_CLASS = "22"
+
+_log = structlog.get_logger("evalpool.database")
 
 
 class Database:
@@ -57,6 +69,7 @@ class Database:
             pool_size=POSTGRES_CONNECTIONS,
             max_overflow=READERS,
             pool_pre_ping=True,
+            hide_parameters=True,
         )
         return cls(engine, engine, writers=POSTGRES_CONNECTIONS)
 
@@ -75,11 +88,19 @@ class Database:
 
         Committed when it returns, rolled back when it raises. It may run more than once where the
         database asks for that, so it must have no effect but its SQL.
+
+        Raises:
+            Unavailable: The database is out of reach, or its disk is full. Where the connection was
+                lost at the commit, it may have been committed: `once` tells on the next try.
         """
         return await self._run(self._write_threads, lambda: self._transact(self._writer, work))
 
     async def read(self, work: Callable[[Connection], T]) -> T:
-        """Run `work` in one transaction that only reads."""
+        """Run `work` in one transaction that only reads.
+
+        Raises:
+            Unavailable: The database is out of reach.
+        """
         return await self._run(self._read_threads, lambda: self._transact(self._reader, work))
 
     async def close(self) -> None:
@@ -106,10 +127,52 @@ class Database:
                 with engine.begin() as connection:
                     return work(connection)
             except DBAPIError as error:
-                last = attempt == ATTEMPTS - 1
-                if last or getattr(error.orig, "sqlstate", None) not in _RETRYABLE_SQLSTATES:
-                    raise
+                if _sqlstate(error) in _RETRYABLE_SQLSTATES and attempt < ATTEMPTS - 1:
+                    continue
+                _hide_values(error)
+                if _is_out_of_reach(error):
+                    raise _unavailable(error) from error
+                raise
         raise AssertionError("unreachable")
+
+
+def _sqlstate(error: DBAPIError) -> str:
+    """PostgreSQL's code of an error; empty on SQLite, and where no connection was made."""
+    return getattr(error.orig, "sqlstate", None) or ""
+
+
+def _is_out_of_reach(error: DBAPIError) -> bool:
+    """Whether the same transaction may go well at another time, without anybody changing it."""
+    if isinstance(error.orig, sqlite3.Error):
+        return getattr(error.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+    state = _sqlstate(error)
+    # Without a connection there is no code.
+    return (
+        error.connection_invalidated
+        or (isinstance(error, OperationalError) and not state)
+        or state in _RETRYABLE_SQLSTATES
+        or state[:2] in _OUT_OF_REACH_CLASSES
+    )
+
+
+def _unavailable(error: DBAPIError) -> Unavailable:
+    _log.warning("the database is out of reach", reason=str(error.orig).partition("\n")[0])
+    return Unavailable(
+        reasons.ERROR_REASON_UNAVAILABLE,
+        "the service's database is out of reach or its disk is full; try again",
+        retry_after=1.0,
+    )
+
+
+def _hide_values(error: DBAPIError) -> None:
+    """Leave of PostgreSQL's text the sentence only: its details show the row."""
+    if error.orig is None or isinstance(error.orig, sqlite3.Error):
+        return
+    sentence = str(error.orig).partition("\n")[0]
+    if _sqlstate(error).startswith(_DATA_EXCEPTION_CLASS):
+        sentence = "a value does not fit its column"
+    error.orig.args = (sentence,)
+    error.args = (f"({type(error.orig).__name__}) {sentence}",)
 
 
 def _sqlite_engine(url: URL, *, durable: bool, read_only: bool) -> Engine:
@@ -119,6 +182,7 @@ def _sqlite_engine(url: URL, *, durable: bool, read_only: bool) -> Engine:
         poolclass=QueuePool if url.database else NullPool,
         pool_size=READERS if read_only else 1,
         max_overflow=0,
+        hide_parameters=True,
         connect_args={"check_same_thread": False, "timeout": 30.0},
     )
 
