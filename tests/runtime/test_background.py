@@ -56,6 +56,30 @@ async def test_a_loop_that_raises_is_begun_again_and_counted(
     assert failures(registry, "loop") == 3
 
 
+async def test_a_loop_whose_call_was_cancelled_is_begun_again(
+    work: Background, registry: CollectorRegistry
+) -> None:
+    """As by a channel that was closed, or an executor that was shut down."""
+    begun = []
+    lasting = asyncio.Event()
+
+    async def loop() -> None:
+        begun.append(1)
+        if len(begun) == 1:
+            call = asyncio.ensure_future(asyncio.Event().wait())
+            call.cancel()
+            await call
+        lasting.set()
+        await asyncio.Event().wait()
+
+    work.spawn("loop", loop)
+    await lasting.wait()
+    await work.stop()
+
+    assert failures(registry, "loop") == 1
+    assert not work._tasks
+
+
 async def test_a_loop_that_returns_is_done(work: Background, registry: CollectorRegistry) -> None:
     begun = []
 

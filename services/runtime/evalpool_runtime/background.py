@@ -79,7 +79,10 @@ class Background:
             begun = asyncio.get_running_loop().time()
             try:
                 await loop()
-            except Exception as error:
+            except (Exception, asyncio.CancelledError) as error:
+                # A call within the loop may have been cancelled, and the loop itself not.
+                if isinstance(error, asyncio.CancelledError) and _is_being_cancelled():
+                    raise
                 self._failures.labels(name).inc()
                 if asyncio.get_running_loop().time() - begun > LONGEST_BACK_OFF:
                     back_off = FIRST_BACK_OFF
@@ -93,3 +96,8 @@ class Background:
                 back_off = min(back_off * 2, LONGEST_BACK_OFF)
             else:
                 return
+
+
+def _is_being_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -59,7 +59,7 @@ class Gatekeeper:
         if scheme.lower() != "bearer" or not token:
             raise Unauthenticated(
                 reasons.ERROR_REASON_TOKEN_MISSING,
-                'the call has no bearer token; send "authorization: Bearer <token>" with a token '
+                'authorization: the call has no bearer token; send "Bearer <token>" with a token '
                 "from `evalpool wallet token`",
             )
         verified = self._authenticator.verify(token.strip())
@@ -78,8 +78,8 @@ class Gatekeeper:
             return call
         raise PermissionDenied(
             reasons.ERROR_REASON_NOT_ALLOWED,
-            f"{verified.address} may not call {method.rpartition('/')[2]}; it is for "
-            + (" and ".join(sorted(_NAMES[who] for who in allowed)) or "nobody"),
+            f"authorization: {verified.address} may not call {method.rpartition('/')[2]}; it is "
+            f"for {' and '.join(sorted(_NAMES[who] for who in allowed)) or 'nobody'}",
             address=verified.address,
         )
 
@@ -104,6 +104,18 @@ class Interceptor(aio.ServerInterceptor):
         self._gatekeeper = gatekeeper
         self._metrics = metrics
         self._log = structlog.get_logger("evalpool.call")
+        self._in_flight = 0
+        self._none_in_flight = asyncio.Event()
+        self._none_in_flight.set()
+
+    async def drained(self, seconds: float) -> bool:
+        """Wait until no handler is at work; False where one still is after so many seconds."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._none_in_flight.wait()
+        except TimeoutError:
+            return False
+        return True
 
     async def intercept_service(
         self,
@@ -171,6 +183,8 @@ class Interceptor(aio.ServerInterceptor):
         caller = ""
         self._metrics.started.labels(*labels).inc()
         self._metrics.in_flight.labels(*labels).inc()
+        self._in_flight += 1
+        self._none_in_flight.clear()
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=request_id)
         try:
@@ -193,6 +207,9 @@ class Interceptor(aio.ServerInterceptor):
             code = status.code.name
             await context.abort_with_status(status)
         finally:
+            self._in_flight -= 1
+            if not self._in_flight:
+                self._none_in_flight.set()
             self._metrics.in_flight.labels(*labels).dec()
             self._metrics.handled.labels(*labels, code).inc()
             seconds = time.monotonic() - begun

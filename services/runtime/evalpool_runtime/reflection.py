@@ -1,13 +1,17 @@
-"""Server reflection that finds methods too, as `grpcurl describe package.Service.Method` asks."""
+"""Server reflection, made fit for `grpcurl describe package.Service.Method` and for a stop."""
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any, TypeVar
 
 from google.protobuf import descriptor_pool
 from google.protobuf.descriptor import FileDescriptor
 from grpc import aio
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
+
+T = TypeVar("T")
 
 SERVICE_NAME: str = reflection.SERVICE_NAME
 
@@ -32,7 +36,53 @@ class _PoolWithMethods:
         return getattr(self._pool, name)
 
 
-def enable_reflection(service_names: tuple[str, ...], server: aio.Server) -> None:
-    """Add the reflection service to a server."""
-    pool: Any = _PoolWithMethods()
-    reflection.enable_server_reflection(service_names, server, pool=pool)
+class _Reflection(reflection_pb2_grpc.ServerReflectionServicer):
+    """Answers until its client has asked everything, or the server begins to stop."""
+
+    def __init__(self, service_names: tuple[str, ...], stopping: asyncio.Event) -> None:
+        pool: Any = _PoolWithMethods()
+        self._servicer: Any = reflection.aio.ReflectionServicer(service_names, pool=pool)
+        self._stopping = stopping
+
+    async def ServerReflectionInfo(
+        self, request_iterator: AsyncIterator[Any], context: Any
+    ) -> AsyncIterator[Any]:
+        """Answer each question about the contract."""
+        requests = until(self._stopping, request_iterator)
+        async for response in self._servicer.ServerReflectionInfo(requests, context):
+            yield response
+
+
+async def until(end: asyncio.Event, items: AsyncIterator[T]) -> AsyncIterator[T]:
+    """Items as they come, until there are no more or an event is set."""
+    ended = asyncio.ensure_future(end.wait())
+    following: asyncio.Future[T] | None = None
+    try:
+        while True:
+            following = asyncio.ensure_future(anext(items))
+            await asyncio.wait({following, ended}, return_when=asyncio.FIRST_COMPLETED)
+            if not following.done():
+                return
+            try:
+                item = following.result()
+            except StopAsyncIteration:
+                return
+            yield item
+    finally:
+        ended.cancel()
+        if following is not None:
+            following.cancel()
+
+
+def enable_reflection(
+    service_names: tuple[str, ...], server: aio.Server, stopping: asyncio.Event
+) -> None:
+    """Add the reflection service to a server.
+
+    Args:
+        service_names: What the server tells that it has.
+        server: The server.
+        stopping: Set when the server begins to stop; streams end then.
+    """
+    add: Any = reflection_pb2_grpc.add_ServerReflectionServicer_to_server
+    add(_Reflection(service_names, stopping), server)

@@ -14,8 +14,7 @@ from typing import Any, Generic, TypeVar
 
 import structlog
 from grpc import aio
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1._async import HealthServicer
+from grpc_health.v1 import health_pb2_grpc
 from prometheus_client import CollectorRegistry, start_http_server
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
@@ -23,7 +22,7 @@ from evalpool import __version__
 from evalpool.channel import MAX_MESSAGE_BYTES, MAX_METADATA_BYTES, open_channel
 from evalpool.common.v1.service_info_pb2 import ServiceInfo
 from evalpool.identity import Identity
-from evalpool_runtime import reflection
+from evalpool_runtime import health, reflection
 from evalpool_runtime.access import ACCESS, Who
 from evalpool_runtime.authentication import Authenticator
 from evalpool_runtime.background import Background
@@ -40,6 +39,9 @@ from evalpool_runtime.settings import ServiceSettings
 S = TypeVar("S", bound=ServiceSettings)
 
 METRICS_PORT_OFFSET = 4000
+
+CLEAN_UP_SECONDS = 5.0
+"""How long a call that was cut off at the stop has to put its things in order."""
 
 
 class DatabaseUnusable(OSError):
@@ -82,6 +84,7 @@ class Runtime(Generic[S]):
         }
         self._on_stop: list[Callable[[], Awaitable[None]]] = []
         self._channels: dict[tuple[str, str, bool], aio.Channel] = {}
+        self._interceptor = self._new_interceptor()
         self.server = self._new_server()
 
     def role(self, who: Who, predicate: Callable[[str], bool]) -> None:
@@ -119,9 +122,10 @@ class Runtime(Generic[S]):
             database = Database.open(url, durable=durable)
             self.on_stop(database.close)
             await migrate(database, migrations)
-        except (ArgumentError, NoSuchModuleError, DBAPIError) as error:
+        except (ArgumentError, NoSuchModuleError, DBAPIError, Unavailable) as error:
             # The URL may hold a password, and the error names the host where that matters.
-            reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+            cause = error.__cause__ if isinstance(error, Unavailable) else error
+            reason = str(getattr(cause, "orig", None) or cause).strip().splitlines()[0]
             raise DatabaseUnusable(
                 f"the {self.name} service's database cannot be used: {reason}; see --database-url"
             ) from error
@@ -156,10 +160,13 @@ class Runtime(Generic[S]):
             retry_after=1.0,
         )
 
-    def _new_server(self) -> aio.Server:
+    def _new_interceptor(self) -> Interceptor:
         gatekeeper = Gatekeeper(Authenticator(self.identity.address, self.clock), self._roles)
+        return Interceptor(gatekeeper, GrpcMetrics(self.metrics))
+
+    def _new_server(self) -> aio.Server:
         return aio.server(
-            interceptors=[Interceptor(gatekeeper, GrpcMetrics(self.metrics))],
+            interceptors=[self._interceptor],
             options=[
                 # Two servers must not share a port unnoticed.
                 ("grpc.so_reuseport", 0),
@@ -173,12 +180,22 @@ class Runtime(Generic[S]):
             ],
         )
 
+    async def _end_calls(self, grace: float) -> None:
+        self.stopping.set()
+        await self.server.stop(grace)
+        # gRPC does not wait for the handlers of the calls that it cuts off.
+        if not await self._interceptor.drained(CLEAN_UP_SECONDS):
+            self.log.warning("calls that were cut off have not ended", seconds=CLEAN_UP_SECONDS)
+
     async def _stopped(self) -> None:
-        await self.background.stop()
-        for action in reversed(self._on_stop):
-            await action()
-        for channel in self._channels.values():
-            await channel.close()
+        self.stopping.set()
+        # Each is done whatever becomes of the others, the last pushed first.
+        async with contextlib.AsyncExitStack() as stack:
+            for channel in self._channels.values():
+                stack.push_async_callback(channel.close)
+            for action in self._on_stop:
+                stack.push_async_callback(action)
+            stack.push_async_callback(self.background.stop)
 
 
 @dataclass(frozen=True)
@@ -246,19 +263,19 @@ async def running_service(
         )
         operator = settings.operator or Identity.load_or_create(keys / "operator.json").address
         runtime = Runtime(definition.name, settings, clock or SystemClock(), identity, operator)
-        health = HealthServicer()
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(runtime._stopped)
             port = _bind(runtime.server, settings.listen)
             runtime.endpoint = f"{settings.listen.rpartition(':')[0]}:{port}"
-            health_pb2_grpc.add_HealthServicer_to_server(health, runtime.server)
             await definition.build(runtime)
-            names = (definition.grpc_service, "grpc.health.v1.Health", reflection.SERVICE_NAME)
-            reflection.enable_reflection(names, runtime.server)
+            health_pb2_grpc.add_HealthServicer_to_server(
+                health.Health(definition.grpc_service, runtime.stopping), runtime.server
+            )
+            names = (definition.grpc_service, health.SERVICE_NAME, reflection.SERVICE_NAME)
+            reflection.enable_reflection(names, runtime.server, runtime.stopping)
             metrics_endpoint = _serve_metrics(settings.metrics_listen, runtime.metrics, stack)
             await runtime.server.start()
-            await _set_health(health, definition, serving=True)
-            stack.push_async_callback(_stop, runtime, health, definition, settings.shutdown_grace)
+            stack.push_async_callback(runtime._end_calls, settings.shutdown_grace)
             yield RunningService(runtime.endpoint, identity.address, metrics_endpoint, runtime)
     finally:
         directory.release()
@@ -298,29 +315,6 @@ async def serve(
         running.runtime.log.info("stopping")
 
 
-async def _stop(
-    runtime: Runtime[Any],
-    health: HealthServicer,
-    definition: ServiceDefinition[Any],
-    grace: float,
-) -> None:
-    await _set_health(health, definition, serving=False)
-    runtime.stopping.set()
-    await runtime.server.stop(grace)
-
-
-async def _set_health(
-    health: HealthServicer, definition: ServiceDefinition[Any], *, serving: bool
-) -> None:
-    status = (
-        health_pb2.HealthCheckResponse.SERVING
-        if serving
-        else health_pb2.HealthCheckResponse.NOT_SERVING
-    )
-    for name in ("", definition.grpc_service):
-        await health.set(name, status)
-
-
 def _bind(server: aio.Server, listen: str) -> int:
     try:
         port: int = server.add_insecure_port(listen)
@@ -338,7 +332,8 @@ def _serve_metrics(
         return ""
     host, _, port = listen.rpartition(":")
     try:
-        server, thread = start_http_server(int(port), addr=host, registry=registry)
+        # An IPv6 address stands in brackets where a port follows it.
+        server, thread = start_http_server(int(port), addr=host.strip("[]"), registry=registry)
     except OSError as error:
         raise OSError(
             f"{listen} cannot be listened on for metrics ({error.strerror}); is another process "
