@@ -17,7 +17,8 @@ import httpx
 import psutil
 
 from evalpool.benchmark.v1 import benchmark_pb2
-from evalpool.cli.local import DeploymentPlan, deployment, introduce, plan_deployment
+from evalpool.cli.deployment_plan import DeploymentPlan, plan_deployment
+from evalpool.cli.supervisor import deployment
 from evalpool.client import Client
 from evalpool.client.datasets import load_file
 from evalpool.client.models import push, sha256_of
@@ -125,9 +126,8 @@ async def running_system(
     (data / "models").symlink_to(store.root)
     plan = plan_deployment(data, workers=workers, endpoints=_free_endpoints(), settings=settings)
     wallets, book = Wallets(folder / "home"), AddressBook(folder / "home")
-    introduce(plan, wallets, book)
     owner = wallets.new("owner")
-    async with deployment(plan, tell=print, ready=lambda _: None):
+    async with deployment(plan, wallets, book, tell=print, ready=lambda _: None):
         operator = Client(wallets.get("operator"), endpoints=plan.endpoints, addresses=book)
         await operator.token.Mint(
             token_pb2.MintRequest(recipient=owner.address, quantity="100000", request_id="mint")

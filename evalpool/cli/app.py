@@ -1,22 +1,19 @@
-"""The command line's root: its groups, its options, and what a failure prints."""
+"""The command line's root: its options, and what a failure prints."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
+from itertools import pairwise
 from typing import Any, TypeVar
 
-import grpc
 import typer
 
 from evalpool import __version__
-from evalpool.cli.failure import Failure
+from evalpool.cli.failure import INTERRUPTED, MISUSED, Failure, failure_of
 from evalpool.cli.output import errors, printable
-from evalpool.errors import CallError
-from evalpool.identity import InvalidKeyFile
-from evalpool.values import InvalidFields, InvalidValue
-from evalpool.wallet import WalletError
 
 T = TypeVar("T")
 
@@ -39,37 +36,42 @@ def main() -> None:
     import evalpool.cli.commands  # noqa: F401 - registers every command
 
     try:
-        app(prog_name="evalpool")
-    except KeyboardInterrupt:
+        status = app(prog_name="evalpool", standalone_mode=False)
+    except (KeyboardInterrupt, typer.Abort):
+        status = INTERRUPTED
+    except Exception as error:
+        if _is_help(error):
+            print(error, file=sys.stderr)
+            sys.exit(MISUSED)
+        failure = failure_of(error)
+        if failure is None:
+            raise
+        _print(failure, as_json=_asks_for_json(sys.argv[1:]))
+        sys.exit(failure.status)
+    if status == INTERRUPTED:
         errors.print("interrupted", style="yellow")
-        sys.exit(130)
-    except grpc.aio.AioRpcError as error:
-        _fail(_sentence(CallError.of(error)))
-    except CallError as error:
-        _fail(_sentence(error))
-    except (Failure, WalletError, InvalidKeyFile, InvalidValue, InvalidFields) as error:
-        _fail(str(error))
+    sys.exit(status)
 
 
-def _sentence(error: CallError) -> str:
-    unreachable = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
-    if error.code in unreachable and not error.reason:
-        return (
-            f"a service cannot be reached ({error.message}); start a deployment with "
-            "`evalpool up`, or set EVALPOOL_TOKEN, EVALPOOL_BENCHMARK, … to its endpoints"
-        )
-    if error.reason == "TOKEN_FOR_ANOTHER_SERVER":
-        return (
-            f"the server's address is {error.metadata.get('address')}, and was another when you "
-            "met it first; if that is right, forget the old one with `evalpool wallet forget "
-            "HOST:PORT`"
-        )
-    return f"{error.message} [{error.reason or error.code.name}]"
+def _print(failure: Failure, *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(failure.document, ensure_ascii=False), file=sys.stderr)
+    else:
+        errors.print(printable(failure.line), style="red")
 
 
-def _fail(sentence: str) -> None:
-    errors.print(f"error: {printable(sentence)}", style="red")
-    sys.exit(1)
+def _asks_for_json(arguments: Sequence[str]) -> bool:
+    """Whether a command line asks for JSON, also where it cannot be parsed."""
+    return any(
+        argument in ("--output=json", "-ojson")
+        or (argument in ("--output", "-o") and value == "json")
+        for argument, value in pairwise([*arguments, ""])
+    )
+
+
+def _is_help(error: Exception) -> bool:
+    """Whether a group was called without a command, which shows its help."""
+    return isinstance(error, typer.TyperException) and str(error).startswith("Usage: ")
 
 
 def _print_version(wanted: bool) -> None:

@@ -9,10 +9,17 @@ import argparse
 import asyncio
 import importlib
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
-from evalpool.cli.failure import Failure
+from evalpool.cli.failure import MISUSED, Failure
 from evalpool.endpoints import PORTS
+
+
+class _Parser(argparse.ArgumentParser):
+    """Tells a mistake in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise Failure(f"{message}; see `{self.prog} --help`", status=MISUSED)
 
 
 def load_definition(service: str) -> Any:
@@ -38,11 +45,11 @@ def parse_settings(definition: Any, arguments: list[str]) -> tuple[Any, bool]:
         The settings, and whether to stop when standard input is closed.
 
     Raises:
-        Failure: A setting breaks its rule; one line for each.
+        Failure: An argument is unknown, or settings break their rules; it tells each.
     """
     from evalpool_runtime.settings import InvalidSettings
 
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog=f"evalpool serve {definition.name}",
         description=f"Runs the {definition.name} service until SIGTERM or ctrl-C.",
         argument_default=argparse.SUPPRESS,
@@ -67,7 +74,7 @@ def parse_settings(definition: Any, arguments: list[str]) -> tuple[Any, bool]:
     try:
         return definition.settings_type.load(**values), stop_with_stdin
     except InvalidSettings as error:
-        raise Failure(str(error)) from error
+        raise Failure("; ".join(str(error).splitlines())) from error
 
 
 def serve_service(service: str, arguments: list[str]) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 from uuid import uuid4
 
+import grpc
 import typer
 
 from evalpool.cli.app import app, run
@@ -26,8 +27,9 @@ from evalpool.cli.output import (
 from evalpool.cli.progress import Tracker
 from evalpool.cli.subjects import model_digest
 from evalpool.client import Client
-from evalpool.client.datasets import load_file, results, watch_run
+from evalpool.client.datasets import FORMATS, load_file, results, watch_run
 from evalpool.dataset.v1 import dataset_pb2
+from evalpool.errors import CallError
 
 group = typer.Typer(help="Questions, runs and results.", no_args_is_help=True)
 app.add_typer(group, name="dataset")
@@ -135,24 +137,32 @@ def load(
 ) -> None:
     """Load a file of questions as a new version."""
     size = file.stat().st_size
+    data_format = _FORMATS[form] if form else FORMATS.get(file.suffix.lower())
+    if data_format is None:
+        raise Failure(
+            f"the ending of {file.name} does not tell its form; give --format with one of "
+            f"{', '.join(FormatName)}"
+        )
 
     async def work() -> dataset_pb2.LoadDataResponse:
         quiet = output is Format.JSON
         with Tracker(f"loading {file.name}", quiet=quiet, in_bytes=True) as tracker:
             async with client_of(wallet) as client:
-                try:
-                    return await load_file(
-                        client,
-                        dataset,
-                        file,
-                        data_format=_FORMATS[form] if form else None,
-                        labels=labels,
-                        progress=lambda sent: tracker.show("", sent, size),
-                    )
-                except ValueError as error:
-                    raise Failure(str(error)) from error
+                return await load_file(
+                    client,
+                    dataset,
+                    file,
+                    data_format=data_format,
+                    labels=labels,
+                    progress=lambda sent: tracker.show("", sent, size),
+                )
 
-    response = run(work())
+    try:
+        response = run(work())
+    except grpc.aio.AioRpcError as error:
+        if output is Format.TABLE:
+            _print_bad_rows(CallError.of(error))
+        raise
     if output is Format.JSON:
         print_json(response)
         return
@@ -270,16 +280,24 @@ def score(
 @group.command("results")
 def list_results(
     run_id: RunId,
+    output: Output = Format.JSON,
     wallet: Wallet = DEFAULT_WALLET,
 ) -> None:
     """Print a run's evaluations as JSON Lines, with each choice's sum of log-probabilities."""
 
-    async def work() -> None:
+    async def work() -> list[dataset_pb2.ListResultsResponse]:
+        found = []
         async with client_of(wallet) as client:
             async for result in results(client, run_id):
-                print_json_line(result)
+                if output is Format.JSON:
+                    print_json_line(result)
+                else:
+                    found.append(result)
+        return found
 
-    run(work())
+    found = run(work())
+    if output is Format.TABLE:
+        _print_results(found)
 
 
 async def _follow(client: Client, run_id: str, *, quiet: bool) -> dataset_pb2.Score:
@@ -289,6 +307,28 @@ async def _follow(client: Client, run_id: str, *, quiet: bool) -> dataset_pb2.Sc
             state = enum_text(dataset_pb2.RunState.Name(last.state), "RUN_STATE_")
             tracker.show(state, last.done, last.total)
     return last
+
+
+def _print_bad_rows(error: CallError) -> None:
+    if error.reason == "INVALID_ROWS":
+        print_table(["place", "problem"], [(v.field, v.description) for v in error.violations])
+
+
+def _print_results(found: list[dataset_pb2.ListResultsResponse]) -> None:
+    print_table(
+        [">question", "state", ">right", ">predicted", "Σ log p of each choice", "reply"],
+        [
+            (
+                r.question,
+                enum_text(dataset_pb2.EvaluationState.Name(r.state), "EVALUATION_STATE_"),
+                r.correct_answer,
+                r.prediction or "",
+                "  ".join(f"{each:.3f}" for each in r.sum_logprobs),
+                r.reply or r.reason,
+            )
+            for r in found
+        ],
+    )
 
 
 def _print_dataset(dataset: dataset_pb2.Dataset, output: Format) -> None:
@@ -333,4 +373,4 @@ def _print_score(found: dataset_pb2.Score, output: Format) -> None:
             }
         )
     if found.state == dataset_pb2.RUN_STATE_FAILED:
-        raise Failure(f"the run failed: {found.reason} [{found.reason_code}]")
+        raise Failure(f"the run failed: {found.reason}", reason=found.reason_code)

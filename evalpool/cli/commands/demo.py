@@ -10,11 +10,12 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 
 from evalpool.cli.app import app, run
 from evalpool.cli.commands.deployment import Workers, default_data, stopped_by_signals
+from evalpool.cli.deployment_plan import ProcessPlan, plan_deployment
 from evalpool.cli.failure import Failure
 from evalpool.cli.leaderboard import print_leaderboard
-from evalpool.cli.local import ProcessPlan, deployment, introduce, plan_deployment
 from evalpool.cli.options import Output
 from evalpool.cli.output import Format, console, errors, print_json, print_table
+from evalpool.cli.supervisor import deployment
 from evalpool.demo import Demonstration, Result
 from evalpool.models import ModelError
 from evalpool.wallet import AddressBook, Wallets
@@ -64,7 +65,6 @@ async def _demo(data: Path, workers: int) -> Result | None:
     plan = plan_deployment(data, workers=workers)
     # People of the demonstration only: the user's own wallets stay as they are.
     wallets, book = Wallets(data / "people"), AddressBook(data / "people")
-    introduce(plan, wallets, book)
 
     def ready(process: ProcessPlan) -> None:
         errors.print(f"{process.name:<10} answers at {process.endpoint}", style="dim")
@@ -73,7 +73,7 @@ async def _demo(data: Path, workers: int) -> Result | None:
         errors.print(line, highlight=False)
 
     with stopped_by_signals():
-        async with deployment(plan, tell=tell, ready=ready):
+        async with deployment(plan, wallets, book, tell=tell, ready=ready):
             with _Bars() as bars:
                 story = Demonstration(data, wallets, book, tell, bars.show)
                 try:

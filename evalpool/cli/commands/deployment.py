@@ -6,6 +6,7 @@ import asyncio
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -13,10 +14,12 @@ import platformdirs
 import typer
 
 from evalpool.cli.app import app, run
+from evalpool.cli.deployment_plan import DeploymentPlan, ProcessPlan, plan_deployment
 from evalpool.cli.failure import Failure
-from evalpool.cli.local import ProcessPlan, deployment, introduce, plan_deployment
-from evalpool.cli.output import console
+from evalpool.cli.options import Output
+from evalpool.cli.output import Format, console, print_json_line
 from evalpool.cli.serving import serve_service
+from evalpool.cli.supervisor import deployment
 from evalpool.endpoints import PORTS
 from evalpool.wallet import AddressBook, Wallets
 
@@ -42,26 +45,49 @@ def default_data() -> Path:
 def up(
     data: Data = default_data(),  # noqa: B008
     workers: Workers = 1,
+    output: Output = Format.TABLE,
 ) -> None:
-    """Run the six services on this machine until ctrl-C or SIGTERM."""
-    run(_up(data, workers))
+    """Run the six services on this machine until ctrl-C or SIGTERM.
+
+    Where they listen can be set by EVALPOOL_TOKEN, EVALPOOL_BENCHMARK, … (host:port each).
+    """
+    run(_up(data, workers, _LINES if output is Format.TABLE else _EVENTS))
 
 
-async def _up(data: Path, workers: int) -> None:
+@dataclass(frozen=True, slots=True)
+class _Voice:
+    """How `evalpool up` says what happens."""
+
+    serving: Callable[[ProcessPlan], None]
+    ready: Callable[[DeploymentPlan], None]
+    trouble: Callable[[str], None]
+    stopped: Callable[[], None]
+
+
+_LINES = _Voice(
+    serving=lambda p: console.print(f"{p.name:<10} {p.endpoint:<16} {p.address}"),
+    ready=lambda plan: console.print(f"data and logs: {plan.data}\nready; stop with ctrl-C"),
+    trouble=lambda line: console.print(line, style="yellow"),
+    stopped=lambda: console.print("stopped"),
+)
+_EVENTS = _Voice(
+    serving=lambda p: print_json_line(
+        {"event": "serving", "process": p.name, "endpoint": p.endpoint, "address": p.address}
+    ),
+    ready=lambda plan: print_json_line({"event": "ready", "data": str(plan.data)}),
+    trouble=lambda line: print_json_line({"event": "trouble", "message": line}),
+    stopped=lambda: print_json_line({"event": "stopped"}),
+)
+
+
+async def _up(data: Path, workers: int, say: _Voice) -> None:
     plan = plan_deployment(data, workers=workers)
-    introduce(plan, Wallets(), AddressBook())
-
-    def ready(process: ProcessPlan) -> None:
-        console.print(f"{process.name:<10} {process.endpoint:<16} {process.address}")
-
     with stopped_by_signals() as stopped:
-        async with deployment(
-            plan, tell=lambda line: console.print(line, style="yellow"), ready=ready
-        ):
-            console.print(f"data and logs: {plan.data}\nready; stop with ctrl-C")
+        async with deployment(plan, Wallets(), AddressBook(), tell=say.trouble, ready=say.serving):
+            say.ready(plan)
             await asyncio.Event().wait()
     if stopped():
-        console.print("stopped")
+        say.stopped()
 
 
 @contextmanager

@@ -100,7 +100,7 @@ def list_sets(output: Output = Format.TABLE, wallet: Wallet = DEFAULT_WALLET) ->
 
 
 @group.command()
-def delete(name: Name, wallet: Wallet = DEFAULT_WALLET) -> None:
+def delete(name: Name, output: Output = Format.TABLE, wallet: Wallet = DEFAULT_WALLET) -> None:
     """Delete a set of documents that is not entered in a pool."""
 
     async def work() -> None:
@@ -108,7 +108,10 @@ def delete(name: Name, wallet: Wallet = DEFAULT_WALLET) -> None:
             await client.embedding.DeleteDataset(embedding_pb2.DeleteDatasetRequest(hash=name))
 
     run(work())
-    console.print(f"deleted {name}", markup=False)
+    if output is Format.JSON:
+        print_json({"hash": name})
+    else:
+        console.print(f"deleted {name}")
 
 
 async def _messages(name: str, documents: list[embedding_pb2.Document]) -> Any:

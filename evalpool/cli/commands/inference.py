@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from typing import Annotated
 
 import typer
@@ -10,7 +11,7 @@ import typer
 from evalpool.cli.app import app, run
 from evalpool.cli.failure import Failure
 from evalpool.cli.options import DEFAULT_WALLET, Output, Wallet, client_of
-from evalpool.cli.output import Format, console, errors, print_json, print_table
+from evalpool.cli.output import Format, errors, print_json, print_table
 from evalpool.cli.subjects import model_digest
 from evalpool.client import Client
 from evalpool.embedding.v1 import embedding_pb2
@@ -95,14 +96,8 @@ def chat(
             if question:
                 await ask(client, question)
                 return
-            while True:
-                try:
-                    text = console.input("[bold]you:[/bold] ").strip()
-                except EOFError:
-                    console.print()
-                    return
-                if text:
-                    await ask(client, text)
+            for text in _questions():
+                await ask(client, text)
 
     run(work())
 
@@ -141,6 +136,21 @@ def search(
             for r in found
         ],
     )
+
+
+def _questions() -> Iterator[str]:
+    """What is typed, or piped, a line at a time; empty lines are passed over."""
+    interactive = sys.stdin.isatty()
+    while True:
+        if interactive:
+            # Not on standard output, which is for the answers.
+            errors.print("you: ", style="bold", end="")
+        try:
+            line = input().strip()
+        except EOFError:
+            return
+        if line:
+            yield line
 
 
 async def _reference(client: Client, model: str) -> inference_pb2.ModelReference | None:

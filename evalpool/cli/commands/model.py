@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -23,7 +22,6 @@ from evalpool.client import models as herd
 from evalpool.models import (
     QUANTISATIONS,
     CatalogueModel,
-    ModelError,
     ModelStore,
     catalogue,
     ensure,
@@ -90,7 +88,7 @@ def list_models(
                 m.context_length or "",
                 m.license,
                 short(m.owner) or "the catalogue",
-                short(m.digest),
+                _digest(m.digest),
             )
             for m in models
         ],
@@ -104,9 +102,8 @@ def pull(
     output: Output = Format.TABLE,
 ) -> None:
     """Fetch a model of the catalogue into the local store."""
-    with _clear_failures():
-        model = find_model(name)
-        path = _ensure(_open_store(store), model, quiet=output is Format.JSON)
+    model = find_model(name)
+    path = _ensure(_open_store(store), model, quiet=output is Format.JSON)
     if output is Format.JSON:
         print_json({"name": model.name, "digest": path.name, "path": str(path)})
     else:
@@ -132,8 +129,7 @@ def push(
                     progress=lambda sent, size: tracker.show("", sent, size),
                 )
 
-    with _clear_failures():
-        response = run(work())
+    response = run(work())
     if output is Format.JSON:
         print_json(response)
     else:
@@ -152,23 +148,22 @@ def quantise_model(
     quiet = output is Format.JSON
     if target.exists():
         raise Failure(f"{target} is there already; remove it, or name another file")
-    with _clear_failures():
-        path = Path(source)
-        if not path.is_file():
-            path = _ensure(_open_store(store), find_model(source), quiet=quiet)
-        # Of an interrupted quantisation nothing is left.
-        with tempfile.TemporaryDirectory(
-            dir=target.absolute().parent, prefix=".quantise-", ignore_cleanup_errors=True
-        ) as folder:
-            draft = Path(folder) / target.name
-            _in_thread(
-                f"quantising {path.name[:40]} to {kind.upper()}",
-                lambda: quantise(path, draft, kind),
-                quiet=quiet,
-            )
-            digest = herd.sha256_of(draft)
-            size = draft.stat().st_size
-            draft.replace(target)
+    path = Path(source)
+    if not path.is_file():
+        path = _ensure(_open_store(store), find_model(source), quiet=quiet)
+    # Of an interrupted quantisation nothing is left.
+    with tempfile.TemporaryDirectory(
+        dir=target.absolute().parent, prefix=".quantise-", ignore_cleanup_errors=True
+    ) as folder:
+        draft = Path(folder) / target.name
+        _in_thread(
+            f"quantising {path.name[:40]} to {kind.upper()}",
+            lambda: quantise(path, draft, kind),
+            quiet=quiet,
+        )
+        digest = herd.sha256_of(draft)
+        size = draft.stat().st_size
+        draft.replace(target)
     if quiet:
         print_json({"path": str(target), "digest": digest, "size_bytes": size})
     else:
@@ -207,18 +202,6 @@ def _in_thread(what: str, work: Callable[[], T], *, quiet: bool) -> T:
         return done.result()
 
 
-@contextmanager
-def _clear_failures() -> Iterator[None]:
-    """Give what models and files refuse as one line."""
-    try:
-        yield
-    except ModelError as error:
-        raise Failure(" ".join(str(error).split())) from error
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        raise Failure(f"{where}{error.strerror or error}") from error
-
-
 def _print_catalogue(output: Format) -> None:
     if output is Format.JSON:
         print_json(
@@ -247,11 +230,15 @@ def _print_catalogue(output: Format) -> None:
                 _megabytes(m.size_bytes or 0),
                 m.context_length or "",
                 m.license,
-                short(m.sha256 or "known after a pull", 18 if m.sha256 is None else 10),
+                _digest(m.sha256),
             )
             for m in catalogue()
         ],
     )
+
+
+def _digest(digest: str | None) -> str:
+    return short(digest) if digest else "known after a pull"
 
 
 def _megabytes(size: int) -> str:

@@ -25,6 +25,7 @@ from evalpool.cli.output import (
 )
 from evalpool.cli.progress import Tracker
 from evalpool.cli.subjects import model_digest
+from evalpool.client import Client
 from evalpool.client.pools import PoolTerms, fund, watch_entry, watch_leaderboard
 from evalpool.common.v1.service_info_pb2 import Tag
 
@@ -345,10 +346,14 @@ def _fund(wallet: str, quantity: str, tags: list[Tag], request_id: str, output: 
             highlight=False,
         )
     if funding.state == benchmark_pb2.FUNDING_STATE_REFUNDED:
-        raise Failure(f"the units were refunded: {funding.reason} [{funding.reason_code}]")
+        raise Failure(
+            f"the units were refunded: {funding.reason}",
+            reason=funding.reason_code,
+            transfer=funding.transfer,
+        )
 
 
-async def _follow(client, entry: str, *, quiet: bool) -> benchmark_pb2.Entry:  # type: ignore[no-untyped-def]
+async def _follow(client: Client, entry: str, *, quiet: bool) -> benchmark_pb2.Entry:
     last = benchmark_pb2.Entry()
     with Tracker(short(entry), quiet=quiet) as tracker:
         async for last in watch_entry(client, entry):
@@ -378,7 +383,7 @@ def _print_entry(found: benchmark_pb2.Entry, output: Format) -> None:
             }
         )
     if found.state == benchmark_pb2.ENTRY_STATE_FAILED:
-        raise Failure(f"the entry failed: {found.reason} [{found.reason_code}]")
+        raise Failure(f"the entry failed: {found.reason}", reason=found.reason_code)
 
 
 def _pool_state(pool: benchmark_pb2.Pool) -> str:

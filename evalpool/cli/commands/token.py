@@ -19,10 +19,9 @@ from evalpool.cli.output import (
     print_table,
     short,
 )
+from evalpool.cli.parties import party_address
 from evalpool.common.v1.service_info_pb2 import Tag
-from evalpool.endpoints import PORTS
 from evalpool.token.v1 import token_pb2
-from evalpool.values import parse_address
 from evalpool.wallet import Wallets
 
 group = typer.Typer(help="The ledger: balances and transfers.", no_args_is_help=True)
@@ -63,18 +62,24 @@ def info(output: Output = Format.TABLE, wallet: Wallet = DEFAULT_WALLET) -> None
 @group.command()
 def balance(
     account: Annotated[
-        str, typer.Argument(help="Whose; other people's only for the operator.")
+        str,
+        typer.Argument(
+            help="A wallet of yours, or an address, for the operator. Default: the wallet that "
+            "signs.",
+            show_default=False,
+        ),
     ] = "",
     output: Output = Format.TABLE,
     wallet: Wallet = DEFAULT_WALLET,
 ) -> None:
     """Show a balance."""
+    # A wallet may see its own balance; anybody else would have to be the operator.
+    signer = account if account in Wallets().names() else wallet
 
     async def work() -> token_pb2.GetBalanceResponse:
-        async with client_of(wallet) as client:
-            return await client.token.GetBalance(
-                token_pb2.GetBalanceRequest(account=account and _wallet_or_address(account))
-            )
+        async with client_of(signer) as client:
+            whose = await party_address(client, account) if account else ""
+            return await client.token.GetBalance(token_pb2.GetBalanceRequest(account=whose))
 
     response = run(work())
     if output is Format.JSON:
@@ -98,14 +103,9 @@ def transfer(
 
     async def work() -> token_pb2.TransferResponse:
         async with client_of(wallet) as client:
-            to = (
-                await client.address(recipient)
-                if recipient in PORTS
-                else _wallet_or_address(recipient)
-            )
             return await client.token.Transfer(
                 token_pb2.TransferRequest(
-                    recipient=to,
+                    recipient=await party_address(client, recipient),
                     quantity=quantity,
                     tags=[_tag(text) for text in tag or ()],
                     request_id=request_id or f"transfer-{uuid4()}",
@@ -135,7 +135,7 @@ def mint(
         async with client_of(wallet) as client:
             return await client.token.Mint(
                 token_pb2.MintRequest(
-                    recipient=_wallet_or_address(recipient),
+                    recipient=await party_address(client, recipient),
                     quantity=quantity,
                     request_id=request_id or f"mint-{uuid4()}",
                 )
@@ -192,11 +192,6 @@ def history(
             for sent in transfers
         ],
     )
-
-
-def _wallet_or_address(text: str) -> str:
-    wallets = Wallets()
-    return wallets.get(text).address if text in wallets.names() else parse_address(text)
 
 
 def _tag(text: str) -> Tag:

@@ -11,7 +11,7 @@ from evalpool.cli.failure import Failure
 from evalpool.cli.options import DEFAULT_WALLET, Output, client_of
 from evalpool.cli.output import Format, console, print_json, print_table
 from evalpool.endpoints import PORTS
-from evalpool.values import parse_address
+from evalpool.values import InvalidValue, parse_address
 from evalpool.wallet import AddressBook, Wallets
 
 group = typer.Typer(help="Keys, addresses and bearer tokens.", no_args_is_help=True)
@@ -65,7 +65,12 @@ def token(
         async with client_of(name) as client:
             return await client.address(audience)
 
-    target = run(server_address()) if audience in PORTS else parse_address(audience)
+    try:
+        target = run(server_address()) if audience in PORTS else parse_address(audience)
+    except InvalidValue as error:
+        raise Failure(
+            f'"{audience}" is no address and no service; the services are {", ".join(PORTS)}'
+        ) from error
     value = identity.token(target, lifetime=lifetime)
     print_json({"token": value, "audience": target}) if output is Format.JSON else print(value)
 
@@ -73,8 +78,12 @@ def token(
 @group.command()
 def forget(
     endpoint: Annotated[str, typer.Argument(help="host:port of a server, as you met it.")],
+    output: Output = Format.TABLE,
 ) -> None:
     """Forget the address of a server, to trust the next one there."""
     if not AddressBook().forget(endpoint):
         raise Failure(f"no server at {endpoint} is known; nothing to forget")
-    console.print(f"forgot the server at {endpoint}")
+    if output is Format.JSON:
+        print_json({"endpoint": endpoint})
+    else:
+        console.print(f"forgot the server at {endpoint}")

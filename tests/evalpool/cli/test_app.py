@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import re
+import subprocess
+import sys
+
 import grpc
 import pytest
 import typer
@@ -13,6 +18,7 @@ from evalpool.cli.failure import Failure
 from evalpool.cli.output import as_json, enum_text, moment, print_fields, print_table, short
 from evalpool.errors import CallError
 from evalpool.identity import InvalidKeyFile
+from evalpool.models import ModelError
 from evalpool.token.v1 import token_pb2
 from evalpool.values import InvalidFields, InvalidValue, Violation
 from evalpool.wallet import WalletError
@@ -82,8 +88,7 @@ def test_a_command_that_does_not_exist_or_lacks_something_is_status_2(
 ) -> None:
     outcome = cli(*arguments)
     assert outcome.status == 2
-    assert "Usage: evalpool" in outcome.err
-    assert "Traceback" not in outcome.err
+    assert re.fullmatch(r"error: .+; see `evalpool.* --help`\n", outcome.err)
 
 
 @pytest.mark.parametrize(
@@ -94,6 +99,15 @@ def test_a_command_that_does_not_exist_or_lacks_something_is_status_2(
         (InvalidKeyFile("no key"), "no key"),
         (InvalidValue("no value"), "no value"),
         (InvalidFields([Violation("a", "b")]), "a: b"),
+        (ModelError("no model"), "no model"),
+        (Failure("no\n  more", reason="MISSING"), "no more [MISSING]"),
+        (PermissionError(13, "Permission denied", "/home/x"), "/home/x: Permission denied"),
+        (OSError("the disk is gone"), "the disk is gone"),
+        (
+            CallError(grpc.StatusCode.UNIMPLEMENTED, "Method not found!"),
+            "the server does not know this call (Method not found!); it is another service or an "
+            "older one: look at EVALPOOL_TOKEN, EVALPOOL_BENCHMARK, …",
+        ),
         (CallError(grpc.StatusCode.NOT_FOUND, "gone", "POOL_NOT_FOUND"), "gone [POOL_NOT_FOUND]"),
         (CallError(grpc.StatusCode.NOT_FOUND, "gone"), "gone [NOT_FOUND]"),
         (CallError(grpc.StatusCode.UNAVAILABLE, "later", "UNAVAILABLE"), "later [UNAVAILABLE]"),
@@ -116,6 +130,91 @@ def test_a_failure_is_one_line_however_long_it_is(
 
     monkeypatch.setattr(root, "app", fail)
     assert cli().failure == sentence
+
+
+@pytest.mark.parametrize("option", [("-o", "json"), ("--output=json",), ("--output", "json")])
+def test_a_program_gets_a_failure_as_one_line_of_json(
+    cli: Cli, option: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error = CallError(
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        "pool: it takes 1 entry",
+        "ENTRY_LIMIT",
+        metadata={"limit": "1"},
+        violations=(Violation("pool", "full"),),
+        retry_after=2.5,
+    )
+
+    def fail(**_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(root, "app", fail)
+    outcome = cli("pool", "join", *option)
+    assert (outcome.status, outcome.out, outcome.err.count("\n")) == (1, "", 1)
+    assert json.loads(outcome.err) == {
+        "error": "pool: it takes 1 entry",
+        "reason": "ENTRY_LIMIT",
+        "code": "RESOURCE_EXHAUSTED",
+        "metadata": {"limit": "1"},
+        "violations": [{"field": "pool", "description": "full"}],
+        "retry_after": 2.5,
+    }
+
+
+def test_a_program_gets_its_own_mistakes_as_json_too(cli: Cli) -> None:
+    outcome = cli("wallet", "token", "-o", "json")
+    assert outcome.status == 2
+    assert "--for" in json.loads(outcome.err)["error"]
+
+
+def test_an_error_that_nobody_foresaw_is_not_hidden(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(**_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(root, "app", fail)
+    with pytest.raises(ZeroDivisionError):
+        cli()
+
+
+def test_a_negative_number_is_told_apart_from_an_option(cli: Cli) -> None:
+    outcome = cli("token", "transfer", "A" * 43, "-3")
+    assert outcome.status == 2
+    assert "-3 (a value that begins with a hyphen goes after --)" in outcome.err
+
+
+def test_a_home_that_cannot_be_written_to_is_one_line(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EVALPOOL_HOME", "/proc/nowhere")
+    assert cli("wallet", "address").failure == "/proc/nowhere: No such file or directory"
+
+
+def test_a_group_without_a_command_shows_its_help(cli: Cli) -> None:
+    outcome = cli("pool")
+    assert (outcome.status, outcome.out) == (2, "")
+    assert outcome.err.startswith("Usage: evalpool pool")
+    assert "join" in outcome.err
+
+
+def test_the_clients_own_dependencies_suffice_for_the_command_line() -> None:
+    # As for those who install `evalpool` without any service.
+    script = """
+import sys
+for name in ("alembic", "chromadb", "grpc_health", "grpc_reflection", "isodate", "jinja2",
+             "llama_cpp", "numpy", "onnxruntime", "prometheus_client", "psycopg", "pyarrow",
+             "pydantic_settings", "sqlalchemy", "structlog", "tokenizers", "uvloop"):
+    sys.modules[name] = None
+from evalpool.cli import main
+sys.argv = ["evalpool", "model", "list", "--catalogue"]
+main()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "SmolLM2" in done.stdout
 
 
 def test_an_interrupted_command_is_status_130(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,7 +72,9 @@ def test_a_bearer_token_for_an_address_needs_no_server(cli: Cli) -> None:
 
 
 def test_a_bearer_token_for_nobody_is_refused(cli: Cli) -> None:
-    assert "is no address" in cli("wallet", "token", "--for", "tokn").failure
+    failure = cli("wallet", "token", "--for", "tokn").failure
+    assert '"tokn" is no address and no service' in failure
+    assert "token, benchmark, dataset, router, worker, embedding" in failure
 
 
 def test_a_server_with_another_key_is_refused_until_it_is_forgotten(
@@ -88,6 +90,8 @@ def test_a_server_with_another_key_is_refused_until_it_is_forgotten(
         f"forgot the server at {token.endpoint}\n"
     )
     assert cli("token", "balance").out == "0\n"
+    forgotten = cli("wallet", "forget", token.endpoint, "-o", "json").json
+    assert forgotten == {"endpoint": token.endpoint}
 
 
 def test_an_unknown_server_cannot_be_forgotten(cli: Cli) -> None:
