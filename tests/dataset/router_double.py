@@ -42,13 +42,17 @@ class RouterDouble(router_pb2_grpc.RouterServiceServicer):
         break_after: How many results a call gives before its stream breaks, a number a call; calls
             after the last one do not break.
         refusals: What the next calls are refused with before anything starts: code and reason.
+        always: What every further call is refused with.
         refuse_second: The second reply asked for finds the queue full, and lets the first go on.
+        answers_as: The digest of the model that answers; empty for the one that was asked for.
+        finish: How replies end; None for a stream that ends without saying so.
         repeats: How often each result is sent.
         failure: Gives the failure that is sent in place of a question's result, or None.
         change: Changes results before they are sent.
         scored: Requests of ScoreChoices that came.
         inferred: Requests of Infer that came.
         callers: Addresses that called.
+        cancelled: Set when a caller has cancelled a call that waited for `open`.
     """
 
     def __init__(self, *digests: str) -> None:
@@ -65,7 +69,10 @@ class RouterDouble(router_pb2_grpc.RouterServiceServicer):
         self.reached = asyncio.Event()
         self.break_after: list[int] = []
         self.refusals: list[tuple[grpc.StatusCode, str]] = []
+        self.always: tuple[grpc.StatusCode, str] | None = None
         self.refuse_second = False
+        self.answers_as = ""
+        self.finish: inference_pb2.FinishReason.ValueType | None = inference_pb2.FINISH_REASON_STOP
         self.repeats = 1
         self.failure: Callable[
             [inference_pb2.ChoiceQuestion], inference_pb2.QuestionFailure | None
@@ -74,6 +81,7 @@ class RouterDouble(router_pb2_grpc.RouterServiceServicer):
         self.scored: list[inference_pb2.ScoreChoicesRequest] = []
         self.inferred: list[inference_pb2.InferRequest] = []
         self.callers: set[str] = set()
+        self.cancelled = asyncio.Event()
         self.endpoint = ""
         self._server = aio.server()
         self._authenticator = Authenticator(self.identity.address, SystemClock())
@@ -95,6 +103,10 @@ class RouterDouble(router_pb2_grpc.RouterServiceServicer):
         return self
 
     async def __aexit__(self, *_exc: object) -> None:
+        await self.stop()
+
+    async def stop(self) -> None:
+        """Answer no more."""
         self.open.set()
         await self._server.stop(None)
 
@@ -111,8 +123,7 @@ class RouterDouble(router_pb2_grpc.RouterServiceServicer):
     ) -> AsyncIterator[inference_pb2.ScoreChoicesResponse]:
         self._note_caller(context)
         self.scored.append(request)
-        if self.refusals:
-            await _fail(context, *self.refusals.pop(0))
+        await self._refuse(context)
         breaks = self.break_after.pop(0) if self.break_after else None
         yield inference_pb2.ScoreChoicesResponse(
             reference=request.reference,
@@ -140,8 +151,7 @@ class RouterDouble(router_pb2_grpc.RouterServiceServicer):
     ) -> AsyncIterator[inference_pb2.InferResponse]:
         self._note_caller(context)
         self.inferred.append(request)
-        if self.refusals:
-            await _fail(context, *self.refusals.pop(0))
+        await self._refuse(context)
         if self.refuse_second and len(self.inferred) == 2:
             await self.reached.wait()
             self.open.set()
@@ -151,11 +161,13 @@ class RouterDouble(router_pb2_grpc.RouterServiceServicer):
             yield inference_pb2.InferResponse(
                 reference=request.reference, chunk=inference_pb2.InferChunk(text=piece, tokens=1)
             )
+        if self.finish is None:
+            return
         yield inference_pb2.InferResponse(
             reference=request.reference,
             complete=inference_pb2.InferComplete(
-                finish_reason=inference_pb2.FINISH_REASON_STOP,
-                provenance=_provenance(request.model.digest),
+                finish_reason=self.finish,
+                provenance=_provenance(self.answers_as or request.model.digest),
             ),
         )
 
@@ -164,7 +176,7 @@ class RouterDouble(router_pb2_grpc.RouterServiceServicer):
     ) -> inference_pb2.QuestionResult:
         result = inference_pb2.QuestionResult(
             id=question.id,
-            provenance=_provenance(digest),
+            provenance=_provenance(self.answers_as or digest),
             start_time=Timestamp(seconds=1_700_000_000),
             end_time=Timestamp(seconds=1_700_000_002),
         )
@@ -182,10 +194,19 @@ class RouterDouble(router_pb2_grpc.RouterServiceServicer):
         token = self._authenticator.verify(metadata["authorization"].removeprefix("Bearer "))
         self.callers.add(token.address)
 
+    async def _refuse(self, context: Any) -> None:
+        refusal = self.refusals.pop(0) if self.refusals else self.always
+        if refusal is not None:
+            await _fail(context, *refusal)
+
     async def _wait(self, place: int) -> None:
         if place >= self.free and not self.open.is_set():
             self.reached.set()
-            await self.open.wait()
+            try:
+                await self.open.wait()
+            except asyncio.CancelledError:
+                self.cancelled.set()
+                raise
 
 
 def _provenance(digest: str) -> inference_pb2.Provenance:

@@ -15,11 +15,11 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 DIGEST = "a" * 64
 
 
-def definition(dataset: str = "d") -> Definition:
+def definition(dataset: str = "d", kind: str = "siqa") -> Definition:
     return Definition(
         id=dataset,
         owner="o" * 43,
-        kind="siqa",
+        kind=kind,
         title="D",
         description="",
         license="",
@@ -39,10 +39,17 @@ def question(ordinal: int, choices: int = 3) -> Question:
     return Question(ordinal, "", f"What is {ordinal}?", texts, 1 + ordinal % choices)
 
 
-def add_run(connection: Connection, *, questions: int, run: str = "run", dataset: str = "d") -> Run:
+def add_run(
+    connection: Connection,
+    *,
+    questions: int,
+    run: str = "run",
+    dataset: str = "d",
+    kind: str = "siqa",
+) -> Run:
     """Store a dataset of so many questions and a run on it."""
     if definitions.find_definition(connection, dataset) is None:
-        definitions.add_definition(connection, definition(dataset))
+        definitions.add_definition(connection, definition(dataset, kind))
     version, _ = definitions.add_version(
         connection,
         definitions.require_definition(connection, dataset),

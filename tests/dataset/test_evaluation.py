@@ -24,20 +24,25 @@ from evalpool_dataset.evaluation import (
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 LEASE = timedelta(seconds=60)
-POLICY = Policy(attempts=3, first_pause=timedelta(seconds=1), longest_pause=timedelta(seconds=3))
+POLICY = Policy(
+    attempts=3,
+    failed_starts=5,
+    first_pause=timedelta(seconds=1),
+    longest_pause=timedelta(seconds=3),
+)
 
 
 def leased(evaluation: Evaluation | None = None, now: datetime = NOON) -> Evaluation:
     return claim(evaluation or Evaluation(), holder="d1", now=now, lease=LEASE)
 
 
-def failed(evaluation: Evaluation, *, retryable: bool = True) -> Evaluation:
+def failed(evaluation: Evaluation, *, retryable: bool = True, now: datetime = NOON) -> Evaluation:
     return fail(
         evaluation,
         fence=evaluation.fence,
         reason="the worker was lost",
         retryable=retryable,
-        now=NOON,
+        now=now,
         policy=POLICY,
     )
 
@@ -67,22 +72,54 @@ def test_a_result_implies_that_a_worker_had_started() -> None:
     assert complete(leased(), fence=1, prediction=0).attempts == 1
 
 
-def test_a_claim_without_a_start_costs_no_attempt() -> None:
-    evaluation = Evaluation()
-    now = NOON
-    for _ in range(50):
-        evaluation = leased(evaluation, now=now)
-        evaluation = fail(
-            evaluation,
-            fence=evaluation.fence,
-            reason="no worker",
-            retryable=True,
-            now=now,
-            policy=POLICY,
-        )
-        assert evaluation.state is State.PENDING
+def test_failed_starts_cost_no_attempt_and_are_bounded_with_pauses_between() -> None:
+    evaluation, now = Evaluation(), NOON
+    for starts in range(1, POLICY.failed_starts):
+        evaluation = failed(leased(evaluation, now=now), now=now)
+        assert (evaluation.state, evaluation.attempts) == (State.PENDING, 0)
+        assert evaluation.failed_starts == starts
+        assert evaluation.not_before == now + POLICY.pause(starts)
         now += POLICY.longest_pause
-    assert evaluation.attempts == 0
+    evaluation = failed(leased(evaluation, now=now), now=now)
+    assert (evaluation.state, evaluation.attempts) == (State.FAILED, 0)
+    assert evaluation.reason == "the worker was lost"
+    assert retry(evaluation).failed_starts == 0
+
+
+def test_leases_that_lapse_before_a_start_are_bounded_like_other_failed_starts() -> None:
+    evaluation, now = Evaluation(), NOON
+    for _ in range(POLICY.failed_starts):
+        evaluation = leased(evaluation, now=now)
+        now += LEASE
+        evaluation = expire(evaluation, now=now, policy=POLICY)
+        now += POLICY.longest_pause
+    assert (evaluation.state, evaluation.attempts) == (State.FAILED, 0)
+
+
+def test_a_claim_that_is_given_back_is_no_failed_start_however_often() -> None:
+    evaluation = Evaluation()
+    for _ in range(50):
+        evaluation = release(leased(evaluation), fence=evaluation.fence + 1)
+    assert (evaluation.state, evaluation.attempts, evaluation.failed_starts) == (
+        State.PENDING,
+        0,
+        0,
+    )
+
+
+def test_attempts_and_failed_starts_are_counted_apart() -> None:
+    evaluation = leased(failed(start(leased(), fence=1)), now=NOON + LEASE)
+    assert (evaluation.attempts, evaluation.failed_starts) == (1, 0)
+    evaluation = failed(evaluation)
+    assert (evaluation.attempts, evaluation.failed_starts) == (1, 1)
+    evaluation = start(leased(evaluation, now=NOON + LEASE), fence=3)
+    assert (evaluation.attempts, evaluation.failed_starts) == (2, 1)
+
+
+def test_twenty_failed_starts_take_about_an_hour() -> None:
+    policy = Policy()
+    pauses = [policy.pause(failures) for failures in range(1, policy.failed_starts)]
+    assert timedelta(minutes=50) < sum(pauses, timedelta()) < timedelta(minutes=70)
 
 
 def test_a_start_told_twice_counts_once() -> None:
@@ -165,9 +202,11 @@ def test_only_failed_ones_can_be_retried() -> None:
             retry(evaluation)
 
 
-def test_a_policy_without_attempts_is_refused() -> None:
-    with pytest.raises(ValueError, match="at least 1"):
+def test_a_policy_without_tries_is_refused() -> None:
+    with pytest.raises(ValueError, match="attempts is 0; give at least 1"):
         Policy(attempts=0)
+    with pytest.raises(ValueError, match="failed_starts is 0; give at least 1"):
+        Policy(failed_starts=0)
 
 
 class Life(RuleBasedStateMachine):
@@ -179,6 +218,7 @@ class Life(RuleBasedStateMachine):
         self.now = NOON
         self.results: list[int] = []
         self.starts: set[int] = set()
+        self.failed_starts = 0
         self.fences = [0]
 
     @rule(seconds=st.integers(0, 90))
@@ -229,6 +269,7 @@ class Life(RuleBasedStateMachine):
     def fails(self, data: st.DataObject, retryable: bool) -> None:
         fence = data.draw(st.sampled_from(self.fences))
         if self.evaluation.is_held_by(fence):
+            self.failed_starts += not self.evaluation.started
             self.evaluation = fail(
                 self.evaluation,
                 fence=fence,
@@ -237,7 +278,9 @@ class Life(RuleBasedStateMachine):
                 now=self.now,
                 policy=POLICY,
             )
-            spent = len(self.starts) >= POLICY.attempts
+            spent = (
+                len(self.starts) >= POLICY.attempts or self.failed_starts >= POLICY.failed_starts
+            )
             final = spent or not retryable
             assert self.evaluation.state is (State.FAILED if final else State.PENDING)
 
@@ -247,6 +290,7 @@ class Life(RuleBasedStateMachine):
         lapsed = until is not None and until <= self.now
         swept = expire(self.evaluation, now=self.now, policy=POLICY)
         assert (swept != self.evaluation) == lapsed
+        self.failed_starts += lapsed and not self.evaluation.started
         self.evaluation = swept
 
     @rule()
@@ -259,6 +303,7 @@ class Life(RuleBasedStateMachine):
     def is_retried(self) -> None:
         self.evaluation = retry(self.evaluation)
         self.starts.clear()
+        self.failed_starts = 0
 
     @invariant()
     def at_most_one_result_counts(self) -> None:
@@ -273,6 +318,11 @@ class Life(RuleBasedStateMachine):
     @invariant()
     def attempts_are_what_workers_started(self) -> None:
         assert self.evaluation.attempts == len(self.starts) <= POLICY.attempts
+
+    @invariant()
+    def failed_starts_are_claims_that_failed_without_one(self) -> None:
+        if self.evaluation.state is not State.DONE:
+            assert self.evaluation.failed_starts == self.failed_starts <= POLICY.failed_starts
 
     @invariant()
     def every_state_has_just_its_own_fields(self) -> None:

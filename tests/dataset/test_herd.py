@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import grpc
 import pytest
 
 from evalpool.channel import open_channel
-from evalpool.errors import CallError
 from evalpool.identity import Identity
+from evalpool.inference.v1 import inference_pb2
 from evalpool.router.v1 import router_pb2_grpc
 from evalpool_dataset.herd import REQUEST_BYTES, Herd
 from evalpool_dataset.inquiry import Asked, ask
-from evalpool_dataset.outcome import Answered, Outcome, Started, Unanswered, UnforeseenAnswer
+from evalpool_dataset.outcome import Answered, Outcome, Started, Unanswered
 from evalpool_dataset.parts import SIQA, Evaluator
+from evalpool_dataset.problem import CallEnded, Problem
 from evalpool_dataset.question import Question
 from evalpool_runtime.clock import SystemClock
-from evalpool_runtime.errors import NotFound
 from tests.dataset.router_double import WORKER, RouterDouble
 
 MODEL = "a" * 64
@@ -57,9 +58,9 @@ async def outcomes(herd: Herd, evaluator: Evaluator, questions: dict[int, Asked]
 
 async def test_a_model_is_found_or_is_not(herd: Herd, router: RouterDouble) -> None:
     found = await herd.find_model(MODEL)
+    assert found is not None
     assert (found.digest, found.inference_process) == (MODEL, router.identity.address)
-    with pytest.raises(NotFound, match="knows no model"):
-        await herd.find_model("b" * 64)
+    assert await herd.find_model("b" * 64) is None
 
 
 async def test_every_question_has_its_answer(herd: Herd) -> None:
@@ -93,7 +94,7 @@ async def test_a_result_that_was_not_asked_for_is_not_taken(
         result.id = name  # type: ignore[attr-defined]
 
     router.change = change
-    with pytest.raises(UnforeseenAnswer, match="not asked"):
+    with pytest.raises(CallEnded, match="not asked"):
         await outcomes(herd, SCORES, asked(1))
 
 
@@ -116,41 +117,127 @@ async def test_a_full_queue_ends_the_call_after_what_a_worker_is_at(
     herd: Herd, router: RouterDouble
 ) -> None:
     found: list[Outcome] = []
-    error: CallError | None = None
-    stream = herd.evaluate(LETTERS, MODEL, asked(5), "ref")
+
+    async def take() -> None:
+        async for outcome in herd.evaluate(LETTERS, MODEL, asked(5), "ref"):
+            found.append(outcome)
 
     # Both places are taken; the second is refused while the first is still at a worker.
     router.open.clear()
     router.refuse_second = True
-    try:
-        async for outcome in stream:
-            found.append(outcome)
-    except grpc.aio.AioRpcError as raised:
-        error = CallError.of(raised)
+    with pytest.raises(CallEnded) as caught:
+        await take()
 
-    assert error is not None
-    assert error.reason == "QUEUE_FULL"
+    assert caught.value.problem.code == "QUEUE_FULL"
+    assert caught.value.problem.waits
+    assert caught.value.problem.retry_after == 0.01
     assert [type(o) for o in found] == [Started, Answered]
     assert len(router.inferred) == 2
 
 
 @pytest.mark.parametrize("evaluator", [SCORES, LETTERS])
-async def test_a_refused_hold_ends_the_call(
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        (grpc.StatusCode.FAILED_PRECONDITION, "HOLD_REFUSED"),
+        (grpc.StatusCode.FAILED_PRECONDITION, "NO_WORKER"),
+        (grpc.StatusCode.FAILED_PRECONDITION, "MODEL_LOAD_FAILED"),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, "WORKER_BUSY"),
+        (grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE"),
+    ],
+)
+async def test_what_keeps_every_question_from_being_asked_ends_the_call(
+    herd: Herd,
+    router: RouterDouble,
+    evaluator: Evaluator,
+    code: grpc.StatusCode,
+    reason: str,
+) -> None:
+    router.always = (code, reason)
+    with pytest.raises(CallEnded) as caught:
+        await outcomes(herd, evaluator, asked(5))
+    assert caught.value.problem.code == reason
+    # No more than were asked at once.
+    assert len(router.inferred) <= 2
+
+
+@pytest.mark.parametrize("evaluator", [SCORES, LETTERS])
+async def test_a_router_out_of_reach_is_waited_for(
     herd: Herd, router: RouterDouble, evaluator: Evaluator
 ) -> None:
-    router.refusals = [(grpc.StatusCode.FAILED_PRECONDITION, "HOLD_REFUSED")]
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
+    await router.stop()
+    with pytest.raises(CallEnded) as caught:
         await outcomes(herd, evaluator, asked(1))
-    assert CallError.of(caught.value).reason == "HOLD_REFUSED"
+    assert caught.value.problem.waits
 
 
-async def test_a_letter_that_the_herd_cannot_give_fails_its_question_alone(
-    herd: Herd, router: RouterDouble
+@pytest.mark.parametrize(
+    ("code", "reason", "retryable", "attempt"),
+    [
+        (grpc.StatusCode.INVALID_ARGUMENT, "CONTEXT_TOO_LONG", False, False),
+        (grpc.StatusCode.INTERNAL, "ENGINE_FAILED", True, True),
+        (grpc.StatusCode.UNAVAILABLE, "WORKER_LOST", True, True),
+        (grpc.StatusCode.INTERNAL, "INTERNAL", True, False),
+        (grpc.StatusCode.PERMISSION_DENIED, "NOT_ALLOWED", True, False),
+        (grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED", True, False),
+    ],
+)
+async def test_a_letter_that_fails_before_its_first_token_fails_alone(
+    herd: Herd,
+    router: RouterDouble,
+    code: grpc.StatusCode,
+    reason: str,
+    retryable: bool,
+    attempt: bool,
 ) -> None:
-    router.refusals = [(grpc.StatusCode.INVALID_ARGUMENT, "CONTEXT_TOO_LONG")]
+    router.refusals = [(code, reason)]
 
     found = await outcomes(herd, LETTERS, asked(3))
 
-    failed = [o for o in found if isinstance(o, Unanswered)]
-    assert [(o.reason_code, o.retryable) for o in failed] == [("CONTEXT_TOO_LONG", False)]
+    (failed,) = [o.problem for o in found if isinstance(o, Unanswered)]
+    assert (failed.code, failed.retryable) == (reason, retryable)
+    assert failed.worker_was_at_it is attempt
+    assert not failed.waits
     assert len([o for o in found if isinstance(o, Answered)]) == 2
+
+
+@pytest.mark.parametrize("finish", [inference_pb2.FINISH_REASON_CANCELLED, None])
+async def test_a_reply_that_was_given_up_is_no_wrong_answer(
+    herd: Herd, router: RouterDouble, finish: inference_pb2.FinishReason.ValueType | None
+) -> None:
+    router.finish = finish
+
+    found = await outcomes(herd, LETTERS, asked(1))
+
+    assert found[0] == Started((101,))
+    (failed,) = found[1:]
+    assert isinstance(failed, Unanswered)
+    assert (failed.problem.code, failed.problem.retryable) == ("ENGINE_FAILED", True)
+
+
+@pytest.mark.parametrize("evaluator", [SCORES, LETTERS])
+async def test_a_caller_that_goes_away_ends_its_calls(
+    herd: Herd, router: RouterDouble, evaluator: Evaluator
+) -> None:
+    router.open.clear()
+    asking = asyncio.create_task(outcomes(herd, evaluator, asked(2)))
+    await router.reached.wait()
+
+    asking.cancel()
+
+    await router.cancelled.wait()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+
+
+@pytest.mark.parametrize("evaluator", [SCORES, LETTERS])
+async def test_an_answer_by_another_model_is_none(
+    herd: Herd, router: RouterDouble, evaluator: Evaluator
+) -> None:
+    router.answers_as = "b" * 64
+
+    found = await outcomes(herd, evaluator, asked(1))
+
+    assert found[-1] == Unanswered(
+        101, Problem(f"the answer came from the model {'b' * 64}", "ENGINE_FAILED")
+    )

@@ -403,6 +403,46 @@ async def test_letters_are_asked_for_under_a_grammar_and_na_is_wrong(
     assert not wrong.sum_logprobs
 
 
+@pytest.mark.parametrize("reason", ["ENGINE_FAILED", "WORKER_LOST"])
+async def test_letters_that_no_worker_ever_gives_end_failed_and_can_be_retried(
+    tmp_path: Path, reason: str
+) -> None:
+    async with (
+        RouterDouble.knowing(MODEL) as router,
+        running_dataset(tmp_path, router, max_tries=2) as harness,
+    ):
+        router.always = (grpc.StatusCode.INTERNAL, reason)
+        stub = await harness.load(lines(3))
+
+        score = await evaluated(stub, evaluator=LETTER)
+        found = await results(stub, score.run)
+        router.always = None
+        again = await evaluated_anew(stub, evaluator=LETTER)
+
+    assert (score.state, score.reason_code) == (FAILED, "EVALUATION_FAILED")
+    assert (score.correct, score.done, score.failed) == (0, 0, 3)
+    assert f"{reason} as told" in score.reason
+    assert [(r.attempts, r.reason) for r in found] == [(2, f"{reason} as told")] * 3
+    assert (again.state, again.done, again.failed) == (COMPLETE, 3, 0)
+
+
+@pytest.mark.parametrize("evaluator", [dataset_pb2.EVALUATOR_LOGLIKELIHOOD, LETTER])
+async def test_a_router_that_never_gets_as_far_as_a_worker_ends_the_run_failed(
+    tmp_path: Path, evaluator: dataset_pb2.Evaluator.ValueType
+) -> None:
+    async with (
+        RouterDouble.knowing(MODEL) as router,
+        running_dataset(tmp_path, router, max_failed_starts=2) as harness,
+    ):
+        router.always = (grpc.StatusCode.INTERNAL, "INTERNAL")
+        score = await evaluated(await harness.load(lines(3)), evaluator=evaluator)
+        found = await results(await harness.stub(), score.run)
+
+    assert (score.state, score.reason_code, score.failed) == (FAILED, "EVALUATION_FAILED", 3)
+    assert "INTERNAL as told" in score.reason
+    assert {r.attempts for r in found} == {0}
+
+
 async def test_letter_and_loglikelihood_are_runs_of_their_own(harness: DatasetHarness) -> None:
     stub = await harness.load(lines(2))
 

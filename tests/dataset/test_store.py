@@ -10,10 +10,10 @@ import pytest
 from sqlalchemy import Connection
 
 from evalpool_dataset.evaluation import Policy, complete, start
+from evalpool_dataset.outcome import Answer, Claim
 from evalpool_dataset.question import Question
 from evalpool_dataset.run import Run
 from evalpool_dataset.store import definitions, evaluations, runs
-from evalpool_dataset.store.evaluations import Answer, Claim
 from evalpool_runtime.database import Database
 from evalpool_runtime.errors import NotFound
 from tests.conftest import OpenDatabase

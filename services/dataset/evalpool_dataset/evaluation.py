@@ -3,17 +3,19 @@
     pending ──claim──▶ leased ──complete──▶ done
        ▲                 │ fail, expire, release
        ├─────────────────┤
-       │                 └──(for good, or no attempt left)──▶ failed
-       └──────────────────────────retry───────────────────────┘
+       │                 └──(for good, or no try left)──▶ failed
+       └────────────────────────retry─────────────────────┘
 
 Every claim has a number, its fence. What holds a claim names the fence with everything it says, and
 is heard only while the evaluation is leased under it; so each evaluation takes one result, once,
 whoever was thought dead and was not.
 
 An attempt counts only once a worker has started on it. Waiting in a queue, finding no worker or
-being sent away by a busy one costs no attempt, however often. A failure of the machinery is never a
-wrong answer: the evaluation is tried again after a pause, and after the last attempt it is failed
-with its reason, and not counted, until somebody retries it.
+being sent away by a busy one costs nothing, however often: the claim is released. A claim that
+fails before a worker started costs no attempt, but is a failed start, and those are bounded too, so
+that nothing goes round for ever. A failure of the machinery is never a wrong answer: the evaluation
+is tried again after a pause, and after the last attempt or failed start it is failed with its
+reason, and not counted, until somebody retries it.
 
 All functions are pure: they take an evaluation and give a new one.
 """
@@ -48,17 +50,22 @@ class Policy:
 
     Attributes:
         attempts: Attempts that a worker started, at most.
+        failed_starts: Claims that fail before a worker has started, at most. With the pauses below,
+            20 take about an hour.
         first_pause: After the first failure; it doubles with each further one.
         longest_pause: At most.
     """
 
     attempts: int = 3
+    failed_starts: int = 20
     first_pause: timedelta = timedelta(seconds=1)
     longest_pause: timedelta = timedelta(minutes=5)
 
     def __post_init__(self) -> None:
         if self.attempts < 1:
             raise ValueError(f"attempts is {self.attempts}; give at least 1")
+        if self.failed_starts < 1:
+            raise ValueError(f"failed_starts is {self.failed_starts}; give at least 1")
 
     def pause(self, failures: int) -> timedelta:
         """The pause after so many failures in a row, at least one."""
@@ -74,7 +81,7 @@ class Evaluation:
         state: Its status.
         fence: The number of the newest claim; 0 before the first. It only grows.
         attempts: Claims that a worker started on, since the last retry.
-        failures: Claims in a row that ended without a result, since the last retry; sets the pause.
+        failures: Claims that failed, started or not, since the last retry; sets the pause.
         not_before: No claim before this time; None for no pause. Only while pending.
         holder: Who holds the claim. Only while leased.
         until: When the lease lapses. Only while leased.
@@ -93,6 +100,12 @@ class Evaluation:
     started: bool = False
     prediction: int | None = None
     reason: str | None = None
+
+    @property
+    def failed_starts(self) -> int:
+        """Claims that failed before a worker had started, since the last retry. Not when done."""
+        # The attempt under way has not failed.
+        return self.failures - (self.attempts - self.started)
 
     def can_be_claimed(self, now: datetime) -> bool:
         """Pending, and its pause is over."""
@@ -176,8 +189,8 @@ def fail(
 ) -> Evaluation:
     """End the claim without a result.
 
-    Where another attempt may succeed and one is left, the evaluation is pending again after a
-    pause; otherwise it is failed.
+    Where another try may succeed and one is left, the evaluation is pending again after a pause;
+    otherwise it is failed.
 
     Raises:
         NotHeld: The claim does not hold the evaluation.
@@ -189,7 +202,7 @@ def fail(
 def release(evaluation: Evaluation, *, fence: int) -> Evaluation:
     """Give the claim back before a worker started: nothing is counted and there is no pause.
 
-    For a shutdown, or a queue that is full.
+    For a shutdown, a queue that is full, or a call that was ended by another question of it.
 
     Raises:
         NotHeld: The claim does not hold the evaluation.
@@ -232,7 +245,8 @@ def _end_claim(
     evaluation: Evaluation, reason: str, *, retryable: bool, now: datetime, policy: Policy
 ) -> Evaluation:
     ended = replace(_let_go(evaluation), failures=evaluation.failures + 1, reason=reason)
-    if not retryable or ended.attempts >= policy.attempts:
+    spent = ended.attempts >= policy.attempts or ended.failed_starts >= policy.failed_starts
+    if spent or not retryable:
         return replace(ended, state=State.FAILED)
     return replace(ended, state=State.PENDING, not_before=now + policy.pause(ended.failures))
 

@@ -15,13 +15,12 @@ from evalpool.errors import CallError
 from evalpool.inference.v1 import inference_pb2
 from evalpool.router.v1 import router_pb2, router_pb2_grpc
 from evalpool_dataset.inquiry import Asked, read_reply, score
-from evalpool_dataset.outcome import Answered, Outcome, Started, Unanswered, UnforeseenAnswer
+from evalpool_dataset.outcome import Answer, Answered, Outcome, Started, Unanswered
 from evalpool_dataset.parts import Evaluator
+from evalpool_dataset.problem import ENGINE_FAILED, UNAVAILABLE, CallEnded, Problem
 from evalpool_dataset.scoring import UnusableScores
 from evalpool_dataset.store.definitions import Model
-from evalpool_dataset.store.evaluations import Answer
 from evalpool_runtime.clock import Clock
-from evalpool_runtime.errors import NotFound, reason_name, reasons
 from evalpool_runtime.protobuf import from_timestamp
 
 CALL_SECONDS = 6 * 3600.0
@@ -30,15 +29,8 @@ LOOK_UP_SECONDS = 30.0
 
 REQUEST_BYTES = 4 * 1024 * 1024
 
-_HOLD_REFUSED = reason_name(reasons.ERROR_REASON_HOLD_REFUSED)
-_NOT_RETRYABLE = frozenset(
-    {
-        grpc.StatusCode.INVALID_ARGUMENT,
-        grpc.StatusCode.FAILED_PRECONDITION,
-        grpc.StatusCode.NOT_FOUND,
-        grpc.StatusCode.PERMISSION_DENIED,
-    }
-)
+_WHOLE = frozenset({inference_pb2.FINISH_REASON_STOP, inference_pb2.FINISH_REASON_LENGTH})
+"""How a reply ends that the model itself has ended, or was to end there."""
 
 
 class Herd:
@@ -63,25 +55,16 @@ class Herd:
         self._clock = clock
         self._concurrent_replies = concurrent_replies
 
-    async def find_model(self, digest: str) -> Model:
-        """The model with a digest, as the herd knows it.
-
-        Raises:
-            NotFound: It is neither in the catalogue nor in the repository.
-        """
+    async def find_model(self, digest: str) -> Model | None:
+        """The model with a digest; None where neither catalogue nor repository has it."""
         try:
             response = await self._stub.GetModel(
                 router_pb2.GetModelRequest(model=digest), timeout=LOOK_UP_SECONDS
             )
         except grpc.aio.AioRpcError as error:
-            if error.code() is not grpc.StatusCode.NOT_FOUND:
-                raise
-            raise NotFound(
-                reasons.ERROR_REASON_MODEL_NOT_FOUND,
-                f"the herd knows no model with the digest {digest}; name one of "
-                "`evalpool model list`, or upload yours with `evalpool model push`",
-                digest=digest,
-            ) from error
+            if error.code() is grpc.StatusCode.NOT_FOUND:
+                return None
+            raise
         found = response.model
         return Model(
             id=0,
@@ -96,7 +79,11 @@ class Herd:
     async def evaluate(
         self, evaluator: Evaluator, model_digest: str, asked: dict[int, Asked], reference: str
     ) -> AsyncIterator[Outcome]:
-        """Yield what becomes of each question, by the evaluation's number."""
+        """Yield what becomes of each question, by the evaluation's number.
+
+        Raises:
+            CallEnded: The herd ended the call before every question had its outcome.
+        """
         if evaluator is Evaluator.LOGLIKELIHOOD:
             outcomes = self._score(model_digest, asked, reference)
         else:
@@ -107,39 +94,41 @@ class Herd:
     async def _score(
         self, model_digest: str, asked: dict[int, Asked], reference: str
     ) -> AsyncIterator[Outcome]:
-        numbers = {str(number): number for number in asked}
-
-        def number_of(name: str) -> int:
-            if name not in numbers:
-                raise UnforeseenAnswer(f'the herd answered for "{name}", which it was not asked')
-            return numbers[name]
-
+        names = {str(number): number for number in asked}
         for request in _requests(model_digest, asked, reference):
-            async for message in self._stub.ScoreChoices(request, timeout=CALL_SECONDS):
-                if message.HasField("started"):
-                    yield Started(tuple(map(number_of, message.started.ids)))
-                for result in message.results.results:
-                    number = number_of(result.id)
-                    if not result.HasField("failure"):
-                        other = _another_model(number, model_digest, result.provenance)
-                        if other is not None:
-                            yield other
-                            continue
-                    yield self._scored(number, asked[number], result, reference)
+            call = self._stub.ScoreChoices(request, timeout=CALL_SECONDS)
+            try:
+                async for message in call:
+                    if message.HasField("started"):
+                        yield Started(tuple(_number(name, names) for name in message.started.ids))
+                    for result in message.results.results:
+                        number = _number(result.id, names)
+                        yield self._scored(number, model_digest, asked[number], result, reference)
+            except grpc.aio.AioRpcError as error:
+                raise CallEnded(_problem(error)) from error
+            finally:
+                call.cancel()
 
     def _scored(
-        self, number: int, asked: Asked, result: inference_pb2.QuestionResult, reference: str
+        self,
+        number: int,
+        model_digest: str,
+        asked: Asked,
+        result: inference_pb2.QuestionResult,
+        reference: str,
     ) -> Answered | Unanswered:
         if result.HasField("failure"):
             failure = result.failure
-            return Unanswered(number, failure.message, failure.reason_code, failure.retryable)
+            return Unanswered(
+                number, Problem(failure.message, failure.reason_code, failure.retryable)
+            )
+        if result.provenance.model_digest != model_digest:
+            return Unanswered(number, _another_model(result.provenance))
         try:
             scored = score(asked, [choice.sum_logprob for choice in result.scores])
         except UnusableScores as error:
             # The machinery's failure, never a wrong answer.
-            return Unanswered(
-                number, str(error), reason_name(reasons.ERROR_REASON_ENGINE_FAILED), retryable=True
-            )
+            return Unanswered(number, Problem(str(error), ENGINE_FAILED))
         now = self._clock.now()
         return Answered(
             id=number,
@@ -163,37 +152,36 @@ class Herd:
     async def _replies(
         self, model_digest: str, asked: dict[int, Asked], reference: str
     ) -> AsyncIterator[Outcome]:
-        outcomes: asyncio.Queue[Outcome | BaseException | None] = asyncio.Queue()
+        outcomes: asyncio.Queue[Outcome | Exception | None] = asyncio.Queue()
         places = asyncio.Semaphore(self._concurrent_replies)
-
-        refused: list[grpc.aio.AioRpcError] = []
+        ended: list[CallEnded] = []
 
         async def one(number: int) -> None:
             async with places:
-                if refused:
+                if ended:
                     return
                 try:
                     async for outcome in self._reply(
                         number, model_digest, asked[number], reference
                     ):
                         outcomes.put_nowait(outcome)
-                except grpc.aio.AioRpcError as error:
+                except CallEnded as error:
                     # Those that a worker is at go on to their end; the others are not asked.
-                    refused.append(error)
+                    ended.append(error)
 
         async def everything() -> None:
             try:
                 async with asyncio.TaskGroup() as group:
                     for number in asked:
                         group.create_task(one(number))
-                outcomes.put_nowait(refused[0] if refused else None)
-            except BaseExceptionGroup as errors:
+                outcomes.put_nowait(ended[0] if ended else None)
+            except ExceptionGroup as errors:
                 outcomes.put_nowait(errors.exceptions[0])
 
         working = asyncio.create_task(everything())
         try:
             while (outcome := await outcomes.get()) is not None:
-                if isinstance(outcome, BaseException):
+                if isinstance(outcome, Exception):
                     raise outcome
                 yield outcome
         finally:
@@ -203,69 +191,93 @@ class Herd:
     async def _reply(
         self, number: int, model_digest: str, asked: Asked, reference: str
     ) -> AsyncIterator[Outcome]:
-        conversation = asked.conversation
-        request = inference_pb2.InferRequest(
-            model=inference_pb2.ModelReference(digest=model_digest),
-            system_prompt=conversation.system,
-            sampling=inference_pb2.Sampling(
-                max_tokens=asked.parts.evaluator.max_tokens, temperature=0, grammar=asked.grammar
-            ),
-            reference=f"{reference}/{number}",
-        )
-        request.chat.messages.add(role="user", content=conversation.user)
+        request = _reply_request(model_digest, asked, f"{reference}/{number}")
         started: datetime | None = None
         pieces: list[str] = []
+        call = self._stub.Infer(request, timeout=REPLY_SECONDS)
         try:
-            async for message in self._stub.Infer(request, timeout=REPLY_SECONDS):
+            async for message in call:
                 if started is None:
                     started = self._clock.now()
                     yield Started((number,))
                 if message.HasField("chunk"):
                     pieces.append(message.chunk.text)
                 elif message.HasField("complete"):
-                    reply = "".join(pieces)
-                    origin = message.complete.provenance
-                    other = _another_model(number, model_digest, origin)
-                    if other is not None:
-                        yield other
-                        return
-                    yield Answered(
-                        id=number,
-                        prediction=read_reply(asked, reply),
-                        answer=Answer(
-                            prompt=f"{conversation.system}\n\n{conversation.user}".lstrip(),
-                            sum_logprobs=None,
-                            predictions=None,
-                            reply=reply,
-                            start_time=started,
-                            end_time=self._clock.now(),
-                            reference=request.reference,
-                            worker=origin.worker,
-                            engine_build=origin.engine_build,
-                        ),
-                        provenance=provenance_document(origin),
-                    )
+                    reply, complete = "".join(pieces), message.complete
+                    yield self._replied(number, request, asked, reply, complete, started)
+                    return
         except grpc.aio.AioRpcError as error:
-            problem = CallError.of(error)
-            # Before a worker has begun, the whole chunk waits; after that, this question fails.
-            waits = problem.code not in _NOT_RETRYABLE or problem.reason == _HOLD_REFUSED
-            if started is None and waits:
-                raise
-            yield Unanswered(
-                number, problem.message, problem.reason, problem.code not in _NOT_RETRYABLE
-            )
+            problem = _problem(error)
+            # What keeps every question from being asked ends the chunk; the rest is this one's.
+            if started is None and (problem.waits or problem.unfunded or problem.models_fault):
+                raise CallEnded(problem) from error
+            yield Unanswered(number, problem)
+        else:
+            yield Unanswered(number, Problem("the reply broke off without an end", ENGINE_FAILED))
+        finally:
+            call.cancel()
+
+    def _replied(
+        self,
+        number: int,
+        request: inference_pb2.InferRequest,
+        asked: Asked,
+        reply: str,
+        complete: inference_pb2.InferComplete,
+        started: datetime,
+    ) -> Answered | Unanswered:
+        origin = complete.provenance
+        if origin.model_digest != request.model.digest:
+            return Unanswered(number, _another_model(origin))
+        if complete.finish_reason not in _WHOLE:
+            return Unanswered(number, Problem("the worker gave the reply up", ENGINE_FAILED))
+        return Answered(
+            id=number,
+            prediction=read_reply(asked, reply),
+            answer=Answer(
+                prompt=f"{request.system_prompt}\n\n{request.chat.messages[0].content}".lstrip(),
+                sum_logprobs=None,
+                predictions=None,
+                reply=reply,
+                start_time=started,
+                end_time=self._clock.now(),
+                reference=request.reference,
+                worker=origin.worker,
+                engine_build=origin.engine_build,
+            ),
+            provenance=provenance_document(origin),
+        )
 
 
-def _another_model(number: int, wanted: str, origin: inference_pb2.Provenance) -> Unanswered | None:
-    """Of each question only a result by the model with the run's digest counts."""
-    if origin.model_digest == wanted:
-        return None
-    return Unanswered(
-        number,
-        f"the answer came from the model {origin.model_digest or 'without a digest'}",
-        reason_name(reasons.ERROR_REASON_ENGINE_FAILED),
-        retryable=True,
+def _problem(error: grpc.aio.AioRpcError) -> Problem:
+    """Why a call ended with an error."""
+    call = CallError.of(error)
+    unreachable = call.code is grpc.StatusCode.UNAVAILABLE and not call.reason
+    return Problem(
+        call.message,
+        UNAVAILABLE if unreachable else call.reason,
+        retryable=call.code is not grpc.StatusCode.INVALID_ARGUMENT,
+        retry_after=call.retry_after,
     )
+
+
+def _another_model(origin: inference_pb2.Provenance) -> Problem:
+    """Of each question only a result by the model with the run's digest counts."""
+    found = origin.model_digest or "without a digest"
+    return Problem(f"the answer came from the model {found}", ENGINE_FAILED)
+
+
+def _number(name: str, names: dict[str, int]) -> int:
+    """The question that the herd speaks of.
+
+    Raises:
+        CallEnded: It was not asked, so that nothing more of the call can be trusted.
+    """
+    if name not in names:
+        raise CallEnded(
+            Problem(f'the herd answered for "{name}", which it was not asked', ENGINE_FAILED)
+        )
+    return names[name]
 
 
 def provenance_document(origin: inference_pb2.Provenance) -> dict[str, Any]:
@@ -298,6 +310,20 @@ def _requests(
         size += item.ByteSize()
     if request.questions:
         yield request
+
+
+def _reply_request(model_digest: str, asked: Asked, reference: str) -> inference_pb2.InferRequest:
+    conversation = asked.conversation
+    request = inference_pb2.InferRequest(
+        model=inference_pb2.ModelReference(digest=model_digest),
+        system_prompt=conversation.system,
+        sampling=inference_pb2.Sampling(
+            max_tokens=asked.parts.evaluator.max_tokens, temperature=0, grammar=asked.grammar
+        ),
+        reference=reference,
+    )
+    request.chat.messages.add(role="user", content=conversation.user)
+    return request
 
 
 def _moment(message: Timestamp, otherwise: datetime) -> datetime:

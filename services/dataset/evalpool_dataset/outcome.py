@@ -4,12 +4,57 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Protocol
 
 from evalpool_dataset.inquiry import Asked
 from evalpool_dataset.parts import Evaluator
+from evalpool_dataset.problem import Problem
 from evalpool_dataset.run import Run
-from evalpool_dataset.store.evaluations import Answer, Claim
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A question that is leased.
+
+    Attributes:
+        id: The evaluation's number.
+        fence: The claim's.
+        question_row: The number of the question's row.
+        ordinal: The question's place in its version.
+    """
+
+    id: int
+    fence: int
+    question_row: int
+    ordinal: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What an inference gave, to be kept with the evaluation.
+
+    Attributes:
+        prompt: As the model got it.
+        sum_logprobs: Each choice's Σ log p, in the question's order, under `loglikelihood`.
+        predictions: The predictions by metric, under `loglikelihood`.
+        reply: The model's reply, under `letter`.
+        start_time: When the worker began.
+        end_time: When it was done.
+        reference: The reference of the request to the herd.
+        worker: The worker's address.
+        engine_build: The engine that answered.
+    """
+
+    prompt: str
+    sum_logprobs: tuple[float, ...] | None
+    predictions: dict[str, int] | None
+    reply: str | None
+    start_time: datetime
+    end_time: datetime
+    reference: str
+    worker: str
+    engine_build: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,22 +91,14 @@ class Unanswered:
 
     Attributes:
         id: The evaluation's number.
-        reason: One sentence.
-        reason_code: The name of an ErrorReason without its prefix.
-        retryable: Another attempt may succeed.
+        problem: Why; it is this question's alone.
     """
 
     id: int
-    reason: str
-    reason_code: str
-    retryable: bool
+    problem: Problem
 
 
 Outcome = Started | Answered | Unanswered
-
-
-class UnforeseenAnswer(Exception):
-    """The herd answered what it was not asked, so that nothing more of the call can be trusted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,28 +122,15 @@ class Chunk:
     reference: str
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """Why a call to the herd ended early.
-
-    Attributes:
-        reason: One sentence.
-        reason_code: The name of an ErrorReason without its prefix; empty for none.
-        retryable: The same call may succeed later.
-        pause: Seconds after which another call makes sense.
-    """
-
-    reason: str
-    reason_code: str = ""
-    retryable: bool = True
-    pause: float = 0.0
-
-
 class Inference(Protocol):
     """Asks the herd."""
 
     def evaluate(
         self, evaluator: Evaluator, model_digest: str, asked: dict[int, Asked], reference: str
     ) -> AsyncIterator[Outcome]:
-        """Yield what becomes of each question, by the evaluation's number."""
+        """Yield what becomes of each question, by the evaluation's number.
+
+        Raises:
+            CallEnded: The herd ended the call before every question had its outcome.
+        """
         ...

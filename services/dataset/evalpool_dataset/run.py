@@ -28,18 +28,6 @@ OPEN = frozenset({RunState.QUEUED, RunState.RUNNING})
 ENDED = frozenset({RunState.COMPLETE, RunState.FAILED})
 """The states in which nothing more is counted."""
 
-MODEL_FAILURES = frozenset(
-    reason_name(reason)
-    for reason in (
-        reasons.ERROR_REASON_MODEL_NOT_FOUND,
-        reasons.ERROR_REASON_MODEL_FETCH_FAILED,
-        reasons.ERROR_REASON_MODEL_LOAD_FAILED,
-        reasons.ERROR_REASON_DIGEST_MISMATCH,
-        reasons.ERROR_REASON_INVALID_GGUF,
-    )
-)
-"""Causes that are the model's, so that no question of the run can be answered."""
-
 
 @dataclass(frozen=True, slots=True)
 class Run:
@@ -95,13 +83,6 @@ def run_id(version_digest: str, subject: str, evaluator: str) -> str:
     return derived_id("".join(f"{part}\0" for part in parts).encode())
 
 
-SUBJECTS_FAULTS = frozenset(
-    reason_name(reason)
-    for reason in (reasons.ERROR_REASON_CONTEXT_TOO_LONG, reasons.ERROR_REASON_INVALID_FIELD)
-)
-"""Causes of a question's failure that are the model's: another try would end alike."""
-
-
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """How a run ends."""
@@ -111,13 +92,13 @@ class Verdict:
     reason_code: str = ""
 
 
-def verdict(run: Run, first_failure: str, subjects_fault: str = "") -> Verdict | None:
+def verdict(run: Run, first_failure: str, questions_fault: str = "") -> Verdict | None:
     """How a run ends, once every question is done or has failed; None before, and for ended ones.
 
     Args:
         run: The run, with its newest counts.
         first_failure: The reason of its first failed question, where there is one.
-        subjects_fault: The reason code of a failed question that no other try would mend.
+        questions_fault: The reason code of a failed question that no other try would mend.
     """
     if run.state in ENDED or run.done + run.failed < run.total:
         return None
@@ -126,7 +107,7 @@ def verdict(run: Run, first_failure: str, subjects_fault: str = "") -> Verdict |
             RunState.FAILED,
             f"{run.failed} of {run.total} questions could not be evaluated; the first because: "
             f"{first_failure}",
-            subjects_fault or reason_name(reasons.ERROR_REASON_EVALUATION_FAILED),
+            questions_fault or reason_name(reasons.ERROR_REASON_EVALUATION_FAILED),
         )
     if run.evaluator == "loglikelihood":
         try:

@@ -8,49 +8,35 @@ chunk that ends early gives back what no worker had started on.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from uuid import uuid4
 
-import grpc
 import structlog
 from sqlalchemy import Connection
 
-from evalpool.errors import CallError
-from evalpool_dataset.evaluation import NotHeld, Policy, State, renew
+from evalpool_dataset.claiming import Claiming
+from evalpool_dataset.evaluation import NotHeld, Policy, renew
 from evalpool_dataset.grouping import grouped
-from evalpool_dataset.inquiry import ask
+from evalpool_dataset.hold_back import HoldBack
 from evalpool_dataset.metrics import DatasetMetrics
-from evalpool_dataset.outcome import (
-    Answered,
-    Chunk,
-    Inference,
-    Outcome,
-    Problem,
-    Started,
-    Unanswered,
-    UnforeseenAnswer,
-)
-from evalpool_dataset.parts import Evaluator, Kind, Parameters
-from evalpool_dataset.run import Run
-from evalpool_dataset.scoring import Metric
-from evalpool_dataset.store import definitions, evaluations, runs
-from evalpool_dataset.store.evaluations import Claim
+from evalpool_dataset.outcome import Answered, Chunk, Claim, Inference, Outcome, Started, Unanswered
+from evalpool_dataset.parts import Kind
+from evalpool_dataset.problem import BROKEN, ENGINE_FAILED, INTERRUPTED, CallEnded, Problem
+from evalpool_dataset.store import evaluations
 from evalpool_dataset.store.recording import Recorder, expire
 from evalpool_runtime.clock import Clock
 from evalpool_runtime.database import Database
-from evalpool_runtime.errors import reason_name as _name
-from evalpool_runtime.errors import reasons
 from evalpool_runtime.watch import Changes
 
 GROUP_SECONDS = 0.2
 IDLE_SECONDS = 5.0
 SHORTEST_IDLE_SECONDS = 0.05
-FAILED_CALL_SECONDS = 1.0
 LAPSED_A_SWEEP = 1000
-INTERRUPTED = Problem("the evaluation was interrupted")
+UNFINISHED = Problem("the herd ended the call without an answer to every question", ENGINE_FAILED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +67,7 @@ class Runner:
         self,
         database: Database,
         inference: Inference,
-        kinds: dict[str, Kind],
+        kinds: Mapping[str, Kind],
         changes: Changes,
         clock: Clock,
         settings: RunnerSettings,
@@ -90,14 +76,14 @@ class Runner:
     ) -> None:
         self._database = database
         self._inference = inference
-        self._kinds = kinds
         self._changes = changes
         self._clock = clock
         self._settings = settings
         self._stopping = stopping
         self._metrics = metrics
-        self._holder = uuid4().hex
+        self._claiming = Claiming(kinds, uuid4().hex, settings.lease, settings.chunk_questions)
         self._wake = asyncio.Event()
+        self._hold_back = HoldBack()
         self._log = structlog.get_logger("evalpool.dataset.runner")
 
     def wake(self) -> None:
@@ -106,17 +92,12 @@ class Runner:
 
     async def drain(self) -> None:
         """Keep chunks under way until the service stops."""
-        loop = asyncio.get_running_loop()
-        under_way: set[asyncio.Task[float]] = set()
-        held_back_until = 0.0
+        under_way: set[asyncio.Task[None]] = set()
         try:
             while not self._stopping.is_set():
                 self._wake.clear()
-                done = {task for task in under_way if task.done()}
-                under_way -= done
-                pause = max((self._pause_after(task) for task in done), default=0.0)
-                held_back_until = max(held_back_until, loop.time() + pause)
-                wait = held_back_until - loop.time()
+                under_way = {task for task in under_way if not task.done()}
+                wait = self._hold_back.seconds(self._clock.monotonic())
                 if wait <= 0:
                     wait = await self._fill(under_way)
                 await self._sleep(under_way, wait)
@@ -141,18 +122,12 @@ class Runner:
             self._changes.notify()
             self.wake()
 
-    def _pause_after(self, task: asyncio.Task[float]) -> float:
-        """Seconds to wait after a chunk; one that broke must not take the others with it."""
-        error = task.exception()
-        if error is None:
-            return task.result()
-        self._log.error("a chunk broke; its leases will lapse", exc_info=error)
-        return FAILED_CALL_SECONDS
-
-    async def _fill(self, under_way: set[asyncio.Task[float]]) -> float:
+    async def _fill(self, under_way: set[asyncio.Task[None]]) -> float:
         """Begin chunks while there is room and something to do; returns when to look again."""
         while len(under_way) < self._settings.concurrent_chunks:
-            chunk = await self._database.write(self._claim)
+            chunk = await self._database.write(
+                partial(self._claiming.next_chunk, now=self._clock.now())
+            )
             if chunk is None:
                 return await self._idle_seconds()
             under_way.add(asyncio.create_task(self._evaluate(chunk)))
@@ -166,7 +141,7 @@ class Runner:
         seconds = (next_time - self._clock.now()).total_seconds()
         return min(max(seconds, SHORTEST_IDLE_SECONDS), IDLE_SECONDS)
 
-    async def _sleep(self, under_way: set[asyncio.Task[float]], seconds: float) -> None:
+    async def _sleep(self, under_way: set[asyncio.Task[None]], seconds: float) -> None:
         """Wait for a chunk's end, a wake-up, the stop, or so many seconds."""
         waiters = {
             asyncio.ensure_future(self._wake.wait()),
@@ -181,72 +156,37 @@ class Runner:
                 waiter.cancel()
             await asyncio.gather(*waiters, return_exceptions=True)
 
-    def _claim(self, connection: Connection) -> Chunk | None:
-        now = self._clock.now()
-        for run in self._fairly(connection):
-            claims = evaluations.claim_some(
-                connection,
-                run.id,
-                holder=self._holder,
-                now=now,
-                lease=self._settings.lease,
-                limit=self._settings.chunk_questions,
-            )
-            if claims:
-                return self._chunk(connection, run, claims)
-        return None
-
-    def _fairly(self, connection: Connection) -> list[Run]:
-        """Open runs, those with the fewest leased questions first, then the oldest."""
-        found = runs.open_runs(connection)
-        leased = {
-            run.id: evaluations.open_count(connection, run.id).get(State.LEASED.value, 0)
-            for run in found
-        }
-        return sorted(found, key=lambda run: (leased[run.id], run.number))
-
-    def _chunk(self, connection: Connection, run: Run, claims: list[Claim]) -> Chunk:
-        version = definitions.version_by_id(connection, run.version)
-        definition = definitions.require_definition(connection, version.definition)
-        evaluator = Evaluator(run.evaluator)
-        parts = self._kinds[definition.kind].parts(
-            Parameters(evaluator, Metric(definition.metric), definition.system_prompt)
-        )
-        seed = definitions.read_secret(connection, "choice-order")
-        questions = definitions.questions_by_rows(connection, [c.question_row for c in claims])
-        return Chunk(
-            run=run,
-            evaluator=evaluator,
-            model_digest=definitions.model_by_id(connection, run.model).digest,
-            claims={c.id: c for c in claims},
-            asked={
-                c.id: ask(parts, seed, version.digest, questions[c.question_row]) for c in claims
-            },
-            reference=f"{run.id}/{uuid4().hex[:16]}",
-        )
-
-    async def _evaluate(self, chunk: Chunk) -> float:
-        """Have a chunk evaluated; returns seconds to wait before the next one."""
+    async def _evaluate(self, chunk: Chunk) -> None:
+        """Have a chunk evaluated; however that ends, what it left unfinished is given back."""
         unfinished = dict(chunk.claims)
         problem = INTERRUPTED
+        try:
+            problem = await self._ask_under_lease(chunk, unfinished)
+        except Exception:
+            # One chunk that breaks must not take the others with it.
+            self._log.exception("a chunk broke", run=chunk.run.id)
+            problem = BROKEN
+        finally:
+            if unfinished:
+                await asyncio.shield(self._give_back(chunk, unfinished, problem))
+
+    async def _ask_under_lease(self, chunk: Chunk, unfinished: dict[int, Claim]) -> Problem:
+        """Ask the herd for as long as the leases hold; returns why questions are left, if any."""
         asking = asyncio.create_task(self._ask(chunk, unfinished))
         renewing = asyncio.create_task(self._keep_leases(chunk, unfinished))
         try:
             await asyncio.wait({asking, renewing}, return_when=asyncio.FIRST_COMPLETED)
-            if not asking.done():
-                renewing.result()
-            else:
-                problem = asking.result() or INTERRUPTED
+            if asking.done():
+                return asking.result()
+            renewing.result()
+            return INTERRUPTED
         finally:
             for task in (asking, renewing):
                 task.cancel()
             await asyncio.gather(asking, renewing, return_exceptions=True)
-            if unfinished:
-                await asyncio.shield(self._give_back(chunk, unfinished, problem))
-        return problem.pause
 
-    async def _ask(self, chunk: Chunk, unfinished: dict[int, Claim]) -> Problem | None:
-        """Ask the herd and commit what comes; returns why the call ended early, where it did."""
+    async def _ask(self, chunk: Chunk, unfinished: dict[int, Claim]) -> Problem:
+        """Ask the herd and commit what comes; returns why questions are left, if any are."""
         stream = self._inference.evaluate(
             chunk.evaluator, chunk.model_digest, chunk.asked, chunk.reference
         )
@@ -256,38 +196,25 @@ class Runner:
                 for outcome in group:
                     if not isinstance(outcome, Started):
                         unfinished.pop(outcome.id, None)
-        except grpc.aio.AioRpcError as error:
-            call = CallError.of(error)
+        except CallEnded as error:
+            problem = error.problem
             self._log.warning(
                 "a call to the herd ended early",
                 run=chunk.run.id,
-                code=call.code.name,
-                why=call.message,
+                code=problem.code,
+                why=problem.reason,
             )
-            return Problem(
-                call.message,
-                call.reason,
-                retryable=call.code is not grpc.StatusCode.INVALID_ARGUMENT,
-                pause=call.retry_after or FAILED_CALL_SECONDS,
-            )
-        except UnforeseenAnswer as error:
-            self._log.error("the herd answered what it was not asked", run=chunk.run.id, why=error)
-            return Problem(
-                str(error), _name(reasons.ERROR_REASON_ENGINE_FAILED), pause=FAILED_CALL_SECONDS
-            )
-        if unfinished:
-            return Problem(
-                "the herd ended the call without an answer to every question",
-                _name(reasons.ERROR_REASON_ENGINE_FAILED),
-                pause=FAILED_CALL_SECONDS,
-            )
-        return None
+            if problem.waits:
+                self._hold_back.sent_away(self._clock.monotonic(), problem.retry_after)
+            return problem
+        return UNFINISHED
 
     async def _commit(self, chunk: Chunk, group: list[Outcome]) -> None:
         now = self._clock.now()
         policy = self._settings.policy
         await self._database.write(lambda c: Recorder(c, chunk, now, policy).record(group))
         self._changes.notify()
+        self._hold_back.answered()
         self._metrics.outcome("answered", sum(isinstance(o, Answered) for o in group))
         self._metrics.outcome("unanswered", sum(isinstance(o, Unanswered) for o in group))
 
@@ -296,9 +223,12 @@ class Runner:
     ) -> None:
         now = self._clock.now()
         policy = self._settings.policy
-        await self._database.write(
-            lambda c: Recorder(c, chunk, now, policy).give_back(unfinished, problem)
-        )
+        try:
+            await self._database.write(
+                lambda c: Recorder(c, chunk, now, policy).give_back(unfinished, problem)
+            )
+        except Exception:
+            self._log.exception("a chunk's leases were not given back; they will lapse")
         self._changes.notify()
 
     async def _keep_leases(self, chunk: Chunk, unfinished: dict[int, Claim]) -> None:

@@ -36,14 +36,14 @@ async def build(runtime: Runtime[DatasetSettings]) -> None:
     runner = Runner(
         database,
         herd,
-        dict(kinds),
+        kinds,
         changes,
         runtime.clock,
         RunnerSettings(
             settings.chunk_questions,
             settings.concurrent_chunks,
             timedelta(seconds=settings.lease_seconds),
-            Policy(attempts=settings.max_tries),
+            Policy(attempts=settings.max_tries, failed_starts=settings.max_failed_starts),
         ),
         runtime.stopping,
         metrics,

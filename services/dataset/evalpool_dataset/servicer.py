@@ -35,7 +35,7 @@ from evalpool_dataset.runner import Runner
 from evalpool_dataset.scoring import Metric
 from evalpool_dataset.settings import DatasetSettings
 from evalpool_dataset.store import definitions, evaluations, runs
-from evalpool_dataset.store.definitions import Definition, Version
+from evalpool_dataset.store.definitions import Definition, Model, Version
 from evalpool_runtime.call import current_call
 from evalpool_runtime.database import Database
 from evalpool_runtime.errors import (
@@ -257,7 +257,7 @@ class DatasetServicer(dataset_pb2_grpc.DatasetServiceServicer):
         digest = fields.parse("digest", parse_digest, request.digest)
         fields.check()
         return dataset_pb2.GetModelResponse(
-            model=model_message(await self._herd.find_model(digest))
+            model=model_message(await self._require_model("digest", digest))
         )
 
     async def ListModels(
@@ -286,7 +286,7 @@ class DatasetServicer(dataset_pb2_grpc.DatasetServiceServicer):
         definition = await self._database.read(lambda c: self._usable_definition(c, new.dataset))
         evaluator = new.evaluator or Evaluator(definition.evaluator)
         self._check_evaluator(definition, evaluator)
-        model = await self._herd.find_model(new.subject)
+        model = await self._require_model("subject", new.subject)
         if model.owner and model.owner != participant:
             raise PermissionDenied(
                 reasons.ERROR_REASON_SUBJECT_NOT_OWNED,
@@ -442,6 +442,17 @@ class DatasetServicer(dataset_pb2_grpc.DatasetServiceServicer):
                 f"options.sha256: the file that came has {loaded.sha256}; send it again",
             )
         return loaded
+
+    async def _require_model(self, field: str, digest: str) -> Model:
+        found = await self._herd.find_model(digest)
+        if found is None:
+            raise NotFound(
+                reasons.ERROR_REASON_MODEL_NOT_FOUND,
+                f"{field}: the herd knows no model with the digest {digest}; name one of "
+                "`evalpool model list`, or upload yours with `evalpool model push`",
+                digest=digest,
+            )
+        return found
 
     def _is_benchmark(self, caller: str) -> bool:
         return bool(caller) and caller == self._runtime.settings.benchmark_address

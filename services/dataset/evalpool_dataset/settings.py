@@ -39,7 +39,17 @@ class DatasetSettings(ServiceSettings):
         60.0, ge=1, description="How long an evaluation is leased; renewed while its call is open."
     )
     max_tries: int = Field(
-        5, ge=1, le=100, description="Tries of one question until it counts as failed."
+        5,
+        ge=1,
+        le=100,
+        description="Tries of one question that a worker began, until it counts as failed.",
+    )
+    max_failed_starts: int = Field(
+        20,
+        ge=1,
+        le=1000,
+        description="Tries of one question that failed before a worker began, until it counts as "
+        "failed; with the pauses between them 20 take about an hour.",
     )
     evaluate_seconds: float = Field(
         3600.0, ge=1, description="Seconds between the safety sweeps over open evaluations."

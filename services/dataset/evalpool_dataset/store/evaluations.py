@@ -15,54 +15,11 @@ from sqlalchemy import Connection, Row, func, select, update
 
 from evalpool_dataset import schema
 from evalpool_dataset.evaluation import Evaluation, Policy, State, claim, expire
+from evalpool_dataset.outcome import Answer, Claim
 from evalpool_dataset.run import OPEN
 
 _table = schema.evaluations
 _KEYS_A_QUERY = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """A question that is leased.
-
-    Attributes:
-        id: The evaluation's number.
-        fence: The claim's.
-        question_row: The number of the question's row.
-        ordinal: The question's place in its version.
-    """
-
-    id: int
-    fence: int
-    question_row: int
-    ordinal: int
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What an inference gave, to be kept with the evaluation.
-
-    Attributes:
-        prompt: As the model got it.
-        sum_logprobs: Each choice's Σ log p, in the question's order, under `loglikelihood`.
-        predictions: The predictions by metric, under `loglikelihood`.
-        reply: The model's reply, under `letter`.
-        start_time: When the worker began.
-        end_time: When it was done.
-        reference: The reference of the request to the herd.
-        worker: The worker's address.
-        engine_build: The engine that answered.
-    """
-
-    prompt: str
-    sum_logprobs: tuple[float, ...] | None
-    predictions: dict[str, int] | None
-    reply: str | None
-    start_time: datetime
-    end_time: datetime
-    reference: str
-    worker: str
-    engine_build: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +110,16 @@ def expire_some(
             _write(connection, number, after, reason_code=reason_code)
             ended.append(after)
     return ended
+
+
+def leased_counts(connection: Connection) -> dict[str, int]:
+    """How many questions of each run are leased; runs without any are left out."""
+    rows = connection.execute(
+        select(_table.c.run, func.count())
+        .where(_table.c.state == State.LEASED.value)
+        .group_by(_table.c.run)
+    )
+    return {row[0]: row[1] for row in rows}
 
 
 def open_count(connection: Connection, run: str) -> dict[str, int]:

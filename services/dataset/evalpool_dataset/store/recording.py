@@ -23,11 +23,10 @@ from evalpool_dataset.evaluation import (
     release,
     start,
 )
-from evalpool_dataset.outcome import Answered, Chunk, Outcome, Problem, Started, Unanswered
-from evalpool_dataset.run import ENDED, MODEL_FAILURES, OPEN, Run, RunState
+from evalpool_dataset.outcome import Answered, Chunk, Claim, Outcome, Started, Unanswered
+from evalpool_dataset.problem import WORKER_LOST, Problem
+from evalpool_dataset.run import ENDED, OPEN, Run, RunState
 from evalpool_dataset.store import evaluations, runs
-from evalpool_dataset.store.evaluations import Claim
-from evalpool_runtime.errors import reason_name, reasons
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,38 +67,41 @@ class Recorder:
     def give_back(self, unfinished: dict[int, Claim], problem: Problem) -> Run:
         """End what a call left unfinished: given back, tried again, or failed with the model."""
         run = runs.require_run(self.connection, self.chunk.run.id, lock=True)
-        held = evaluations.lock(self.connection, sorted(unfinished))
-        if not any(held[n].is_held_by(claimed.fence) for n, claimed in unfinished.items()):
+        held = {
+            number: evaluation
+            for number, evaluation in evaluations.lock(self.connection, sorted(unfinished)).items()
+            if evaluation.is_held_by(unfinished[number].fence)
+        }
+        if not held:
             # The run was ended, and perhaps begun again, while this call was under way.
             return run
-        if problem.reason_code in MODEL_FAILURES and run.state in OPEN:
-            run = self._fail_run(run, problem.reason, problem.reason_code)
+        if problem.models_fault and run.state in OPEN:
+            run = fail_run(self.connection, run, problem, self.now)
             return runs.save_run(self.connection, run)
+        # A call that got somewhere ended because of the questions that a worker was at; the others
+        # only stood by. One that got nowhere failed all of them, or it would be made for ever.
+        stood_by = (
+            problem.waits
+            or problem.unfunded
+            or len(unfinished) < len(self.chunk.claims)
+            or any(evaluation.started for evaluation in held.values())
+        )
         failed = 0
-        for number, claimed in unfinished.items():
-            evaluation = held[number]
-            if not evaluation.is_held_by(claimed.fence):
-                continue
-            if evaluation.started or not problem.retryable:
-                evaluation = fail(
-                    evaluation,
-                    fence=claimed.fence,
-                    reason=problem.reason,
-                    retryable=problem.retryable,
-                    now=self.now,
-                    policy=self.policy,
-                )
-                failed += evaluation.state is State.FAILED
+        for number, evaluation in held.items():
+            fence = unfinished[number].fence
+            if stood_by and not evaluation.started:
+                after = release(evaluation, fence=fence)
             else:
-                evaluation = release(evaluation, fence=claimed.fence)
-            evaluations.save(self.connection, number, evaluation, reason_code=problem.reason_code)
+                after = self._fail(evaluation, fence, problem)
+            failed += after.state is State.FAILED
+            evaluations.save(self.connection, number, after, reason_code=problem.code)
         run = replace(run, failed=run.failed + failed)
-        if problem.reason_code == _HOLD_REFUSED and run.state in OPEN:
+        if run.state in OPEN and (problem.waits or problem.unfunded):
             run = replace(
                 run,
-                state=RunState.UNFUNDED,
+                state=RunState.UNFUNDED if problem.unfunded else run.state,
                 reason=problem.reason,
-                reason_code=problem.reason_code,
+                reason_code=problem.code,
             )
         return runs.save_run(self.connection, runs.settle(self.connection, run, self.now))
 
@@ -108,9 +110,20 @@ class Recorder:
             with suppress(NotHeld):
                 held[number] = start(held[number], fence=self.chunk.claims[number].fence)
                 evaluations.save(self.connection, number, held[number])
-        if run.state is not RunState.QUEUED:
+                run = self._under_way(run)
+        return run
+
+    def _under_way(self, run: Run) -> Run:
+        """A run that a worker is at: what it may have waited for is over."""
+        if run.state not in OPEN:
             return run
-        return replace(run, state=RunState.RUNNING, start_time=run.start_time or self.now)
+        return replace(
+            run,
+            state=RunState.RUNNING,
+            reason="",
+            reason_code="",
+            start_time=run.start_time or self.now,
+        )
 
     def _count(self, run: Run, outcome: Answered, held: dict[int, Evaluation]) -> Run:
         fence = self.chunk.claims[outcome.id].fence
@@ -128,9 +141,7 @@ class Recorder:
         counts["alike"] = counts.get("alike", 0) + outcome.alike
         counts["compared"] = counts.get("compared", 0) + outcome.compared
         return replace(
-            run,
-            state=RunState.RUNNING if run.state in OPEN else run.state,
-            start_time=run.start_time or self.now,
+            self._under_way(run),
             done=run.done + 1,
             correct=run.correct + (outcome.prediction == right),
             metric_counts=counts,
@@ -138,58 +149,52 @@ class Recorder:
         )
 
     def _count_failure(self, run: Run, outcome: Unanswered, held: dict[int, Evaluation]) -> Run:
+        problem = outcome.problem
         fence = self.chunk.claims[outcome.id].fence
         try:
             evaluation = held[outcome.id]
-            if outcome.reason_code in _WORKER_TRIED:
-                # A worker that dies while it loads the model never says that it has started.
+            if problem.worker_was_at_it:
                 evaluation = start(evaluation, fence=fence)
-            after = fail(
-                evaluation,
-                fence=fence,
-                reason=outcome.reason,
-                retryable=outcome.retryable,
-                now=self.now,
-                policy=self.policy,
-            )
+            after = self._fail(evaluation, fence, problem)
         except NotHeld:
             return run
         held[outcome.id] = after
-        evaluations.save(self.connection, outcome.id, after, reason_code=outcome.reason_code)
+        evaluations.save(self.connection, outcome.id, after, reason_code=problem.code)
         run = replace(run, failed=run.failed + (after.state is State.FAILED))
-        if outcome.reason_code in MODEL_FAILURES and not outcome.retryable:
-            return self._fail_run(run, outcome.reason, outcome.reason_code)
+        if problem.models_fault and not problem.retryable:
+            return fail_run(self.connection, run, problem, self.now)
         return run
 
-    def _fail_run(self, run: Run, reason: str, code: str) -> Run:
-        failed = evaluations.fail_open(self.connection, run.id, reason, code)
-        return replace(
-            run,
-            state=RunState.FAILED,
-            failed=run.failed + failed,
-            reason=reason,
-            reason_code=code,
-            end_time=self.now,
+    def _fail(self, evaluation: Evaluation, fence: int, problem: Problem) -> Evaluation:
+        return fail(
+            evaluation,
+            fence=fence,
+            reason=problem.reason,
+            retryable=problem.retryable,
+            now=self.now,
+            policy=self.policy,
         )
 
 
-_HOLD_REFUSED = reason_name(reasons.ERROR_REASON_HOLD_REFUSED)
-_WORKER_TRIED = frozenset(
-    {
-        reason_name(reasons.ERROR_REASON_ENGINE_FAILED),
-        reason_name(reasons.ERROR_REASON_WORKER_LOST),
-    }
-)
-"""Failures that cost an attempt, whether or not the worker said that it had started."""
+def fail_run(connection: Connection, run: Run, problem: Problem, now: datetime) -> Run:
+    """End a run none of whose open questions can be answered; gives it as it is to be saved."""
+    failed = evaluations.fail_open(connection, run.id, problem.reason, problem.code)
+    return replace(
+        run,
+        state=RunState.FAILED,
+        failed=run.failed + failed,
+        reason=problem.reason,
+        reason_code=problem.code,
+        end_time=now,
+    )
 
 
 def expire(
     connection: Connection, run_id: str, ids: Iterable[int], now: datetime, policy: Policy
 ) -> Run:
     """Take back leases of a run that have lapsed."""
-    code = reason_name(reasons.ERROR_REASON_WORKER_LOST)
     run = runs.require_run(connection, run_id, lock=True)
-    after = evaluations.expire_some(connection, sorted(ids), now, policy, code)
+    after = evaluations.expire_some(connection, sorted(ids), now, policy, WORKER_LOST)
     failed = sum(evaluation.state is State.FAILED for evaluation in after)
     run = replace(run, failed=run.failed + failed)
     return runs.save_run(connection, runs.settle(connection, run, now))

@@ -10,7 +10,8 @@ from typing import Any
 from sqlalchemy import Connection, Row, false, func, insert, literal, select, update
 
 from evalpool_dataset import schema
-from evalpool_dataset.run import OPEN, SUBJECTS_FAULTS, Run, RunState, verdict
+from evalpool_dataset.problem import QUESTIONS_FAULTS
+from evalpool_dataset.run import OPEN, Run, RunState, verdict
 from evalpool_runtime.errors import NotFound, reasons
 
 
@@ -92,7 +93,7 @@ def save_run(connection: Connection, run: Run) -> Run:
 
 def settle(connection: Connection, run: Run, now: datetime) -> Run:
     """End a run whose questions are all done or have failed; otherwise give it back as it is."""
-    first_failure, subjects_fault = "", ""
+    first_failure, questions_fault = "", ""
     if run.failed and run.done + run.failed == run.total:
         failed = (schema.evaluations.c.run == run.id) & (schema.evaluations.c.state == "failed")
         by_place = schema.evaluations.c.ordinal
@@ -102,16 +103,16 @@ def settle(connection: Connection, run: Run, now: datetime) -> Run:
             )
             or ""
         )
-        subjects_fault = (
+        questions_fault = (
             connection.scalar(
                 select(schema.evaluations.c.reason_code)
-                .where(failed, schema.evaluations.c.reason_code.in_(SUBJECTS_FAULTS))
+                .where(failed, schema.evaluations.c.reason_code.in_(QUESTIONS_FAULTS))
                 .order_by(by_place)
                 .limit(1)
             )
             or ""
         )
-    end = verdict(run, first_failure, subjects_fault)
+    end = verdict(run, first_failure, questions_fault)
     if end is None:
         return run
     return replace(

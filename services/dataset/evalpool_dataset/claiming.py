@@ -1,0 +1,95 @@
+"""Claiming: which questions are taken up next, and what is asked for them. In one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import uuid4
+
+from sqlalchemy import Connection
+
+from evalpool_dataset.inquiry import ask
+from evalpool_dataset.outcome import Chunk, Claim
+from evalpool_dataset.parts import Evaluator, Kind, Parameters, Parts
+from evalpool_dataset.problem import UNAVAILABLE, Problem
+from evalpool_dataset.run import Run
+from evalpool_dataset.scoring import Metric
+from evalpool_dataset.store import definitions, evaluations, runs
+from evalpool_dataset.store.definitions import Version
+from evalpool_dataset.store.recording import fail_run
+
+
+@dataclass(frozen=True, slots=True)
+class Claiming:
+    """Leases questions, a chunk at a time.
+
+    Attributes:
+        kinds: The kinds of dataset, by name.
+        holder: Who holds the leases.
+        lease: How long they last.
+        chunk_questions: Questions of a chunk at most.
+    """
+
+    kinds: Mapping[str, Kind]
+    holder: str
+    lease: timedelta
+    chunk_questions: int
+
+    def next_chunk(self, connection: Connection, now: datetime) -> Chunk | None:
+        """Lease the next questions of one run; None where nothing can be taken up now."""
+        for run in self._fairly(connection):
+            version = definitions.version_by_id(connection, run.version)
+            parts = self._parts(connection, run, version)
+            if isinstance(parts, Problem):
+                run = runs.require_run(connection, run.id, lock=True)
+                runs.save_run(connection, fail_run(connection, run, parts, now))
+                continue
+            claims = evaluations.claim_some(
+                connection,
+                run.id,
+                holder=self.holder,
+                now=now,
+                lease=self.lease,
+                limit=self.chunk_questions,
+            )
+            if claims:
+                return _chunk(connection, run, version, parts, claims)
+        return None
+
+    def _fairly(self, connection: Connection) -> list[Run]:
+        """Open runs, those with the fewest leased questions first, then the oldest."""
+        leased = evaluations.leased_counts(connection)
+        return sorted(
+            runs.open_runs(connection), key=lambda run: (leased.get(run.id, 0), run.number)
+        )
+
+    def _parts(self, connection: Connection, run: Run, version: Version) -> Parts | Problem:
+        """The parts that answer a run's questions, or why they cannot be had any more."""
+        definition = definitions.require_definition(connection, version.definition)
+        evaluator = Evaluator(run.evaluator)
+        kind = self.kinds.get(definition.kind)
+        if kind is None or evaluator not in kind.evaluators:
+            return Problem(
+                f'the kind "{definition.kind}" with the evaluator {evaluator} is not installed at '
+                "the dataset service any more; install it there and start the run again",
+                UNAVAILABLE,
+            )
+        return kind.parts(
+            Parameters(evaluator, Metric(definition.metric), definition.system_prompt)
+        )
+
+
+def _chunk(
+    connection: Connection, run: Run, version: Version, parts: Parts, claims: list[Claim]
+) -> Chunk:
+    seed = definitions.read_secret(connection, "choice-order")
+    questions = definitions.questions_by_rows(connection, [c.question_row for c in claims])
+    return Chunk(
+        run=run,
+        evaluator=parts.evaluator.evaluator,
+        model_digest=definitions.model_by_id(connection, run.model).digest,
+        claims={c.id: c for c in claims},
+        asked={c.id: ask(parts, seed, version.digest, questions[c.question_row]) for c in claims},
+        reference=f"{run.id}/{uuid4().hex[:16]}",
+    )
