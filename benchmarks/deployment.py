@@ -33,11 +33,20 @@ COMPUTED = "evalpool_worker_computed_tokens_total"
 
 
 class System:
-    """A deployment, and one person who owns questions, funds pools and enters models."""
+    """A deployment, and one person who owns questions, funds pools and enters models.
 
-    def __init__(self, plan: DeploymentPlan, client: Client, folder: Path) -> None:
+    Attributes:
+        plan: What runs.
+        client: The person's client.
+        operator: The operator's.
+    """
+
+    def __init__(
+        self, plan: DeploymentPlan, client: Client, operator: Client, folder: Path
+    ) -> None:
         self.plan = plan
         self.client = client
+        self.operator = operator
         self._folder = folder
 
     async def load(self, rows: list[dict[str, Any]]) -> str:
@@ -76,11 +85,19 @@ class System:
 
     def memory(self) -> dict[str, int]:
         """Resident bytes of every service's process."""
-        found = {}
-        for child in psutil.Process().children(recursive=True):
+        return {
+            service: process.memory_info().rss
+            for service in PORTS
+            for process in self.processes(service)
+        }
+
+    def processes(self, service: str) -> list[psutil.Process]:
+        """A service's processes."""
+        found = []
+        for child in psutil.Process().children():
             words = child.cmdline()
-            if "serve" in words:
-                found[words[words.index("serve") + 1]] = child.memory_info().rss
+            if "serve" in words and words[words.index("serve") + 1] == service:
+                found.append(child)
         return found
 
     async def model(self, shipped: Path, kind: str) -> tuple[Path, str]:
@@ -127,14 +144,15 @@ async def running_system(
     plan = plan_deployment(data, workers=workers, endpoints=_free_endpoints(), settings=settings)
     wallets, book = Wallets(folder / "home"), AddressBook(folder / "home")
     owner = wallets.new("owner")
-    async with deployment(plan, wallets, book, tell=print, ready=lambda _: None):
-        operator = Client(wallets.get("operator"), endpoints=plan.endpoints, addresses=book)
+    async with (
+        deployment(plan, tell=print, ready=lambda _: None),
+        Client(wallets.get("operator"), endpoints=plan.endpoints, addresses=book) as operator,
+        Client(owner, endpoints=plan.endpoints, addresses=book) as client,
+    ):
         await operator.token.Mint(
             token_pb2.MintRequest(recipient=owner.address, quantity="100000", request_id="mint")
         )
-        await operator.close()
-        async with Client(owner, endpoints=plan.endpoints, addresses=book) as client:
-            yield System(plan, client, folder)
+        yield System(plan, client, operator, folder)
 
 
 def free_port() -> int:

@@ -44,10 +44,10 @@ from evalpool.identity import Identity
 from evalpool.models.catalogue import find_model
 from evalpool.models.pull import ensure
 from evalpool.models.store import ModelStore, default_store_root
-from evalpool_embedding import store
 from evalpool_embedding.documents import Document, content_digest
 from evalpool_embedding.model import ModelFiles, plan_batches, pool
 from evalpool_embedding.service import SERVICE
+from evalpool_embedding.store import contents, sets
 from evalpool_embedding.vectors import VectorIndex
 from evalpool_runtime.database import Database
 from evalpool_runtime.migrations import migrate
@@ -155,11 +155,9 @@ async def prepare_large(data_dir: Path, owner: str, model_digest: str) -> Vector
     listed = [Document(text, {}) for text in texts(LARGE, seed=1)]
     now = datetime.now(UTC)
     made, _ = await database.write(
-        lambda c: store.create_set(
-            c, owner, "large", content_digest(listed), listed, model_digest, now
-        )
+        lambda c: sets.create(c, owner, "large", content_digest(listed), listed, model_digest, now)
     )
-    await database.write(lambda c: store.advance(c, made.content, LARGE, now))
+    await database.write(lambda c: contents.advance(c, made.content, LARGE, now))
     await database.close()
     generator = np.random.default_rng(1)
     centres = generator.standard_normal((200, 384))
