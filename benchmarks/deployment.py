@@ -20,7 +20,7 @@ from evalpool.benchmark.v1 import benchmark_pb2
 from evalpool.cli.deployment_plan import DeploymentPlan, plan_deployment
 from evalpool.cli.supervisor import deployment
 from evalpool.client import Client
-from evalpool.client.datasets import load_file
+from evalpool.client.datasets import load_file, watch_run
 from evalpool.client.models import push, sha256_of
 from evalpool.client.pools import PoolTerms, fund, watch_entry
 from evalpool.dataset.v1 import dataset_pb2
@@ -82,6 +82,16 @@ class System:
         if last.state != benchmark_pb2.ENTRY_STATE_SCORED or not board.leaderboard.rows:
             raise SystemExit(f"the entry was not scored: {last.reason}")
         return seconds, await self._computed_tokens() - before, last.run
+
+    async def score_some(self, digest: str, rows: list[dict[str, Any]]) -> None:
+        """Have a model score rows as a dataset of their own, without a pool."""
+        dataset = await self.load(rows)
+        response = await self.client.dataset.Benchmark(
+            dataset_pb2.BenchmarkRequest(dataset=dataset, subject=digest, request_id=dataset)
+        )
+        async for score in watch_run(self.client, response.score.run):
+            if score.state == dataset_pb2.RUN_STATE_FAILED:
+                raise SystemExit(f"the run failed: {score.reason}")
 
     def memory(self) -> dict[str, int]:
         """Resident bytes of every service's process."""
@@ -145,7 +155,7 @@ async def running_system(
     wallets, book = Wallets(folder / "home"), AddressBook(folder / "home")
     owner = wallets.new("owner")
     async with (
-        deployment(plan, tell=print, ready=lambda _: None),
+        deployment(plan, wallets, book, tell=print, ready=lambda _: None),
         Client(wallets.get("operator"), endpoints=plan.endpoints, addresses=book) as operator,
         Client(owner, endpoints=plan.endpoints, addresses=book) as client,
     ):
