@@ -50,7 +50,7 @@ def add_run(
     """Store a dataset of so many questions and a run on it."""
     if definitions.find_definition(connection, dataset) is None:
         definitions.add_definition(connection, definition(dataset, kind))
-    version, _ = definitions.add_version(
+    version = definitions.add_version(
         connection,
         definitions.require_definition(connection, dataset),
         f"{questions:064}",

@@ -120,13 +120,15 @@ class _RunStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RunState.Val
     RUN_STATE_UNSPECIFIED: _RunState.ValueType  # 0
     """Not used."""
     RUN_STATE_QUEUED: _RunState.ValueType  # 1
-    """No evaluation has begun."""
+    """No evaluation has begun; `reason` says what the herd keeps it waiting for, where it does."""
     RUN_STATE_RUNNING: _RunState.ValueType  # 2
-    """Evaluations are being made."""
+    """Evaluations are being made, or wait for the herd; `reason` says for what, where they do."""
     RUN_STATE_COMPLETE: _RunState.ValueType  # 3
     """Every question is done."""
     RUN_STATE_FAILED: _RunState.ValueType  # 4
-    """Some questions failed for good, or the scores say nothing; `reason` says why. It can be retried."""
+    """Some questions failed for good, or the scores say nothing; `reason` says why. Benchmark retries
+    it.
+    """
     RUN_STATE_UNFUNDED: _RunState.ValueType  # 5
     """The holds that were to pay for it are refused; it waits. The seed's Transfer-Error."""
 
@@ -136,13 +138,15 @@ class RunState(_RunState, metaclass=_RunStateEnumTypeWrapper):
 RUN_STATE_UNSPECIFIED: RunState.ValueType  # 0
 """Not used."""
 RUN_STATE_QUEUED: RunState.ValueType  # 1
-"""No evaluation has begun."""
+"""No evaluation has begun; `reason` says what the herd keeps it waiting for, where it does."""
 RUN_STATE_RUNNING: RunState.ValueType  # 2
-"""Evaluations are being made."""
+"""Evaluations are being made, or wait for the herd; `reason` says for what, where they do."""
 RUN_STATE_COMPLETE: RunState.ValueType  # 3
 """Every question is done."""
 RUN_STATE_FAILED: RunState.ValueType  # 4
-"""Some questions failed for good, or the scores say nothing; `reason` says why. It can be retried."""
+"""Some questions failed for good, or the scores say nothing; `reason` says why. Benchmark retries
+it.
+"""
 RUN_STATE_UNFUNDED: RunState.ValueType  # 5
 """The holds that were to pay for it are refused; it waits. The seed's Transfer-Error."""
 Global___RunState: _TypeAlias = RunState  # noqa: Y015
@@ -473,7 +477,7 @@ class LoadDataResponse(_message.Message):
     DATASET_FIELD_NUMBER: _builtins.int
     UNCHANGED_FIELD_NUMBER: _builtins.int
     unchanged: _builtins.bool
-    """True: the same content had been loaded before, so that nothing changed."""
+    """True: the newest version had the same content already, so that nothing changed."""
     @_builtins.property
     def dataset(self) -> Global___Dataset:
         """The dataset, at its new version."""
@@ -887,7 +891,7 @@ class Score(_message.Message):
     REASON_CODE_FIELD_NUMBER: _builtins.int
     PROVENANCE_FIELD_NUMBER: _builtins.int
     run: _builtins.str
-    """The run's id."""
+    """The run's id: 43 characters of base64url, the same for the same version, subject and evaluator."""
     dataset: _builtins.str
     """The dataset's id."""
     version: _builtins.str
@@ -917,7 +921,7 @@ class Score(_message.Message):
     cursor: _builtins.int
     """The cursor of WatchScores: grows with every change of any run."""
     reason_code: _builtins.str
-    """The cause of a failure, as the name of an ErrorReason without its prefix."""
+    """The cause of a failure or a wait, as the name of an ErrorReason without its prefix."""
     @_builtins.property
     def metrics(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
         """The score by each metric, to show, under `loglikelihood`. Keys: "acc", "acc_norm", "acc_bytes"."""
@@ -1043,7 +1047,9 @@ class EvaluateRequest(_message.Message):
     RUN_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
     run: _builtins.str
-    """Only this run's evaluations. Default: those of every run that the caller may touch."""
+    """Only this run's evaluations: 43 characters of base64url. Default: those of every run that the
+    caller may touch.
+    """
     limit: _builtins.int
     """Evaluations at most: 1 to 1,000. Default: 1,000."""
     def __init__(
@@ -1090,7 +1096,7 @@ class GetScoreRequest(_message.Message):
 
     RUN_FIELD_NUMBER: _builtins.int
     run: _builtins.str
-    """The run's id."""
+    """The run's id: 43 characters of base64url."""
     def __init__(
         self,
         *,
@@ -1140,7 +1146,9 @@ class WatchScoresRequest(_message.Message):
     """The last cursor seen. 0 begins with the present standing of every run."""
     @_builtins.property
     def runs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Only these runs. Default: all that the caller may see."""
+        """Only these runs, at most 1,000, each 43 characters of base64url. Default: all that the caller may
+        see.
+        """
 
     def __init__(
         self,
@@ -1193,7 +1201,7 @@ class ListResultsRequest(_message.Message):
     RUN_FIELD_NUMBER: _builtins.int
     AFTER_QUESTION_FIELD_NUMBER: _builtins.int
     run: _builtins.str
-    """The run's id."""
+    """The run's id: 43 characters of base64url."""
     after_question: _builtins.int
     """Results after this question. 0 begins at the beginning."""
     def __init__(
@@ -1272,7 +1280,7 @@ class ListResultsResponse(_message.Message):
     worker: _builtins.str
     """The worker that answered."""
     attempts: _builtins.int
-    """Attempts so far."""
+    """Attempts so far, since the last retry: times that a worker began."""
     reason: _builtins.str
     """Why it failed, in one sentence."""
     engine_build: _builtins.str

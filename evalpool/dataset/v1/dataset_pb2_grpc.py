@@ -176,8 +176,8 @@ class DatasetServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Evaluate(self, request, context):
-        """Does at once what the hourly sweep does: takes up to 1,000 open evaluations and has them evaluated.
-        The owner, or the benchmark service.
+        """Does at once what the hourly sweep does: takes up to 1,000 open evaluations, of the oldest runs
+        first, and has them evaluated without a further pause. The owner, or the benchmark service.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -61,8 +61,8 @@ class DatasetServiceStub:
     questions of an existing run are tried again. The owner, or the benchmark service.
     """
     Evaluate: _grpc.UnaryUnaryMultiCallable[_dataset_pb2.EvaluateRequest, _dataset_pb2.EvaluateResponse]
-    """Does at once what the hourly sweep does: takes up to 1,000 open evaluations and has them evaluated.
-    The owner, or the benchmark service.
+    """Does at once what the hourly sweep does: takes up to 1,000 open evaluations, of the oldest runs
+    first, and has them evaluated without a further pause. The owner, or the benchmark service.
     """
     GetScore: _grpc.UnaryUnaryMultiCallable[_dataset_pb2.GetScoreRequest, _dataset_pb2.GetScoreResponse]
     """A run's counts and score. The owner, or the benchmark service."""
@@ -106,8 +106,8 @@ class DatasetServiceAsyncStub(DatasetServiceStub):
     questions of an existing run are tried again. The owner, or the benchmark service.
     """
     Evaluate: _aio.UnaryUnaryMultiCallable[_dataset_pb2.EvaluateRequest, _dataset_pb2.EvaluateResponse]  # type: ignore[assignment]
-    """Does at once what the hourly sweep does: takes up to 1,000 open evaluations and has them evaluated.
-    The owner, or the benchmark service.
+    """Does at once what the hourly sweep does: takes up to 1,000 open evaluations, of the oldest runs
+    first, and has them evaluated without a further pause. The owner, or the benchmark service.
     """
     GetScore: _aio.UnaryUnaryMultiCallable[_dataset_pb2.GetScoreRequest, _dataset_pb2.GetScoreResponse]  # type: ignore[assignment]
     """A run's counts and score. The owner, or the benchmark service."""
@@ -208,8 +208,8 @@ class DatasetServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _dataset_pb2.EvaluateRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_dataset_pb2.EvaluateResponse, _abc.Awaitable[_dataset_pb2.EvaluateResponse]]:
-        """Does at once what the hourly sweep does: takes up to 1,000 open evaluations and has them evaluated.
-        The owner, or the benchmark service.
+        """Does at once what the hourly sweep does: takes up to 1,000 open evaluations, of the oldest runs
+        first, and has them evaluated without a further pause. The owner, or the benchmark service.
         """
 
     @_abc_1.abstractmethod

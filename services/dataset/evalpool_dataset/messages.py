@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
 
 from google.protobuf.struct_pb2 import Struct
 
 from evalpool.dataset.v1 import dataset_pb2
+from evalpool_dataset.datasets import Described
 from evalpool_dataset.evaluation import State
 from evalpool_dataset.parts import Evaluator, Kind
 from evalpool_dataset.question import Question
-from evalpool_dataset.run import Run, RunState
+from evalpool_dataset.run import RunState
+from evalpool_dataset.scores import RunScore
 from evalpool_dataset.scoring import Metric
-from evalpool_dataset.store.definitions import Definition, Model, Version
+from evalpool_dataset.store.definitions import Model
 from evalpool_dataset.store.evaluations import Result
 from evalpool_runtime.protobuf import duration, timestamp
 
@@ -41,16 +44,10 @@ _STATES = {
 }
 
 
-def dataset_message(
-    definition: Definition, version: Version | None, kind: Kind | None
-) -> dataset_pb2.Dataset:
-    """A dataset at one version, without questions.
-
-    Args:
-        definition: The dataset.
-        version: The version; None where it has no questions yet.
-        kind: Its kind; None where that is not installed any more.
-    """
+def dataset_message(described: Described, kinds: Mapping[str, Kind]) -> dataset_pb2.Dataset:
+    """A dataset at one version, without questions."""
+    definition, version = described.definition, described.version
+    kind = kinds.get(definition.kind)
     message = dataset_pb2.Dataset(
         id=definition.id,
         title=definition.title,
@@ -94,16 +91,15 @@ def model_message(model: Model) -> dataset_pb2.Model:
     )
 
 
-def score_message(
-    run: Run, definition: Definition, version: Version, model: Model, queue_position: int
-) -> dataset_pb2.Score:
+def score_message(score: RunScore) -> dataset_pb2.Score:
     """A run's standing."""
+    run = score.run
     standing = run.standing
     message = dataset_pb2.Score(
         run=run.id,
-        dataset=definition.id,
-        version=version.digest,
-        subject=model.digest,
+        dataset=score.definition.id,
+        version=score.version.digest,
+        subject=score.model.digest,
         evaluator=EVALUATORS[Evaluator(run.evaluator)],
         state=_RUN_STATES[run.state],
         reason=run.reason,
@@ -114,7 +110,7 @@ def score_message(
         failed=run.failed,
         score=float(standing.score),
         progress=float(standing.progress),
-        queue_position=queue_position,
+        queue_position=score.queue_position,
         cursor=run.cursor,
     )
     for metric in Metric:

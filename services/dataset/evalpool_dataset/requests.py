@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
 
 from evalpool.dataset.v1 import dataset_pb2
 from evalpool.values import (
@@ -12,16 +11,23 @@ from evalpool.values import (
     parse_address,
     parse_dataset_id,
     parse_digest,
+    parse_integer,
     parse_request_id,
     parse_text,
+    parse_transfer_id,
 )
+from evalpool_dataset.benchmarking import NewRun
+from evalpool_dataset.datasets import NewDataset
 from evalpool_dataset.loaders import Format
+from evalpool_dataset.loading import NewFile
 from evalpool_dataset.messages import EVALUATORS, METRICS
 from evalpool_dataset.parts import Evaluator, Kind, Parameters
 from evalpool_dataset.scoring import Metric
+from evalpool_dataset.sweep import EVALUATIONS_A_SWEEP
 from evalpool_runtime.errors import InvalidRequest, reasons
 
 MAX_LABELS_BYTES = 16 * 1024 * 1024
+MAX_WATCHED_RUNS = 1000
 
 _EVALUATORS = {value: key for key, value in EVALUATORS.items()}
 _METRICS = {value: key for key, value in METRICS.items()}
@@ -31,40 +37,6 @@ _FORMATS = {
     dataset_pb2.DATA_FORMAT_CSV: Format.CSV,
     dataset_pb2.DATA_FORMAT_PARQUET: Format.PARQUET,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class NewDataset:
-    """A dataset to make."""
-
-    id: str
-    kind: Kind
-    title: str
-    description: str
-    license: str
-    parameters: Parameters
-
-
-@dataclass(frozen=True, slots=True)
-class NewFile:
-    """A file of questions that is about to come."""
-
-    dataset: str
-    format: Format
-    source: str
-    sha256: str
-    labels: bytes | None
-
-
-@dataclass(frozen=True, slots=True)
-class NewRun:
-    """A run to start."""
-
-    dataset: str
-    version: str
-    subject: str
-    evaluator: Evaluator | None
-    participant: str
 
 
 def parse_create(
@@ -93,8 +65,7 @@ def parse_create(
     system_prompt = fields.parse(
         "system_prompt", lambda t: parse_text(t, at_most=4000), request.system_prompt
     )
-    if request.request_id:
-        fields.parse("request_id", parse_request_id, request.request_id)
+    _optional(fields, "request_id", parse_request_id, request.request_id)
     evaluator = _evaluator(fields, request.evaluator)
     metric = _metric(fields, request.metric)
     fields.check()
@@ -127,7 +98,11 @@ def parse_options(options: dataset_pb2.LoadOptions) -> NewFile:
             "options.format", "it is not set; give JSON_LINES, JSON_ARRAY, CSV or PARQUET"
         )
     if len(options.labels) > MAX_LABELS_BYTES:
-        fields.refuse("options.labels", f"they are larger than {MAX_LABELS_BYTES} bytes")
+        fields.refuse(
+            "options.labels",
+            f"they have {len(options.labels)} bytes; give at most {MAX_LABELS_BYTES}, or put each "
+            "label into its row",
+        )
     fields.check()
     return NewFile(
         dataset, form or Format.JSON_LINES, source, options.sha256, options.labels or None
@@ -143,22 +118,153 @@ def parse_benchmark(request: dataset_pb2.BenchmarkRequest) -> NewRun:
     fields = Fields()
     dataset = fields.parse("dataset", parse_dataset_id, request.dataset)
     subject = fields.parse("subject", parse_digest, request.subject)
-    if request.version:
-        fields.parse("version", parse_digest, request.version)
-    if request.participant:
-        fields.parse("participant", parse_address, request.participant)
-    if request.request_id:
-        fields.parse("request_id", parse_request_id, request.request_id)
+    version = _optional(fields, "version", parse_digest, request.version)
+    participant = _optional(fields, "participant", parse_address, request.participant)
+    _optional(fields, "request_id", parse_request_id, request.request_id)
     evaluator = _evaluator(fields, request.evaluator)
     fields.check()
-    return NewRun(dataset, request.version, subject, evaluator, request.participant)
+    return NewRun(dataset, version, subject, evaluator, participant)
+
+
+def parse_get_dataset(request: dataset_pb2.GetDatasetRequest) -> tuple[str, str]:
+    """The id of the dataset and the version's digest, empty for the newest.
+
+    Raises:
+        InvalidFields: With every violation.
+    """
+    fields = Fields()
+    dataset = fields.parse("id", parse_dataset_id, request.id)
+    version = _optional(fields, "version", parse_digest, request.version)
+    fields.check()
+    return dataset, version
+
+
+def parse_list_questions(request: dataset_pb2.ListQuestionsRequest) -> tuple[str, str, int]:
+    """The id of the dataset, the version's digest, empty for the newest, and the page's size.
+
+    Raises:
+        InvalidFields: With every violation.
+    """
+    fields = Fields()
+    dataset = fields.parse("dataset", parse_dataset_id, request.dataset)
+    version = _optional(fields, "version", parse_digest, request.version)
+    size = _page_size(fields, request.page_size)
+    fields.check()
+    return dataset, version, size
+
+
+def parse_page_size(value: int) -> int:
+    """The size of a page.
+
+    Raises:
+        InvalidFields: It is out of bounds.
+    """
+    fields = Fields()
+    size = _page_size(fields, value)
+    fields.check()
+    return size
+
+
+def parse_model_digest(digest: str) -> str:
+    """The digest of a model.
+
+    Raises:
+        InvalidFields: It is none.
+    """
+    fields = Fields()
+    fields.parse("digest", parse_digest, digest)
+    fields.check()
+    return digest
+
+
+def parse_run(run: str) -> str:
+    """The id of a run.
+
+    Raises:
+        InvalidFields: It is none.
+    """
+    fields = Fields()
+    fields.parse("run", parse_transfer_id, run)
+    fields.check()
+    return run
+
+
+def parse_evaluate(request: dataset_pb2.EvaluateRequest) -> tuple[str, int]:
+    """The id of a run, empty for all, and how many evaluations at most.
+
+    Raises:
+        InvalidFields: With every violation.
+    """
+    fields = Fields()
+    run = _optional(fields, "run", parse_transfer_id, request.run)
+    limit = fields.attempt(
+        "limit",
+        lambda: parse_integer(
+            request.limit, at_least=1, at_most=EVALUATIONS_A_SWEEP, default=EVALUATIONS_A_SWEEP
+        ),
+    )
+    fields.check()
+    return run, limit
+
+
+def parse_watch_scores(request: dataset_pb2.WatchScoresRequest) -> tuple[list[str], int]:
+    """The ids of the runs, none for all, and the cursor.
+
+    Raises:
+        InvalidFields: With every violation.
+    """
+    fields = Fields()
+    if len(request.runs) > MAX_WATCHED_RUNS:
+        fields.refuse(
+            "runs",
+            f"there are {len(request.runs)}; name at most {MAX_WATCHED_RUNS}, or none for all",
+        )
+    runs = [
+        fields.parse(f"runs[{place}]", parse_transfer_id, run)
+        for place, run in enumerate(request.runs[:MAX_WATCHED_RUNS])
+    ]
+    cursor = fields.attempt(
+        "after_cursor", lambda: parse_integer(request.after_cursor, at_least=0, at_most=2**62)
+    )
+    fields.check()
+    return runs, cursor
+
+
+def parse_list_results(request: dataset_pb2.ListResultsRequest) -> tuple[str, int]:
+    """The id of the run and the question after which to begin.
+
+    Raises:
+        InvalidFields: With every violation.
+    """
+    fields = Fields()
+    run = fields.parse("run", parse_transfer_id, request.run)
+    after = fields.attempt(
+        "after_question",
+        lambda: parse_integer(request.after_question, at_least=0, at_most=2**31 - 1),
+    )
+    fields.check()
+    return run, after
+
+
+def _optional(fields: Fields, field: str, parser: Callable[[str], str], text: str) -> str:
+    return fields.parse(field, parser, text) if text else ""
+
+
+def _page_size(fields: Fields, value: int) -> int:
+    return fields.attempt(
+        "page_size", lambda: parse_integer(value, at_least=1, at_most=1000, default=100)
+    )
+
+
+def _not_one_of(value: int, names: Iterable[str]) -> str:
+    return f"there is none with the number {value}; leave it unset, or name {' or '.join(names)}"
 
 
 def _evaluator(fields: Fields, value: dataset_pb2.Evaluator.ValueType) -> Evaluator | None:
     if value == dataset_pb2.EVALUATOR_UNSPECIFIED:
         return None
     if value not in _EVALUATORS:
-        fields.refuse("evaluator", f"there is no evaluator {value}; leave it unset, or name one")
+        fields.refuse("evaluator", _not_one_of(value, _EVALUATORS.values()))
     return _EVALUATORS.get(value)
 
 
@@ -166,5 +272,5 @@ def _metric(fields: Fields, value: dataset_pb2.Metric.ValueType) -> Metric | Non
     if value == dataset_pb2.METRIC_UNSPECIFIED:
         return None
     if value not in _METRICS:
-        fields.refuse("metric", f"there is no metric {value}; leave it unset, or name one")
+        fields.refuse("metric", _not_one_of(value, _METRICS.values()))
     return _METRICS.get(value)

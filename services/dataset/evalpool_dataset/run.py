@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -25,8 +25,14 @@ class RunState(StrEnum):
 OPEN = frozenset({RunState.QUEUED, RunState.RUNNING})
 """The states in which questions are taken up."""
 
+RETRIED = frozenset({RunState.FAILED, RunState.UNFUNDED})
+"""The states in which starting the run again opens questions again."""
+
 ENDED = frozenset({RunState.COMPLETE, RunState.FAILED})
 """The states in which nothing more is counted."""
+
+
+_DEGENERATE = reason_name(reasons.ERROR_REASON_DEGENERATE_SCORES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +82,28 @@ class Run:
         """The counts that a score is made of."""
         return Standing(self.correct, self.done, self.total)
 
+    @property
+    def says_nothing(self) -> bool:
+        """It failed because its scores are all alike, so that none of them counts."""
+        return self.reason_code == _DEGENERATE
+
+
+def reopened(run: Run) -> Run:
+    """A failed or unfunded run whose failed questions are open again.
+
+    What is done stays done, but where the scores said nothing all of them are asked again.
+    """
+    if run.says_nothing:
+        run = replace(run, correct=0, done=0, metric_counts={}, provenance=None, start_time=None)
+    return replace(
+        run,
+        state=RunState.RUNNING if run.done else RunState.QUEUED,
+        reason="",
+        reason_code="",
+        failed=0,
+        end_time=None,
+    )
+
 
 def run_id(version_digest: str, subject: str, evaluator: str) -> str:
     """The id of a run, the same for the same work: 43 characters of base64url of a SHA-256."""
@@ -113,7 +141,5 @@ def verdict(run: Run, first_failure: str, questions_fault: str = "") -> Verdict 
         try:
             refuse_alike(run.metric_counts.get("alike", 0), run.metric_counts.get("compared", 0))
         except UnusableScores as error:
-            return Verdict(
-                RunState.FAILED, str(error), reason_name(reasons.ERROR_REASON_DEGENERATE_SCORES)
-            )
+            return Verdict(RunState.FAILED, str(error), _DEGENERATE)
     return Verdict(RunState.COMPLETE)

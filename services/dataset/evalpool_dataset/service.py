@@ -6,13 +6,19 @@ from datetime import timedelta
 
 from evalpool.dataset.v1 import dataset_pb2_grpc
 from evalpool.router.v1 import router_pb2_grpc
+from evalpool_dataset.benchmarking import Benchmarking
 from evalpool_dataset.evaluation import Policy
 from evalpool_dataset.herd import Herd
+from evalpool_dataset.loading import Loading
 from evalpool_dataset.metrics import DatasetMetrics
+from evalpool_dataset.models import Models
 from evalpool_dataset.parts import installed_kinds
+from evalpool_dataset.rights import Rights
 from evalpool_dataset.runner import Runner, RunnerSettings
-from evalpool_dataset.servicer import DatasetServicer
+from evalpool_dataset.scores import Scores
+from evalpool_dataset.servicer import DatasetServicer, UseCases
 from evalpool_dataset.settings import DatasetSettings
+from evalpool_dataset.sweep import Sweep
 from evalpool_runtime.access import Who
 from evalpool_runtime.replay import forget_expired
 from evalpool_runtime.service import Runtime, ServiceDefinition
@@ -48,20 +54,28 @@ async def build(runtime: Runtime[DatasetSettings]) -> None:
         runtime.stopping,
         metrics,
     )
-    dataset_pb2_grpc.add_DatasetServiceServicer_to_server(
-        DatasetServicer(runtime, database, kinds, herd, runner, changes, metrics), runtime.server
+    rights = Rights(settings.benchmark_address)
+    models = Models(database, herd)
+    sweep = Sweep(database, rights, runner)
+    use_cases = UseCases(
+        kinds=kinds,
+        rights=rights,
+        loading=Loading(database, kinds, rights, runtime.clock, metrics, settings.max_file_bytes),
+        models=models,
+        benchmarking=Benchmarking(database, kinds, models, rights, runner, changes, runtime.clock),
+        sweep=sweep,
+        scores=Scores(database, rights, changes, runtime.stopping),
     )
-
-    async def sweep() -> None:
-        await runner.expire()
-        runner.wake()
+    dataset_pb2_grpc.add_DatasetServiceServicer_to_server(
+        DatasetServicer(runtime, database, use_cases), runtime.server
+    )
 
     async def forget() -> None:
         await database.write(lambda connection: forget_expired(connection, runtime.clock.now()))
 
     runtime.spawn("drain", runner.drain)
     runtime.every("expire-leases", settings.lease_seconds / 2, runner.expire)
-    runtime.every("evaluate", settings.evaluate_seconds, sweep)
+    runtime.every("evaluate", settings.evaluate_seconds, sweep.run)
     runtime.every("forget-tokens", FORGET_SECONDS, forget)
 
 

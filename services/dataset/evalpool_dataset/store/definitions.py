@@ -78,8 +78,13 @@ def find_definition(connection: Connection, dataset: str) -> Definition | None:
     return _definition(row) if row is not None else None
 
 
-def require_definition(connection: Connection, dataset: str) -> Definition:
+def require_definition(connection: Connection, dataset: str, field: str = "dataset") -> Definition:
     """The dataset with an id.
+
+    Args:
+        connection: The transaction.
+        dataset: The id.
+        field: The request's field that names it.
 
     Raises:
         NotFound: There is none.
@@ -88,7 +93,7 @@ def require_definition(connection: Connection, dataset: str) -> Definition:
     if found is None:
         raise NotFound(
             reasons.ERROR_REASON_DATASET_NOT_FOUND,
-            f'there is no dataset "{dataset}"; `evalpool dataset list` shows those that there are',
+            f'{field}: there is none with the id "{dataset}"; ListDatasets lists them',
             dataset=dataset,
         )
     return found
@@ -151,12 +156,8 @@ def add_version(
     source: str,
     source_sha256: str,
     now: datetime,
-) -> tuple[Version, bool]:
-    """Store questions as a version and make it the newest; the same content is no new version.
-
-    Returns:
-        The version, and whether it is new.
-    """
+) -> Version:
+    """Store questions as a version and make it the newest; the same content is no new version."""
     known = find_version(connection, definition, digest)
     if known is None:
         number = connection.execute(
@@ -175,12 +176,13 @@ def add_version(
             insert(schema.datasets), [_question_values(number, question) for question in questions]
         )
     version = known or Version(number, definition.id, digest, len(questions))
-    connection.execute(
-        update(schema.definitions)
-        .where(schema.definitions.c.id == definition.id)
-        .values(newest_version=version.id, update_time=now)
-    )
-    return version, known is None
+    if version.id != definition.newest_version:
+        connection.execute(
+            update(schema.definitions)
+            .where(schema.definitions.c.id == definition.id)
+            .values(newest_version=version.id, update_time=now)
+        )
+    return version
 
 
 def list_questions(

@@ -122,12 +122,44 @@ def leased_counts(connection: Connection) -> dict[str, int]:
     return {row[0]: row[1] for row in rows}
 
 
-def open_count(connection: Connection, run: str) -> dict[str, int]:
-    """How many questions of a run are in each state."""
-    rows = connection.execute(
-        select(_table.c.state, func.count()).where(_table.c.run == run).group_by(_table.c.state)
+def take_up(connection: Connection, limit: int, *, run: str = "", owner: str | None = None) -> int:
+    """End the pauses of open questions, of the oldest runs first.
+
+    Args:
+        connection: The transaction.
+        limit: Questions at most.
+        run: Only of this run; empty for all open ones.
+        owner: Only of runs on this owner's datasets; None for everybody's.
+
+    Returns:
+        How many questions are now ready to be claimed, or under way.
+    """
+    query = (
+        select(_table.c.id, _table.c.not_before)
+        .join(schema.runs, schema.runs.c.id == _table.c.run)
+        .where(
+            schema.runs.c.state.in_(OPEN),
+            _table.c.state.in_([State.PENDING.value, State.LEASED.value]),
+        )
+        .order_by(schema.runs.c.number, _table.c.ordinal)
+        .limit(limit)
     )
-    return {row[0]: row[1] for row in rows}
+    if run:
+        query = query.where(schema.runs.c.id == run)
+    if owner is not None:
+        query = (
+            query.join(schema.versions, schema.versions.c.id == schema.runs.c.version)
+            .join(schema.definitions, schema.definitions.c.id == schema.versions.c.definition)
+            .where(schema.definitions.c.owner == owner)
+        )
+    rows = connection.execute(query).all()
+    pausing = [row.id for row in rows if row.not_before is not None]
+    connection.execute(
+        update(_table)
+        .where(_table.c.id.in_(pausing), _table.c.state == State.PENDING.value)
+        .values(not_before=None)
+    )
+    return len(rows)
 
 
 def next_claim_time(connection: Connection) -> datetime | None:

@@ -22,8 +22,14 @@ def find_run(connection: Connection, run: str, *, lock: bool = False) -> Run | N
     return _run(row) if row is not None else None
 
 
-def require_run(connection: Connection, run: str, *, lock: bool = False) -> Run:
+def require_run(connection: Connection, run: str, field: str = "run", *, lock: bool = False) -> Run:
     """The run with an id.
+
+    Args:
+        connection: The transaction.
+        run: The id.
+        field: The request's field that names it.
+        lock: Keep others from changing it until the transaction ends.
 
     Raises:
         NotFound: There is none.
@@ -32,7 +38,7 @@ def require_run(connection: Connection, run: str, *, lock: bool = False) -> Run:
     if found is None:
         raise NotFound(
             reasons.ERROR_REASON_RUN_NOT_FOUND,
-            f'there is no run "{run}"; `evalpool dataset evaluate` starts one',
+            f'{field}: there is none with the id "{run}"; Benchmark starts one',
         )
     return found
 
@@ -120,11 +126,32 @@ def settle(connection: Connection, run: Run, now: datetime) -> Run:
     )
 
 
-def runs_after(connection: Connection, cursor: int, only: Sequence[str], limit: int) -> list[Run]:
-    """Runs that changed after a cursor, in the order of their changes."""
+def runs_after(
+    connection: Connection,
+    cursor: int,
+    only: Sequence[str],
+    limit: int,
+    *,
+    owner: str | None = None,
+) -> list[Run]:
+    """Runs that changed after a cursor, in the order of their changes.
+
+    Args:
+        connection: The transaction.
+        cursor: The cursor.
+        only: Only these; none for all.
+        limit: How many at most.
+        owner: Only those on this owner's datasets; None for everybody's.
+    """
     query = select(schema.runs).where(schema.runs.c.cursor > cursor)
     if only:
         query = query.where(schema.runs.c.id.in_(only))
+    if owner is not None:
+        query = (
+            query.join(schema.versions, schema.versions.c.id == schema.runs.c.version)
+            .join(schema.definitions, schema.definitions.c.id == schema.versions.c.definition)
+            .where(schema.definitions.c.owner == owner)
+        )
     rows = connection.execute(query.order_by(schema.runs.c.cursor).limit(limit))
     return [_run(row) for row in rows]
 

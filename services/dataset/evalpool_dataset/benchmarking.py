@@ -1,0 +1,159 @@
+"""Benchmarking: a subject's run on a version is started, found again, or retried."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sqlalchemy import Connection
+
+from evalpool_dataset.datasets import require_kind, require_version
+from evalpool_dataset.models import Models
+from evalpool_dataset.parts import Evaluator, Kind
+from evalpool_dataset.rights import Rights
+from evalpool_dataset.run import RETRIED, Run, reopened, run_id
+from evalpool_dataset.runner import Runner
+from evalpool_dataset.scores import RunScore, score_of
+from evalpool_dataset.store import definitions, evaluations, runs
+from evalpool_dataset.store.definitions import Definition, Model
+from evalpool_runtime.clock import Clock
+from evalpool_runtime.database import Database
+from evalpool_runtime.errors import FailedPrecondition, PermissionDenied, reasons
+from evalpool_runtime.watch import Changes
+
+
+@dataclass(frozen=True, slots=True)
+class NewRun:
+    """A run that somebody asks for.
+
+    Attributes:
+        dataset: The dataset's id.
+        version: The version's digest; empty for the newest.
+        subject: The model's digest.
+        evaluator: How answers are obtained; None for the dataset's own way.
+        participant: Who entered the subject, where the benchmark service asks.
+    """
+
+    dataset: str
+    version: str
+    subject: str
+    evaluator: Evaluator | None
+    participant: str
+
+
+@dataclass(frozen=True, slots=True)
+class WantedRun:
+    """A run that may be started.
+
+    Attributes:
+        definition: The dataset.
+        version: The version's digest; empty for the newest.
+        evaluator: How answers are obtained.
+        model: The subject.
+    """
+
+    definition: Definition
+    version: str
+    evaluator: Evaluator
+    model: Model
+
+
+class Benchmarking:
+    """Starts runs.
+
+    Args:
+        database: The service's database.
+        kinds: The kinds of dataset, by name.
+        models: Finds subjects.
+        rights: Who may.
+        runner: Evaluates what is started.
+        changes: Woken after a start.
+        clock: What time it is.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        kinds: Mapping[str, Kind],
+        models: Models,
+        rights: Rights,
+        runner: Runner,
+        changes: Changes,
+        clock: Clock,
+    ) -> None:
+        self._database = database
+        self._kinds = kinds
+        self._models = models
+        self._rights = rights
+        self._runner = runner
+        self._changes = changes
+        self._clock = clock
+
+    async def prepare(self, caller: str, new: NewRun) -> WantedRun:
+        """Check what is to be run.
+
+        Raises:
+            NotFound: There is no such dataset or model.
+            PermissionDenied: The caller may not run models on it, or not this model.
+            FailedPrecondition: The dataset cannot be judged with the evaluator.
+        """
+        definition = await self._database.read(
+            lambda c: self._rights.usable_definition(c, caller, new.dataset)
+        )
+        evaluator = new.evaluator or Evaluator(definition.evaluator)
+        usable = require_kind(self._kinds, definition).evaluators
+        if evaluator not in usable:
+            raise FailedPrecondition(
+                reasons.ERROR_REASON_EVALUATOR_MISMATCH,
+                f"evaluator: {definition.id} cannot be used with {evaluator}; use "
+                + " or ".join(sorted(usable)),
+            )
+        model = await self._models.find(new.subject, "subject")
+        participant = new.participant if self._rights.is_benchmark(caller) else caller
+        if model.owner and model.owner != participant:
+            raise PermissionDenied(
+                reasons.ERROR_REASON_SUBJECT_NOT_OWNED,
+                "subject: the model was uploaded by somebody else, and only its owner may enter "
+                "it; sign with the owner's wallet, or name another model",
+            )
+        return WantedRun(definition, new.version, evaluator, model)
+
+    def start(self, connection: Connection, wanted: WantedRun) -> RunScore:
+        """Start the run, or find it; the failed questions of an ended one are opened again.
+
+        Raises:
+            NotFound: There is no such version.
+            FailedPrecondition: The dataset has no questions.
+        """
+        version = require_version(connection, wanted.definition, wanted.version)
+        identifier = run_id(version.digest, wanted.model.digest, wanted.evaluator.value)
+        run = runs.find_run(connection, identifier, lock=True)
+        if run is not None:
+            if run.state in RETRIED:
+                run = _retry(connection, run)
+            return score_of(connection, run)
+        runs.wait_for_turn(connection)
+        # Another call may have made it meanwhile; one as new has nothing to be retried.
+        run = runs.find_run(connection, identifier) or runs.add_run(
+            connection,
+            identifier,
+            version.id,
+            definitions.keep_model(connection, wanted.model),
+            wanted.evaluator.value,
+            version.question_count,
+            self._clock.now(),
+        )
+        return score_of(connection, run)
+
+    def started(self) -> None:
+        """Have a run taken up; called once its start is committed."""
+        self._changes.notify()
+        self._runner.wake()
+
+
+def _retry(connection: Connection, run: Run) -> Run:
+    if run.says_nothing:
+        evaluations.reopen_all(connection, run.id)
+    else:
+        evaluations.reopen_failed(connection, run.id)
+    return runs.save_run(connection, reopened(run))

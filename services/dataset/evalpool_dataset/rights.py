@@ -1,0 +1,77 @@
+"""Rights: who may do what with datasets and their runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import Connection
+
+from evalpool_dataset.run import Run
+from evalpool_dataset.store import definitions, runs
+from evalpool_dataset.store.definitions import Definition
+from evalpool_runtime.errors import PermissionDenied, reasons
+
+
+@dataclass(frozen=True, slots=True)
+class Rights:
+    """Questions and answers are for a dataset's owner; its runs for the benchmark service too.
+
+    Attributes:
+        benchmark: The benchmark service's address; empty for none.
+    """
+
+    benchmark: str
+
+    def is_benchmark(self, caller: str) -> bool:
+        """Whether it is the benchmark service that calls."""
+        return bool(caller) and caller == self.benchmark
+
+    def own_definition(
+        self, connection: Connection, caller: str, dataset: str, field: str = "dataset"
+    ) -> Definition:
+        """A dataset of the caller's own.
+
+        Raises:
+            NotFound: There is none.
+            PermissionDenied: It is somebody else's.
+        """
+        found = definitions.require_definition(connection, dataset, field)
+        if caller != found.owner:
+            raise PermissionDenied(
+                reasons.ERROR_REASON_NOT_ALLOWED,
+                f"{field}: only the owner of {dataset} may do this; sign with the owner's wallet",
+            )
+        return found
+
+    def usable_definition(self, connection: Connection, caller: str, dataset: str) -> Definition:
+        """A dataset that the caller may run models on.
+
+        Raises:
+            NotFound: There is none.
+            PermissionDenied: The caller may not.
+        """
+        if self.is_benchmark(caller):
+            return definitions.require_definition(connection, dataset)
+        return self.own_definition(connection, caller, dataset)
+
+    def visible_run(self, connection: Connection, caller: str, run: str, field: str = "run") -> Run:
+        """A run whose score the caller may see.
+
+        Raises:
+            NotFound: There is none.
+            PermissionDenied: The caller may not.
+        """
+        found = runs.require_run(connection, run, field)
+        if not self.is_benchmark(caller):
+            version = definitions.version_by_id(connection, found.version)
+            if definitions.require_definition(connection, version.definition).owner != caller:
+                raise PermissionDenied(
+                    reasons.ERROR_REASON_NOT_ALLOWED,
+                    f"{field}: only the dataset's owner may see the run; sign with the owner's "
+                    "wallet",
+                )
+        return found
+
+    def owner_filter(self, caller: str) -> str | None:
+        """Whose datasets' runs the caller sees, where no run is named; None for everybody's."""
+        return None if self.is_benchmark(caller) else caller

@@ -1,0 +1,145 @@
+"""Scores: how runs stand, now and as they change, and what became of each question."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from sqlalchemy import Connection
+
+from evalpool_dataset.rights import Rights
+from evalpool_dataset.run import Run
+from evalpool_dataset.store import definitions, evaluations, runs
+from evalpool_dataset.store.definitions import Definition, Model, Version
+from evalpool_dataset.store.evaluations import Result
+from evalpool_runtime.database import Database
+from evalpool_runtime.watch import Changes
+
+LOOK_AGAIN_SECONDS = 1.0
+RUNS_A_READ = 200
+RESULTS_A_READ = 200
+
+
+@dataclass(frozen=True, slots=True)
+class RunScore:
+    """A run's standing, with what was run on what.
+
+    Attributes:
+        run: The run.
+        definition: The dataset.
+        version: The dataset's version.
+        model: The subject.
+        queue_position: Questions of other runs before this one's, where it is queued.
+    """
+
+    run: Run
+    definition: Definition
+    version: Version
+    model: Model
+    queue_position: int
+
+
+def score_of(connection: Connection, run: Run) -> RunScore:
+    """A run's standing."""
+    version = definitions.version_by_id(connection, run.version)
+    return RunScore(
+        run=run,
+        definition=definitions.require_definition(connection, version.definition),
+        version=version,
+        model=definitions.model_by_id(connection, run.model),
+        queue_position=runs.queue_position(connection, run),
+    )
+
+
+class Scores:
+    """Tells how runs stand.
+
+    Args:
+        database: The service's database.
+        rights: Who may see what.
+        changes: Woken after every commit of this process.
+        stopping: Set when the service begins to stop.
+    """
+
+    def __init__(
+        self, database: Database, rights: Rights, changes: Changes, stopping: asyncio.Event
+    ) -> None:
+        self._database = database
+        self._rights = rights
+        self._changes = changes
+        self._stopping = stopping
+
+    async def get(self, caller: str, run: str) -> RunScore:
+        """A run's standing.
+
+        Raises:
+            NotFound: There is no such run.
+            PermissionDenied: The caller may not see it.
+        """
+        return await self._database.read(
+            lambda c: score_of(c, self._rights.visible_run(c, caller, run))
+        )
+
+    async def watch(self, caller: str, only: Sequence[str], cursor: int) -> AsyncIterator[RunScore]:
+        """Yield runs' standings as they change after a cursor, until the service stops.
+
+        Args:
+            caller: Who watches.
+            only: The runs; none for all that the caller may see.
+            cursor: Grows with every change of any run; 0 begins with the present standings.
+
+        Raises:
+            NotFound: There is no such run.
+            PermissionDenied: The caller may not see one of them.
+        """
+        await self._database.read(
+            lambda c: [
+                self._rights.visible_run(c, caller, run, f"runs[{place}]")
+                for place, run in enumerate(only)
+            ]
+        )
+        owner = self._rights.owner_filter(caller)
+        while not self._stopping.is_set():
+            seen = self._changes.version
+            found = await self._changed(cursor, only, owner)
+            for score in found:
+                cursor = score.run.cursor
+                yield score
+            if not found:
+                await self._changes.wait(seen, LOOK_AGAIN_SECONDS)
+
+    async def results(self, caller: str, run: str, after: int) -> AsyncIterator[Result]:
+        """Yield what became of a run's questions, in order, for the dataset's owner.
+
+        Args:
+            caller: Who asks.
+            run: The run's id.
+            after: Questions after this one; 0 for all.
+
+        Raises:
+            NotFound: There is no such run.
+            PermissionDenied: The caller is not the dataset's owner.
+        """
+
+        def work(connection: Connection, after: int) -> list[Result]:
+            found = runs.require_run(connection, run)
+            version = definitions.version_by_id(connection, found.version)
+            self._rights.own_definition(connection, caller, version.definition, "run")
+            return evaluations.list_results(connection, run, after, RESULTS_A_READ)
+
+        while True:
+            read = await self._database.read(partial(work, after=after))
+            for result in read:
+                yield result
+            if len(read) < RESULTS_A_READ:
+                return
+            after = read[-1].ordinal
+
+    async def _changed(self, cursor: int, only: Sequence[str], owner: str | None) -> list[RunScore]:
+        def work(connection: Connection) -> list[RunScore]:
+            found = runs.runs_after(connection, cursor, only, RUNS_A_READ, owner=owner)
+            return [score_of(connection, run) for run in found]
+
+        return await self._database.read(work)
