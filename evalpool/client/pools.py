@@ -112,7 +112,11 @@ async def _funding(client: Client, transfer: str) -> benchmark_pb2.Funding:
 
 
 async def watch_entry(client: Client, entry: str) -> AsyncIterator[benchmark_pb2.Entry]:
-    """Follow an entry to its final state, over restarts of the service."""
+    """Follow an entry until it is final, over restarts of the service.
+
+    A failure with a `retry_time` is told and followed further: the entry is tried again, at the
+    latest until its pool's result is frozen.
+    """
     stream = resumed(
         lambda cursor: aiter(
             client.benchmark.WatchEntry(

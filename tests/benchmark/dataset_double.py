@@ -142,7 +142,7 @@ class DatasetDouble(DatasetServiceServicer):
                     cursor=self._cursor,
                 )
                 self._runs[key] = score
-            elif score.state == pb.RUN_STATE_FAILED:
+            elif score.state in (pb.RUN_STATE_FAILED, pb.RUN_STATE_UNFUNDED):
                 self._cursor += 1
                 score.state = pb.RUN_STATE_QUEUED
                 score.cursor = self._cursor

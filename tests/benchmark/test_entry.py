@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from evalpool.values import parse_transfer_id
 from evalpool_benchmark.entry import (
-    FINAL,
+    FIRST_PAUSE,
+    LONGEST_PAUSE,
     Entry,
     EntryState,
     RunState,
@@ -21,12 +22,14 @@ from evalpool_benchmark.entry import (
     disqualify,
     enter_again,
     entry_id,
-    fail,
     follow,
+    pause_after,
+    refuse,
     withdraw,
 )
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
+MOMENT = timedelta(microseconds=1)
 SUBMITTED = Entry(
     id="entry",
     pool="pool",
@@ -49,7 +52,7 @@ SCORES = st.builds(
     st.integers(1, 30),
     st.sampled_from(RunState),
     st.integers(0, 10),
-    reason_code=st.sampled_from(["INVALID_GGUF", "EVALUATION_FAILED", ""]),
+    reason_code=st.sampled_from(["INVALID_GGUF", "EVALUATION_FAILED", "NEVER_HEARD_OF", ""]),
 )
 
 
@@ -118,20 +121,99 @@ def test_a_failure_of_the_subject_is_final_and_one_of_the_machinery_can_mend() -
         "no GGUF",
         "INVALID_GGUF",
     )
-    assert not broken.machinery_failed
+    assert (broken.is_final, broken.machinery_failed) == (True, False)
     assert follow(broken, score(3, RunState.RUNNING), NOW) is broken
     lost = follow(running, score(2, RunState.FAILED, reason_code="EVALUATION_FAILED"), NOW)
-    assert lost.machinery_failed
-    assert follow(lost, score(3, RunState.COMPLETE, 10), NOW).state is EntryState.SCORED
+    assert (lost.is_final, lost.machinery_failed) == (False, True)
+    assert lost.end_time is None
+    mended = follow(lost, score(3, RunState.COMPLETE, 10), NOW)
+    assert (mended.state, mended.retry_time, mended.end_time) == (EntryState.SCORED, None, NOW)
+
+
+def test_what_the_machinery_has_failed_once_is_remembered_while_it_is_tried_again() -> None:
+    running = bind(SUBMITTED, score(1, RunState.RUNNING, 3), NOW)
+    lost = follow(running, score(2, RunState.FAILED, reason_code="WORKER_LOST"), NOW)
+    again = follow(lost, score(3, RunState.RUNNING, 4), NOW)
+    assert (again.machinery_failed, again.retry_time) == (True, None)
+    strange = follow(again, score(4, RunState.FAILED, reason_code="NEVER_HEARD_OF"), NOW)
+    assert (strange.machinery_failed, strange.failures) == (True, 2)
+    assert not enter_again(strange, "a model", 8, NOW).machinery_failed
+
+
+def test_a_failure_of_unknown_fault_is_tried_again_and_not_held_against_the_machinery() -> None:
+    for code in ("NEVER_HEARD_OF", ""):
+        entry = refuse(SUBMITTED, "why", code, NOW)
+        assert entry.state is EntryState.FAILED
+        assert (entry.is_final, entry.machinery_failed) == (False, False)
+        assert entry.retry_time == NOW + FIRST_PAUSE
+
+
+def test_a_refused_entry_is_due_again_after_its_pause_and_follows_the_run_it_then_gets() -> None:
+    refused = refuse(SUBMITTED, "no worker", "NO_WORKER", NOW)
+    assert refused.retry_time == NOW + FIRST_PAUSE
+    assert not refused.is_due(NOW + FIRST_PAUSE - MOMENT)
+    due = NOW + FIRST_PAUSE
+    assert refused.is_due(due)
+    assert refused.benchmark_request == "entry:retry:1"
+    bound = bind(refused, score(1, RunState.QUEUED), due)
+    assert (bound.state, bound.run, bound.retry_time) == (EntryState.QUEUED, "run", None)
+    assert (bound.reason, bound.reason_code) == ("", "")
+
+
+def test_a_refusal_of_what_is_not_due_any_more_changes_nothing() -> None:
+    withdrawn = withdraw(SUBMITTED, NOW)
+    refused = refuse(SUBMITTED, "no worker", "NO_WORKER", NOW)
+    bound = bind(SUBMITTED, score(1, RunState.QUEUED), NOW)
+    for entry in (withdrawn, refused, bound):
+        assert refuse(entry, "no GGUF", "INVALID_GGUF", NOW) is entry
+
+
+def test_each_failure_doubles_the_pause_up_to_an_hour() -> None:
+    entry, now = SUBMITTED, NOW
+    pauses = []
+    for _ in range(9):
+        entry = refuse(entry, "no worker", "NO_WORKER", now)
+        assert entry.retry_time is not None
+        pauses.append(entry.retry_time - now)
+        now = entry.retry_time
+    minutes = [pause / timedelta(minutes=1) for pause in pauses]
+    assert minutes == [1, 2, 4, 8, 16, 32, 60, 60, 60]
+    assert pause_after(10**9) == LONGEST_PAUSE
+
+
+def test_a_try_that_changes_nothing_makes_the_next_one_later() -> None:
+    running = bind(SUBMITTED, score(1, RunState.RUNNING, 3), NOW)
+    failed = follow(running, score(2, RunState.FAILED, reason_code="EVALUATION_FAILED"), NOW)
+    due = NOW + FIRST_PAUSE
+    again = bind(failed, score(2, RunState.FAILED, reason_code="EVALUATION_FAILED"), due)
+    assert (again.failures, again.retry_time) == (2, due + 2 * FIRST_PAUSE)
+    assert again.revision == failed.revision + 1
+
+
+def test_more_news_of_the_same_failure_does_not_put_off_the_next_try() -> None:
+    waiting = bind(SUBMITTED, score(1, RunState.UNFUNDED, reason_code="HOLD_REFUSED"), NOW)
+    later = follow(
+        waiting, score(2, RunState.UNFUNDED, 1, reason_code="HOLD_REFUSED"), NOW + MOMENT
+    )
+    assert (later.failures, later.retry_time) == (1, NOW + FIRST_PAUSE)
+
+
+def test_an_answer_that_comes_after_newer_news_of_the_run_changes_nothing() -> None:
+    running = bind(SUBMITTED, score(1, RunState.RUNNING, 3), NOW)
+    failed = follow(running, score(2, RunState.FAILED, reason_code="EVALUATION_FAILED"), NOW)
+    due = NOW + FIRST_PAUSE
+    # Tried again, and failed again before the answer to the try has arrived.
+    again = follow(failed, score(4, RunState.FAILED, reason_code="EVALUATION_FAILED"), due)
+    assert bind(again, score(3, RunState.QUEUED), due) is again
 
 
 def test_an_unfunded_run_waits_with_its_reason() -> None:
     entry = bind(SUBMITTED, score(1, RunState.UNFUNDED, reason="the hold was refused"), NOW)
     assert entry.state is EntryState.QUEUED
     assert entry.reason == "the hold was refused"
-    assert entry.machinery_failed
+    assert entry.retry_time == NOW + FIRST_PAUSE
     entry = follow(entry, score(2, RunState.RUNNING, 1), NOW)
-    assert (entry.reason, entry.machinery_failed) == ("", False)
+    assert (entry.reason, entry.retry_time) == ("", None)
 
 
 def test_entering_again_begins_a_new_attempt_that_old_scores_do_not_touch() -> None:
@@ -151,23 +233,24 @@ def test_what_the_end_cuts_off_keeps_its_counts_and_says_why() -> None:
     ended = cut_off(running, NOW)
     assert (ended.state, ended.done, ended.reason_code) == (EntryState.FAILED, 6, "POOL_CLOSED")
     assert ended.is_cut_off
-    assert not ended.machinery_failed
+    assert (ended.is_final, ended.machinery_failed) == (True, False)
     assert follow(ended, score(2, RunState.COMPLETE, 10), NOW) is ended
 
 
 @pytest.mark.parametrize(
-    ("code", "machinery"), [("DIGEST_MISMATCH", False), ("NO_WORKER", True), ("", True)]
+    ("code", "final", "machinery"),
+    [
+        ("DIGEST_MISMATCH", True, False),
+        ("NO_WORKER", False, True),
+        ("NEVER_HEARD_OF", False, False),
+    ],
 )
-def test_the_reason_says_whose_failure_it_is(code: str, machinery: bool) -> None:
-    assert fail(SUBMITTED, "why", code, NOW).machinery_failed is machinery
+def test_the_reason_says_whose_failure_it_is(code: str, final: bool, machinery: bool) -> None:
+    entry = refuse(SUBMITTED, "why", code, NOW)
+    assert (entry.is_final, entry.machinery_failed) == (final, machinery)
 
 
 def test_there_is_one_entry_id_for_each_pool_and_subject() -> None:
     ids = {entry_id(pool, subject) for pool in ("a", "b") for subject in ("c", "d", "")}
     assert len(ids) == 6
     assert all(parse_transfer_id(each) for each in ids)
-
-
-def test_every_state_is_in_flight_or_final() -> None:
-    in_flight = {EntryState.SUBMITTED, EntryState.QUEUED, EntryState.RUNNING}
-    assert set(EntryState) - in_flight == FINAL

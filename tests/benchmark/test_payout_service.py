@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
+from datetime import UTC, timedelta
 from pathlib import Path
 
 import grpc
@@ -14,6 +14,7 @@ from evalpool.benchmark.v1 import benchmark_pb2 as pb
 from evalpool.dataset.v1 import dataset_pb2
 from evalpool.errors import CallError
 from evalpool.token.v1 import token_pb2
+from evalpool_runtime.errors import FailedPrecondition, reasons
 from tests.benchmark.world import DATASET, DATASET_OWNER, World, running_world, until
 
 DAY = timedelta(days=1)
@@ -199,22 +200,41 @@ async def test_a_failure_of_the_machinery_extends_the_grace_to_seven_days(world:
     await world.dataset.set_score(
         digest, dataset_pb2.RUN_STATE_FAILED, done=5, reason_code="EVALUATION_FAILED"
     )
-    await world.entry_in(person, entry.id, pb.ENTRY_STATE_FAILED)
+    failed = await world.entry_in(person, entry.id, pb.ENTRY_STATE_FAILED)
     world.clock.advance(6 * DAY)
     (closing,) = await world.allocate(pool)
     assert closing.state == pb.POOL_STATE_CLOSING
-    # The sweep has the run tried again; it runs at every start.
-    asked = len(world.dataset.benchmarked)
-    await world.restart_benchmark()
-
-    async def requests() -> int:
-        return len(world.dataset.benchmarked)
-
-    await until(requests, lambda count: count > asked)
-    assert world.dataset.benchmarked[-1].request_id.startswith(f"{entry.id}:retry:")
+    again = await world.entry_in(person, entry.id, pb.ENTRY_STATE_QUEUED, failed.revision)
+    assert world.dataset.benchmarked[-1].request_id == f"{entry.id}:retry:1"
+    # While it is tried again, its pool still waits for it.
+    (closing,) = await world.allocate(pool)
+    assert closing.state == pb.POOL_STATE_CLOSING
     await world.dataset.complete(digest, 7)
+    await world.entry_in(person, entry.id, pb.ENTRY_STATE_SCORED, again.revision)
     assert (await world.settled(pool)).pool.state == pb.POOL_STATE_PAID
     assert await world.balance(person) == 100
+
+
+async def test_a_failure_whose_fault_nobody_knows_holds_a_pool_for_its_grace_and_no_longer(
+    world: World,
+) -> None:
+    pool = await world.pool(await world.funder(), Duration="P1D", Grace="PT6H")
+    person = world.person()
+    digest = world.dataset.add_model(1)
+    world.dataset.refusals[digest] = FailedPrecondition(
+        reasons.ERROR_REASON_DOCUMENT_SET_ENTERED, "A reason that no run has."
+    )
+    entry = await world.join(pool, digest, person)
+    await world.entry_in(person, entry.id, pb.ENTRY_STATE_FAILED)
+    end = (await world.show(pool)).pool.end_time.ToDatetime(UTC)
+    world.clock.advance(end - world.clock.now())
+    (closing,) = await world.allocate(pool)
+    assert closing.state == pb.POOL_STATE_CLOSING
+    world.clock.advance(timedelta(hours=6))
+    (ended,) = await world.allocate(pool)
+    assert ended.state == pb.POOL_STATE_RETURNED
+    public = (await world.pools(world.person()).GetEntry(pb.GetEntryRequest(id=entry.id))).entry
+    assert (public.reason_code, public.HasField("retry_time")) == ("POOL_CLOSED", False)
 
 
 async def test_a_dataset_service_out_of_reach_at_the_end_is_waited_for(world: World) -> None:

@@ -33,7 +33,7 @@ POOL = Pool(
 MOMENT = timedelta(microseconds=1)
 
 
-def entry(state: EntryState, *, machinery_failed: bool = False) -> Entry:
+def entry(state: EntryState, *, tried_again: bool = False, machinery_failed: bool = False) -> Entry:
     return Entry(
         id="entry",
         pool="pool",
@@ -43,8 +43,14 @@ def entry(state: EntryState, *, machinery_failed: bool = False) -> Entry:
         state=state,
         join_time=START,
         join_order=1,
+        retry_time=END if tried_again else None,
         machinery_failed=machinery_failed,
     )
+
+
+FAILED = entry(EntryState.FAILED, tried_again=True)
+FAILED_BY_MACHINERY = entry(EntryState.FAILED, tried_again=True, machinery_failed=True)
+RUNNING_AGAIN = entry(EntryState.RUNNING, machinery_failed=True)
 
 
 def test_a_pool_opens_and_closes_by_its_times() -> None:
@@ -90,11 +96,13 @@ def test_a_contribution_is_judged_at_the_transfers_time_until_the_freeze() -> No
         ([entry(EntryState.SCORED), entry(EntryState.RUNNING)], False, timedelta(hours=24)),
         ([entry(EntryState.SUBMITTED)], False, timedelta(hours=24)),
         ([entry(EntryState.RUNNING)], True, timedelta(days=7)),
-        ([entry(EntryState.QUEUED, machinery_failed=True)], False, timedelta(days=7)),
-        ([entry(EntryState.FAILED, machinery_failed=True)], False, timedelta(days=7)),
+        ([FAILED], False, timedelta(hours=24)),
+        ([FAILED], True, timedelta(days=7)),
+        ([FAILED_BY_MACHINERY], False, timedelta(days=7)),
+        ([RUNNING_AGAIN], False, timedelta(days=7)),
     ],
 )
-def test_what_is_in_flight_decides_how_long_the_end_waits(
+def test_what_is_not_final_decides_how_long_the_end_waits(
     entries: list[Entry], unreachable: bool, wait: timedelta
 ) -> None:
     assert last_freeze_time(POOL, entries, unreachable=unreachable) == END + wait

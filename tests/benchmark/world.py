@@ -258,10 +258,11 @@ class World:
         return response.entry
 
     async def entry_in(
-        self, identity: Identity, entry: str, state: pb.EntryState.ValueType
+        self, identity: Identity, entry: str, state: pb.EntryState.ValueType, after: int = 0
     ) -> pb.Entry:
-        """An entry, once its watch has shown it in a state."""
-        stream = self.pools(identity).WatchEntry(pb.WatchEntryRequest(id=entry))
+        """An entry, once its watch has shown it in a state, after a revision."""
+        request = pb.WatchEntryRequest(id=entry, after_revision=after)
+        stream = self.pools(identity).WatchEntry(request)
         async for message in stream:
             if message.entry.state == state:
                 stream.cancel()

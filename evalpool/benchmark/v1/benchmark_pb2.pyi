@@ -119,7 +119,10 @@ class _EntryStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EntryState
     ENTRY_STATE_SCORED: _EntryState.ValueType  # 4
     """Evaluated completely. Final, unless disqualified."""
     ENTRY_STATE_FAILED: _EntryState.ValueType  # 5
-    """Could not be evaluated; `reason` says why. The participant may enter it again."""
+    """Could not be evaluated; `reason` says why. Where that is not the subject's fault, or nobody can
+    tell, it is tried again at `retry_time`; otherwise it is final. While the pool is open, the
+    participant may enter it again.
+    """
     ENTRY_STATE_WITHDRAWN: _EntryState.ValueType  # 6
     """Taken out by the participant."""
     ENTRY_STATE_DISQUALIFIED: _EntryState.ValueType  # 7
@@ -139,7 +142,10 @@ ENTRY_STATE_RUNNING: EntryState.ValueType  # 3
 ENTRY_STATE_SCORED: EntryState.ValueType  # 4
 """Evaluated completely. Final, unless disqualified."""
 ENTRY_STATE_FAILED: EntryState.ValueType  # 5
-"""Could not be evaluated; `reason` says why. The participant may enter it again."""
+"""Could not be evaluated; `reason` says why. Where that is not the subject's fault, or nobody can
+tell, it is tried again at `retry_time`; otherwise it is final. While the pool is open, the
+participant may enter it again.
+"""
 ENTRY_STATE_WITHDRAWN: EntryState.ValueType  # 6
 """Taken out by the participant."""
 ENTRY_STATE_DISQUALIFIED: EntryState.ValueType  # 7
@@ -626,6 +632,7 @@ class Entry(_message.Message):
     PRIZE_FREE_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     REASON_CODE_FIELD_NUMBER: _builtins.int
+    RETRY_TIME_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The entry's id."""
     pool: _builtins.str
@@ -662,7 +669,13 @@ class Entry(_message.Message):
 
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp:
-        """When it reached its final state."""
+        """When it became final."""
+
+    @_builtins.property
+    def retry_time(self) -> _timestamp_pb2.Timestamp:
+        """When it is tried again, where it has failed or waits and may still be scored. The pauses grow from
+        one minute to one hour. Unset where nothing is tried again.
+        """
 
     def __init__(
         self,
@@ -684,10 +697,11 @@ class Entry(_message.Message):
         prize_free: _builtins.bool = ...,
         revision: _builtins.int = ...,
         reason_code: _builtins.str = ...,
+        retry_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "join_time", b"join_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "join_time", b"join_time", "retry_time", b"retry_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["correct", b"correct", "done", b"done", "end_time", b"end_time", "id", b"id", "join_time", b"join_time", "participant", b"participant", "pool", b"pool", "prize_free", b"prize_free", "queue_position", b"queue_position", "reason", b"reason", "reason_code", b"reason_code", "revision", b"revision", "run", b"run", "state", b"state", "subject", b"subject", "subject_name", b"subject_name", "total", b"total"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["correct", b"correct", "done", b"done", "end_time", b"end_time", "id", b"id", "join_time", b"join_time", "participant", b"participant", "pool", b"pool", "prize_free", b"prize_free", "queue_position", b"queue_position", "reason", b"reason", "reason_code", b"reason_code", "retry_time", b"retry_time", "revision", b"revision", "run", b"run", "state", b"state", "subject", b"subject", "subject_name", b"subject_name", "total", b"total"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

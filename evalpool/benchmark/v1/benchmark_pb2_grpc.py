@@ -165,8 +165,10 @@ class BenchmarkServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchEntry(self, request, context):
-        """Streams an entry's changes until it is in a final state. The stream may end at any time with
-        UNAVAILABLE; go on from the last revision seen. Any signed caller.
+        """Streams an entry's changes until it is final: scored, withdrawn, disqualified, or failed without a
+        `retry_time`. A failure that is tried again is told, and the stream goes on; at the latest it ends
+        when the pool's result is frozen. It may end at any time with UNAVAILABLE; go on from the last
+        revision seen. Any signed caller.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -58,8 +58,10 @@ class BenchmarkServiceStub:
     GetEntry: _grpc.UnaryUnaryMultiCallable[_benchmark_pb2.GetEntryRequest, _benchmark_pb2.GetEntryResponse]
     """One entry. Any signed caller; its failure's detail only for the participant."""
     WatchEntry: _grpc.UnaryStreamMultiCallable[_benchmark_pb2.WatchEntryRequest, _benchmark_pb2.WatchEntryResponse]
-    """Streams an entry's changes until it is in a final state. The stream may end at any time with
-    UNAVAILABLE; go on from the last revision seen. Any signed caller.
+    """Streams an entry's changes until it is final: scored, withdrawn, disqualified, or failed without a
+    `retry_time`. A failure that is tried again is told, and the stream goes on; at the latest it ends
+    when the pool's result is frozen. It may end at any time with UNAVAILABLE; go on from the last
+    revision seen. Any signed caller.
     """
     WithdrawEntry: _grpc.UnaryUnaryMultiCallable[_benchmark_pb2.WithdrawEntryRequest, _benchmark_pb2.WithdrawEntryResponse]
     """Takes an entry out of an open pool. The participant."""
@@ -108,8 +110,10 @@ class BenchmarkServiceAsyncStub(BenchmarkServiceStub):
     GetEntry: _aio.UnaryUnaryMultiCallable[_benchmark_pb2.GetEntryRequest, _benchmark_pb2.GetEntryResponse]  # type: ignore[assignment]
     """One entry. Any signed caller; its failure's detail only for the participant."""
     WatchEntry: _aio.UnaryStreamMultiCallable[_benchmark_pb2.WatchEntryRequest, _benchmark_pb2.WatchEntryResponse]  # type: ignore[assignment]
-    """Streams an entry's changes until it is in a final state. The stream may end at any time with
-    UNAVAILABLE; go on from the last revision seen. Any signed caller.
+    """Streams an entry's changes until it is final: scored, withdrawn, disqualified, or failed without a
+    `retry_time`. A failure that is tried again is told, and the stream goes on; at the latest it ends
+    when the pool's result is frozen. It may end at any time with UNAVAILABLE; go on from the last
+    revision seen. Any signed caller.
     """
     WithdrawEntry: _aio.UnaryUnaryMultiCallable[_benchmark_pb2.WithdrawEntryRequest, _benchmark_pb2.WithdrawEntryResponse]  # type: ignore[assignment]
     """Takes an entry out of an open pool. The participant."""
@@ -197,8 +201,10 @@ class BenchmarkServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _benchmark_pb2.WatchEntryRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_benchmark_pb2.WatchEntryResponse], _abc.AsyncIterator[_benchmark_pb2.WatchEntryResponse]]:
-        """Streams an entry's changes until it is in a final state. The stream may end at any time with
-        UNAVAILABLE; go on from the last revision seen. Any signed caller.
+        """Streams an entry's changes until it is final: scored, withdrawn, disqualified, or failed without a
+        `retry_time`. A failure that is tried again is told, and the stream goes on; at the latest it ends
+        when the pool's result is frozen. It may end at any time with UNAVAILABLE; go on from the last
+        revision seen. Any signed caller.
         """
 
     @_abc_1.abstractmethod

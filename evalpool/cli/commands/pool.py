@@ -16,11 +16,13 @@ from evalpool.cli.output import (
     Format,
     console,
     enum_text,
+    errors,
     moment,
     print_fields,
     print_json,
     print_json_line,
     print_table,
+    printable,
     short,
 )
 from evalpool.cli.progress import Tracker
@@ -359,6 +361,10 @@ async def _follow(client: Client, entry: str, *, quiet: bool) -> benchmark_pb2.E
         async for last in watch_entry(client, entry):
             state = enum_text(benchmark_pb2.EntryState.Name(last.state), "ENTRY_STATE_")
             tracker.show(state, last.done, last.total)
+            if last.HasField("retry_time") and not quiet:
+                cause = printable(last.reason or last.reason_code).rstrip(".")
+                again = f"it is tried again at {moment(last.retry_time)} UTC"
+                errors.print(f"{state}: {cause}; {again}", markup=False, highlight=False)
     return last
 
 
@@ -375,6 +381,7 @@ def _print_entry(found: benchmark_pb2.Entry, output: Format) -> None:
                 "participant": found.participant,
                 "state": enum_text(benchmark_pb2.EntryState.Name(found.state), "ENTRY_STATE_"),
                 "reason": found.reason,
+                "tried again (UTC)": moment(found.retry_time),
                 "queue position": found.queue_position or None,
                 "progress": f"{found.done}/{found.total}" if found.total else None,
                 "score": f"{found.correct / found.done:.4f}" if scored else None,
@@ -382,7 +389,7 @@ def _print_entry(found: benchmark_pb2.Entry, output: Format) -> None:
                 "joined (UTC)": moment(found.join_time),
             }
         )
-    if found.state == benchmark_pb2.ENTRY_STATE_FAILED:
+    if found.state == benchmark_pb2.ENTRY_STATE_FAILED and not found.HasField("retry_time"):
         raise Failure(f"the entry failed: {found.reason}", reason=found.reason_code)
 
 

@@ -14,7 +14,7 @@ from itertools import groupby
 import structlog
 from sqlalchemy import Connection
 
-from evalpool_benchmark.entry import IN_FLIGHT, Entry, EntryState, cut_off
+from evalpool_benchmark.entry import Entry, cut_off
 from evalpool_benchmark.leaderboard import Leaderboard, rows_of
 from evalpool_benchmark.leaderboards import no_pool
 from evalpool_benchmark.metrics import BenchmarkMetrics
@@ -149,7 +149,7 @@ class Closing:
 
     async def _bring_up_to_date(self, pool: Pool) -> bool:
         runs = await self._database.read(partial(entries.open_runs, pool=pool.id))
-        submitted = await self._reconciler.submit_waiting(pool.id)
+        submitted = await self._reconciler.submit_due(pool.id)
         refreshed = await self._reconciler.refresh(runs)
         return submitted and refreshed
 
@@ -248,8 +248,7 @@ def _freeze_time(connection: Connection, pool: Pool) -> datetime:
 
 
 def _finish(connection: Connection, entry: Entry, now: datetime) -> Entry:
-    mendable = entry.state is EntryState.FAILED and entry.machinery_failed
-    if entry.state not in IN_FLIGHT and not mendable:
+    if entry.is_final:
         return entry
     ended = cut_off(entry, now)
     entries.save(connection, ended)

@@ -7,10 +7,11 @@ the wrong order: the score's cursor, which grows with every change, decides whic
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from evalpool.transfer_ids import derived_id
+from evalpool_benchmark.faults import Fault, fault_of
 from evalpool_runtime.errors import reason_name, reasons
 
 
@@ -27,11 +28,13 @@ class EntryState(StrEnum):
 
 
 IN_FLIGHT = frozenset({EntryState.SUBMITTED, EntryState.QUEUED, EntryState.RUNNING})
-"""Work that a pool's end still gives time to."""
+"""The states of work that is under way."""
 
-FINAL = frozenset(EntryState) - IN_FLIGHT
-"""States that end a watch."""
+FIRST_PAUSE = timedelta(minutes=1)
+"""How long after its first failure an entry is tried again; each further pause is twice as long."""
 
+LONGEST_PAUSE = timedelta(hours=1)
+"""No pause is longer than this: a pool's grace has room for several tries."""
 
 CUT_OFF = reason_name(reasons.ERROR_REASON_POOL_CLOSED)
 """The reason code of an entry that was incomplete when the pool's result was frozen."""
@@ -98,7 +101,10 @@ class Entry:
         queue_position: Questions before it in the queue.
         reason: The cause of a failure, a wait or a disqualification, in one sentence.
         reason_code: The same as an error reason's name.
-        machinery_failed: True where it is the machinery that keeps it from being scored.
+        machinery_failed: True once the machinery has failed this attempt: a pool's end then waits
+            longer for it.
+        failures: Counts the failures of this attempt that were not the subject's.
+        retry_time: When it is tried again, where it has failed or waits and may still be scored.
         end_time: When it reached its final state.
     """
 
@@ -122,12 +128,20 @@ class Entry:
     reason: str = ""
     reason_code: str = ""
     machinery_failed: bool = False
+    failures: int = 0
+    retry_time: datetime | None = None
     end_time: datetime | None = None
 
     @property
     def is_final(self) -> bool:
         """True where nothing more happens unless somebody acts."""
-        return self.state in FINAL
+        return self.state not in IN_FLIGHT and self.retry_time is None
+
+    def is_due(self, now: datetime) -> bool:
+        """Whether the dataset service is to be told of it, for the first time or again."""
+        if self.state is EntryState.SUBMITTED:
+            return True
+        return self.retry_time is not None and self.retry_time <= now
 
     @property
     def is_cut_off(self) -> bool:
@@ -136,29 +150,9 @@ class Entry:
 
     @property
     def benchmark_request(self) -> str:
-        """The request id of this attempt's call to the dataset service."""
-        return self.id if self.attempt == 1 else f"{self.id}:{self.attempt}"
-
-
-SUBJECT_FAULTS = frozenset(
-    reason_name(reason)
-    for reason in (
-        reasons.ERROR_REASON_MODEL_NOT_FOUND,
-        reasons.ERROR_REASON_SUBJECT_NOT_OWNED,
-        reasons.ERROR_REASON_EVALUATOR_MISMATCH,
-        reasons.ERROR_REASON_DEGENERATE_SCORES,
-        reasons.ERROR_REASON_DIGEST_MISMATCH,
-        reasons.ERROR_REASON_INVALID_GGUF,
-        reasons.ERROR_REASON_MODEL_LOAD_FAILED,
-        reasons.ERROR_REASON_CONTEXT_TOO_LONG,
-        reasons.ERROR_REASON_DATASET_NOT_FOUND,
-        reasons.ERROR_REASON_DATASET_EMPTY,
-        reasons.ERROR_REASON_INVALID_FIELD,
-        reasons.ERROR_REASON_DOCUMENT_SET_NOT_FOUND,
-        reasons.ERROR_REASON_POOL_CLOSED,
-    )
-)
-"""Failures that another try of the same thing would only repeat; all others are the machinery's."""
+        """The request id of this attempt's next call to the dataset service."""
+        attempt = self.id if self.attempt == 1 else f"{self.id}:{self.attempt}"
+        return f"{attempt}:retry:{self.failures}" if self.failures else attempt
 
 
 def entry_id(pool: str, subject: str) -> str:
@@ -167,9 +161,18 @@ def entry_id(pool: str, subject: str) -> str:
 
 
 def bind(entry: Entry, score: Score, now: datetime) -> Entry:
-    """Follow the run that the dataset service made for this attempt, from its present standing."""
-    if entry.state is not EntryState.SUBMITTED:
-        return entry
+    """Follow the run that the dataset service has begun, or begun again, for an entry that was due.
+
+    Args:
+        entry: The entry.
+        score: The run's present standing.
+        now: The time.
+    """
+    if not entry.is_due(now):
+        return follow(entry, score, now)
+    if score.run == entry.run and score.cursor <= entry.score_cursor:
+        # The try has changed nothing, so the next one is later.
+        return _try_later(entry, now)
     return _apply(replace(entry, run=score.run), score, now)
 
 
@@ -181,65 +184,40 @@ def follow(entry: Entry, score: Score, now: datetime) -> Entry:
         not newer, or comes too late to matter: a withdrawn or disqualified entry stays what it is,
         and so does one whose failure no further try can mend.
     """
-    if score.run != entry.run or score.cursor <= entry.score_cursor:
-        return entry
-    mendable = entry.state is EntryState.FAILED and entry.machinery_failed
-    if entry.state not in IN_FLIGHT and not mendable:
+    if entry.is_final or score.run != entry.run or score.cursor <= entry.score_cursor:
         return entry
     return _apply(entry, score, now)
 
 
-def fail(entry: Entry, reason: str, reason_code: str, now: datetime) -> Entry:
-    """End an entry in flight, with the cause."""
-    return replace(
-        entry,
-        state=EntryState.FAILED,
-        reason=reason,
-        reason_code=reason_code,
-        machinery_failed=reason_code not in SUBJECT_FAULTS,
-        queue_position=0,
-        end_time=now,
-        revision=entry.revision + 1,
-    )
+def refuse(entry: Entry, reason: str, reason_code: str, now: datetime) -> Entry:
+    """Fail an entry that the dataset service does not take, for good or until the next try.
+
+    Returns:
+        The entry with its next revision, or the same entry where it is not due any more: it was
+        withdrawn meanwhile, or another replica has submitted it too.
+    """
+    if not entry.is_due(now):
+        return entry
+    return _failed(replace(entry, reason=reason, reason_code=reason_code), now)
 
 
 def cut_off(entry: Entry, now: datetime) -> Entry:
-    """End what is still in flight when the pool's result is frozen; it keeps its counts."""
-    return fail(
-        entry,
+    """End what is not final when the pool's result is frozen; it keeps its counts."""
+    reason = (
         f"Not evaluated completely when the pool's result was frozen: {entry.done} of "
-        f"{entry.total or 'all'} questions were done.",
-        CUT_OFF,
-        now,
+        f"{entry.total or 'all'} questions were done."
     )
+    return _ended(entry, EntryState.FAILED, now, reason, CUT_OFF)
 
 
 def withdraw(entry: Entry, now: datetime) -> Entry:
     """Take an entry out for its participant."""
-    return replace(
-        entry,
-        state=EntryState.WITHDRAWN,
-        reason="",
-        reason_code="",
-        machinery_failed=False,
-        queue_position=0,
-        end_time=now,
-        revision=entry.revision + 1,
-    )
+    return _ended(entry, EntryState.WITHDRAWN, now)
 
 
 def disqualify(entry: Entry, reason: str, now: datetime) -> Entry:
     """Exclude an entry, with a public reason."""
-    return replace(
-        entry,
-        state=EntryState.DISQUALIFIED,
-        reason=reason,
-        reason_code="",
-        machinery_failed=False,
-        queue_position=0,
-        end_time=now,
-        revision=entry.revision + 1,
-    )
+    return _ended(entry, EntryState.DISQUALIFIED, now, reason)
 
 
 def enter_again(entry: Entry, subject_name: str, join_order: int, now: datetime) -> Entry:
@@ -258,37 +236,88 @@ def enter_again(entry: Entry, subject_name: str, join_order: int, now: datetime)
         reason="",
         reason_code="",
         machinery_failed=False,
+        failures=0,
+        retry_time=None,
         end_time=None,
         revision=entry.revision + 1,
     )
 
 
-def is_machinery(reason_code: str) -> bool:
-    """True where a failure is not the subject's doing, so that another try may succeed."""
-    return reason_code not in SUBJECT_FAULTS
+def pause_after(failures: int) -> timedelta:
+    """How long the next try waits after so many failures, from 1."""
+    # Any larger exponent gives the longest pause as well, and a timedelta has an end.
+    return min(FIRST_PAUSE * (1 << min(failures - 1, 16)), LONGEST_PAUSE)
 
 
 def _apply(entry: Entry, score: Score, now: datetime) -> Entry:
-    state = {
-        RunState.QUEUED: EntryState.QUEUED,
-        RunState.UNFUNDED: EntryState.QUEUED,
-        RunState.RUNNING: EntryState.RUNNING,
-        RunState.COMPLETE: EntryState.SCORED,
-        RunState.FAILED: EntryState.FAILED,
-    }[score.state]
-    waits = score.state is RunState.UNFUNDED
-    failed = state is EntryState.FAILED
-    return replace(
+    known = replace(
         entry,
-        state=state,
         score_cursor=max(score.cursor, entry.score_cursor),
         correct=score.correct,
         done=score.done,
         total=score.total,
-        queue_position=score.queue_position if state is EntryState.QUEUED else 0,
-        reason=score.reason if failed or waits else "",
-        reason_code=score.reason_code if failed or waits else "",
-        machinery_failed=waits or (failed and is_machinery(score.reason_code)),
-        end_time=now if state in FINAL else None,
+        queue_position=0,
+        reason=score.reason,
+        reason_code=score.reason_code,
+    )
+    match score.state:
+        case RunState.FAILED:
+            return _failed(known, now)
+        case RunState.UNFUNDED:
+            waiting = replace(known, state=EntryState.QUEUED, queue_position=score.queue_position)
+            return _try_later(waiting, now)
+        case RunState.COMPLETE:
+            return _ended(known, EntryState.SCORED, now)
+        case RunState.RUNNING:
+            state, position = EntryState.RUNNING, 0
+        case RunState.QUEUED:
+            state, position = EntryState.QUEUED, score.queue_position
+    return replace(
+        known,
+        state=state,
+        queue_position=position,
+        reason="",
+        reason_code="",
+        retry_time=None,
+        revision=entry.revision + 1,
+    )
+
+
+def _failed(entry: Entry, now: datetime) -> Entry:
+    """Fail an entry by the reason that it has, for good where that is the subject's fault."""
+    if fault_of(entry.reason_code) is Fault.SUBJECT:
+        return _ended(entry, EntryState.FAILED, now, entry.reason, entry.reason_code)
+    return _try_later(replace(entry, state=EntryState.FAILED, queue_position=0), now)
+
+
+def _try_later(entry: Entry, now: datetime) -> Entry:
+    """Say when an entry is tried again; one whose next try is still to come keeps to it."""
+    failures, retry_time = entry.failures, entry.retry_time
+    if retry_time is None or retry_time <= now:
+        failures += 1
+        retry_time = now + pause_after(failures)
+    by_machinery = fault_of(entry.reason_code) is Fault.MACHINERY
+    return replace(
+        entry,
+        machinery_failed=entry.machinery_failed or by_machinery,
+        failures=failures,
+        retry_time=retry_time,
+        revision=entry.revision + 1,
+    )
+
+
+def _ended(
+    entry: Entry, state: EntryState, now: datetime, reason: str = "", reason_code: str = ""
+) -> Entry:
+    """Bring an entry to a final state."""
+    return replace(
+        entry,
+        state=state,
+        reason=reason,
+        reason_code=reason_code,
+        queue_position=0,
+        machinery_failed=False,
+        retry_time=None,
+        end_time=now,
         revision=entry.revision + 1,
     )

@@ -130,6 +130,8 @@ def entry_message(entry: Entry, *, with_detail: bool) -> pb.Entry:
     )
     if entry.end_time is not None:
         message.end_time.CopyFrom(timestamp(entry.end_time))
+    if entry.retry_time is not None:
+        message.retry_time.CopyFrom(timestamp(entry.retry_time))
     return message
 
 

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from fractions import Fraction
 
-from evalpool_benchmark.entry import IN_FLIGHT, Entry, EntryState
+from evalpool_benchmark.entry import Entry
 from evalpool_benchmark.funding import MAX_GRACE
 
 
@@ -114,25 +114,21 @@ class Pool:
 def last_freeze_time(pool: Pool, entries: Iterable[Entry], *, unreachable: bool) -> datetime:
     """When the pool's result is frozen whatever is still incomplete.
 
-    Without incomplete work that is the end. Work in flight gets the grace time. Where the machinery
-    failed (an entry's failure is the machinery's, or its standing cannot be had) it is seven days.
+    Where every entry is final that is the end. Work in flight, and failures that may yet mend, get
+    the grace time. Where the machinery failed (one of them before, or the standing of open work
+    cannot be had) it is seven days.
 
     Args:
         pool: The pool.
         entries: Its entries.
-        unreachable: True where the standing of work in flight cannot be had now.
+        unreachable: True where the standing of open work cannot be had now.
     """
-    in_flight = False
-    machinery_failed = False
-    for entry in entries:
-        if entry.state in IN_FLIGHT:
-            in_flight = True
-            machinery_failed |= entry.machinery_failed or unreachable
-        elif entry.state is EntryState.FAILED:
-            machinery_failed |= entry.machinery_failed
-    if machinery_failed:
+    unfinished = [entry for entry in entries if not entry.is_final]
+    if not unfinished:
+        return pool.end_time
+    if unreachable or any(entry.machinery_failed for entry in unfinished):
         return pool.end_time + max(pool.grace, MAX_GRACE)
-    return pool.end_time + (pool.grace if in_flight else timedelta())
+    return pool.end_time + pool.grace
 
 
 def freeze(pool: Pool, now: datetime) -> Pool:

@@ -129,7 +129,9 @@ def _ineligible(entry: Entry, minimum_score: Fraction | None) -> str:
         case EntryState.WITHDRAWN:
             return "Withdrawn by the participant."
         case EntryState.FAILED:
-            return entry.reason if entry.is_cut_off else "It could not be evaluated."
+            if entry.is_cut_off:
+                return entry.reason
+            return "It could not be evaluated." if entry.is_final else "Not evaluated completely."
         case EntryState.SUBMITTED | EntryState.QUEUED | EntryState.RUNNING:
             return "Not evaluated completely."
         case EntryState.SCORED:

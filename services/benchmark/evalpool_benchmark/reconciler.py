@@ -1,23 +1,25 @@
 """Carries every incomplete entry on: submits it, and follows its run's score.
 
 Entries are written before the dataset service is told of them, so that a crash between the two
-leaves an entry to submit, never a run that nobody follows. Everything here may be done again.
+leaves an entry to submit, never a run that nobody follows. One that has failed, and not by its
+subject's fault, is submitted again after a pause that grows with its failures; the dataset service
+then has its failed questions tried again. Everything here may be done again.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from contextlib import aclosing
+from datetime import datetime
 from functools import partial
 
 import structlog
 from sqlalchemy import Connection
 
-from evalpool_benchmark.entry import Entry, EntryState, Score, bind, fail, follow
+from evalpool_benchmark.entry import Entry, Score, bind, follow, refuse
 from evalpool_benchmark.metrics import BenchmarkMetrics
 from evalpool_benchmark.peers import Datasets, PeerRefused, PeerUnavailable
-from evalpool_benchmark.pool import Pool, PoolState
 from evalpool_benchmark.store import entries, fundings, pools
 from evalpool_benchmark.wakes import Wakes
 from evalpool_runtime.clock import Clock
@@ -61,32 +63,20 @@ class Reconciler:
         self._retry_seconds = retry_seconds
 
     async def submit(self) -> None:
-        """Submit entries as they come, for ever."""
+        """Submit entries as they come, and again where they are to be tried again, for ever."""
         while True:
             seen = self._wakes.joins.version
-            await self.submit_waiting()
+            await self.submit_due()
             await self._wakes.joins.wait(seen, self._retry_seconds)
 
-    async def submit_waiting(self, pool: str | None = None) -> bool:
-        """Tell the dataset service of every submitted entry, of one pool or of all.
+    async def submit_due(self, pool: str | None = None) -> bool:
+        """Tell the dataset service of every entry that is due, of one pool or of all.
 
         Returns:
             Whether it could be told of all of them.
         """
-        waiting = await self._database.read(partial(entries.in_state, state=EntryState.SUBMITTED))
-        return await self._all(
-            self._submit(entry) for entry in waiting if pool is None or entry.pool == pool
-        )
-
-    async def retry_failed(self, pool: Pool) -> None:
-        """Have the runs tried again that the machinery failed, at most once an hour each."""
-        failed = await self._database.read(partial(entries.of_pool, pool=pool.id))
-        hour = int(self._clock.now().timestamp()) // 3600
-        await self._all(
-            self._start(entry, f"{entry.benchmark_request}:retry:{hour}")
-            for entry in failed
-            if entry.state is EntryState.FAILED and entry.machinery_failed
-        )
+        due = partial(entries.due, now=self._clock.now(), pool=pool)
+        return await self._all(self._submit(entry) for entry in await self._database.read(due))
 
     async def follow(self) -> None:
         """Follow the scores for ever."""
@@ -98,12 +88,8 @@ class Reconciler:
             await asyncio.sleep(self._retry_seconds)
 
     async def sweep(self) -> None:
-        """Ask for the standing of every open run, and retry those that hold up a pool's end."""
+        """Ask for the standing of every open run, for what the stream may have missed."""
         await self.refresh(await self._database.read(entries.open_runs))
-        for pool in await self._database.read(
-            partial(pools.page, now=self._clock.now(), limit=1_000, state=PoolState.CLOSING)
-        ):
-            await self.retry_failed(pool)
 
     async def refresh(self, runs: Collection[str]) -> bool:
         """Ask for the standing of some runs.
@@ -117,48 +103,44 @@ class Reconciler:
         await self.apply([await self._datasets.score(run)])
 
     async def _submit(self, entry: Entry) -> None:
-        try:
-            await self._start(entry, entry.benchmark_request)
-        except PeerRefused as refusal:
-            _log.info("an entry cannot be evaluated", entry=entry.id, error=str(refusal))
-            await self._fail(entry, refusal)
-
-    async def _start(self, entry: Entry, request_id: str) -> None:
         pool = await self._database.read(partial(pools.get, pool_id=entry.pool))
         if pool is None:
             raise LookupError(f"entry {entry.id} has no pool")
-        score = await self._datasets.benchmark(
-            dataset=pool.dataset,
-            version=pool.dataset_version,
-            subject=entry.subject,
-            evaluator=pool.evaluator,
-            participant=entry.participant,
-            request_id=request_id,
-        )
-        changed = await self._database.write(partial(self._bind, attempt=entry, score=score))
-        self._notify(changed)
+        if entry.failures:
+            _log.info(
+                "an entry is tried again",
+                entry=entry.id,
+                failures=entry.failures,
+                reason_code=entry.reason_code,
+            )
+        try:
+            score = await self._datasets.benchmark(
+                dataset=pool.dataset,
+                version=pool.dataset_version,
+                subject=entry.subject,
+                evaluator=pool.evaluator,
+                participant=entry.participant,
+                request_id=entry.benchmark_request,
+            )
+        except PeerRefused as refusal:
+            _log.warning("an entry is refused", entry=entry.id, error=str(refusal))
+            reason, code = refusal.reason, refusal.reason_code
+            await self._change(entry, lambda present, now: refuse(present, reason, code, now))
+            return
+        await self._change(entry, lambda present, now: bind(present, score, now))
         # The run may have moved on before the entry was known to follow it.
         await self._refresh(score.run)
 
-    async def _fail(self, attempt: Entry, refusal: PeerRefused) -> None:
+    async def _change(self, submitted: Entry, change: Callable[[Entry, datetime], Entry]) -> None:
+        """Change an entry by what its submission brought, unless another attempt has begun."""
+
         def work(connection: Connection) -> list[Entry]:
-            entry = entries.lock(connection, attempt.id)
-            if entry is None or not _same_attempt(entry, attempt):
+            entry = entries.lock(connection, submitted.id)
+            if entry is None or entry.attempt != submitted.attempt:
                 return []
-            reason = refusal.reason or "The dataset service refused it."
-            failed = fail(entry, reason, refusal.reason_code, self._clock.now())
-            return _save_changed(connection, entry, failed)
+            return _save_changed(connection, entry, change(entry, self._clock.now()))
 
         self._notify(await self._database.write(work))
-
-    def _bind(self, connection: Connection, attempt: Entry, score: Score) -> list[Entry]:
-        entry = entries.lock(connection, attempt.id)
-        if entry is None:
-            return []
-        now = self._clock.now()
-        if _same_attempt(entry, attempt):
-            return _save_changed(connection, entry, bind(entry, score, now))
-        return _save_changed(connection, entry, follow(entry, score, now))
 
     async def apply(self, scores: Collection[Score], cursor: int | None = None) -> None:
         """Move the entries on that follow these runs, and keep the cursor in the same commit."""
@@ -238,10 +220,6 @@ class Reconciler:
         if any(entry.is_final for entry in changed):
             # It may be the last that a pool's end waits for.
             self._wakes.ends.notify()
-
-
-def _same_attempt(entry: Entry, attempt: Entry) -> bool:
-    return entry.state is EntryState.SUBMITTED and entry.attempt == attempt.attempt
 
 
 def _save_changed(connection: Connection, before: Entry, after: Entry) -> list[Entry]:

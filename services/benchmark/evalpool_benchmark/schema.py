@@ -104,10 +104,13 @@ entries = Table(
     Column("reason_code", Text, nullable=False),
     Column("machinery_failed", Boolean, nullable=False),
     Column("end_time", UtcDateTime),
+    Column("failures", Integer, nullable=False, server_default="0"),
+    Column("retry_time", UtcDateTime),
     UniqueConstraint("pool", "subject", name="uq_entries_pool_subject"),
     UniqueConstraint("pool", "join_order", name="uq_entries_pool_join_order"),
     Index("ix_entries_state", "state"),
     Index("ix_entries_run", "run"),
+    Index("ix_entries_retry_time", "retry_time"),
 )
 
 attempts = Table(

@@ -11,7 +11,16 @@ import pytest
 
 from evalpool_benchmark.admission import Join, exclude, join, take_out
 from evalpool_benchmark.decisions import decide
-from evalpool_benchmark.entry import Entry, EntryState, RunState, Score, bind, cut_off, fail
+from evalpool_benchmark.entry import (
+    FIRST_PAUSE,
+    Entry,
+    EntryState,
+    RunState,
+    Score,
+    bind,
+    cut_off,
+    refuse,
+)
 from evalpool_benchmark.funding import Credit
 from evalpool_benchmark.peers import SubjectInfo
 from evalpool_benchmark.pool import Phase, Pool
@@ -72,7 +81,7 @@ async def enter(
 
 async def end(store: Database, entry: Entry) -> Entry:
     """Fail an entry for its subject's fault."""
-    failed = fail(entry, "it is no GGUF", "INVALID_GGUF", NOW)
+    failed = refuse(entry, "it is no GGUF", "INVALID_GGUF", NOW)
     await store.write(partial(entries.save, entry=failed))
     return failed
 
@@ -82,7 +91,7 @@ async def test_an_entry_is_kept_as_it_was_made(store: Database) -> None:
     entry = await enter(store)
     assert await store.read(partial(entries.get, entry_id=entry.id)) == entry
     assert (entry.state, entry.join_time, entry.join_order) == (EntryState.SUBMITTED, NOW, 1)
-    assert await store.read(partial(entries.in_state, state=EntryState.SUBMITTED)) == [entry]
+    assert await store.read(partial(entries.due, now=NOW)) == [entry]
 
 
 async def test_a_subject_is_entered_once_however_many_ask_at_once(store: Database) -> None:
@@ -123,7 +132,7 @@ async def test_a_request_id_used_in_two_pools_at_once_joins_one(store: Database)
     assert sum(isinstance(result, Entry) for result in results) == 1
     refused = [result for result in results if isinstance(result, AlreadyExists)]
     assert [error.reason_name for error in refused] == ["REQUEST_ID_REUSED"] * 5
-    assert len(await store.read(partial(entries.in_state, state=EntryState.SUBMITTED))) == 1
+    assert len(await store.read(partial(entries.due, now=NOW))) == 1
 
 
 @pytest.mark.parametrize(
@@ -268,3 +277,26 @@ async def test_open_runs_are_those_in_flight_and_those_that_can_mend(store: Data
     (mendable,) = await store.write(partial(entries.lock_of_runs, runs=["run-3"]))
     await store.write(partial(entries.save, entry=cut_off(mendable, NOW)))
     assert await store.read(partial(entries.open_runs, pool="pool-2")) == []
+
+
+async def test_due_are_new_entries_first_and_then_those_whose_pause_is_over(
+    store: Database,
+) -> None:
+    await make_pool(store)
+    await make_pool(store, 2)
+    failed = await enter(store, "a" * 64)
+    await store.write(partial(entries.save, entry=refuse(failed, "why", "NO_WORKER", NOW)))
+    broken = await enter(store, "b" * 64)
+    await end(store, broken)
+    new = await enter(store, "c" * 64, pool="pool-2")
+
+    async def due(now: datetime, pool: str | None = None) -> list[str]:
+        return [entry.id for entry in await store.read(partial(entries.due, now=now, pool=pool))]
+
+    assert await due(NOW) == [new.id]
+    over = NOW + FIRST_PAUSE
+    assert await due(over) == [new.id, failed.id]
+    assert await due(over, "pool-1") == [failed.id]
+    (waiting,) = await store.read(partial(entries.due, now=over, pool="pool-1"))
+    await store.write(partial(entries.save, entry=cut_off(waiting, over)))
+    assert await due(over, "pool-1") == []

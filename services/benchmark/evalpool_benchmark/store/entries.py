@@ -56,25 +56,27 @@ def lock_of_runs(connection: Connection, runs: Collection[str]) -> list[Entry]:
     return [_entry(row) for row in connection.execute(query)]
 
 
-def in_state(connection: Connection, state: EntryState) -> list[Entry]:
-    """The entries in a state, in the order of joining."""
+def due(connection: Connection, now: datetime, pool: str | None = None) -> list[Entry]:
+    """Entries that the dataset service is to be told of, by their joins; new ones first."""
     query = (
         select(entries)
-        .where(entries.c.state == state.value)
-        .order_by(entries.c.join_time, entries.c.id)
+        .where(or_(entries.c.state == EntryState.SUBMITTED.value, entries.c.retry_time <= now))
+        .order_by(entries.c.retry_time.is_not(None), entries.c.join_time, entries.c.id)
     )
+    if pool is not None:
+        query = query.where(entries.c.pool == pool)
     return [_entry(row) for row in connection.execute(query)]
 
 
 def open_runs(connection: Connection, pool: str | None = None) -> list[str]:
-    """Runs whose entries are not finished, or could be mended; of one pool or of all."""
+    """Runs whose entries are not final; of one pool or of all."""
     query = (
         select(entries.c.run)
         .where(
             entries.c.run != "",
             or_(
                 entries.c.state.in_([state.value for state in IN_FLIGHT]),
-                entries.c.machinery_failed,
+                entries.c.retry_time.is_not(None),
             ),
         )
         .distinct()

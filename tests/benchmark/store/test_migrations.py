@@ -1,0 +1,114 @@
+"""Databases that an earlier version has left, on both databases."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from importlib.resources import files
+from typing import Any
+
+import pytest
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, MetaData, Table, insert
+
+from evalpool_benchmark.entry import EntryState
+from evalpool_benchmark.store import entries
+from evalpool_runtime.database import Database
+from evalpool_runtime.migrations import migrate
+
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+PACKAGE = "evalpool_benchmark.migrations"
+
+
+@pytest.fixture
+async def first_version(database_url: str) -> AsyncIterator[Database]:
+    """A database as the first version of the service made it."""
+    database = Database.open(database_url)
+
+    def upgrade(connection: Connection) -> None:
+        config = Config()
+        config.set_main_option("script_location", str(files(PACKAGE)))
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+
+    await database.write(upgrade)
+    yield database
+    await database.close()
+
+
+POOL = {
+    "id": "pool",
+    "sequence": 1,
+    "title": "",
+    "funder": "funder",
+    "funds": 100,
+    "dataset": "siqa",
+    "dataset_version": "version",
+    "dataset_owner": "owner",
+    "question_count": 10,
+    "evaluator": "letter",
+    "allocation": "Equal",
+    "tie_rule": "earliest",
+    "start_time": NOW,
+    "end_time": NOW,
+    "grace_microseconds": 0,
+    "minimum_score": "",
+    "max_entries_per_day": 0,
+    "phase": "running",
+}
+
+
+def entry(id: str, order: int, state: str, reason_code: str = "", **values: Any) -> dict[str, Any]:
+    return {
+        "id": id,
+        "pool": "pool",
+        "subject": f"subject of {id}",
+        "subject_name": "",
+        "participant": "somebody",
+        "state": state,
+        "join_time": NOW,
+        "join_order": order,
+        "attempt": 1,
+        "prize_free": False,
+        "revision": 3,
+        "run": "run",
+        "score_cursor": 2,
+        "correct": 0,
+        "done": 0,
+        "total": 10,
+        "queue_position": 0,
+        "reason": "",
+        "reason_code": reason_code,
+        "machinery_failed": False,
+        "end_time": NOW,
+        **values,
+    }
+
+
+def fill(connection: Connection) -> None:
+    rows = [
+        entry("lost", 1, "failed", "WORKER_LOST", machinery_failed=True),
+        entry("broken", 2, "failed", "INVALID_GGUF"),
+        entry("scored", 3, "scored"),
+    ]
+    for name, values in (("pools", [POOL]), ("entries", rows)):
+        connection.execute(insert(Table(name, MetaData(), autoload_with=connection)), values)
+
+
+async def test_what_the_machinery_had_failed_is_tried_again_and_the_rest_stays(
+    first_version: Database,
+) -> None:
+    await first_version.write(fill)
+
+    await migrate(first_version, PACKAGE)
+
+    due = await first_version.read(partial(entries.due, now=NOW + timedelta(seconds=1)))
+    assert [(entry.id, entry.failures, entry.end_time) for entry in due] == [("lost", 1, None)]
+    assert due[0].machinery_failed
+    for id, state in (("broken", EntryState.FAILED), ("scored", EntryState.SCORED)):
+        kept = await first_version.read(partial(entries.get, entry_id=id))
+        assert kept is not None
+        assert (kept.state, kept.is_final, kept.failures) == (state, True, 0)
+        assert kept.end_time == NOW

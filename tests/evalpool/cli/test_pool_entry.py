@@ -1,0 +1,136 @@
+"""Following an entry from the command line: failures on the way, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evalpool.benchmark.v1 import benchmark_pb2 as pb
+from evalpool.client import Client
+from evalpool.client.pools import watch_entry
+from evalpool.dataset.v1 import dataset_pb2
+from evalpool_benchmark.entry import entry_id
+from tests.benchmark.world import World, running_world, until
+from tests.evalpool.cli.commands import Cli
+
+
+class Background:
+    """A world of services on an event loop of its own, in a thread."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever)
+        self._thread.start()
+
+    def begin(self, coroutine: Coroutine[Any, Any, Any]) -> Future[Any]:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+
+    def do(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        return self.begin(coroutine).result()
+
+    def stop(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+@pytest.fixture
+def background() -> Iterator[Background]:
+    made = Background()
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def world(
+    home: Path, tmp_path: Path, background: Background, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[World]:
+    """The services of a pool, whose benchmark service the commands find."""
+    running = running_world(tmp_path)
+    made: World = background.do(running.__aenter__())
+    monkeypatch.setenv("EVALPOOL_BENCHMARK", made.benchmark.endpoint)
+    yield made
+    background.do(running.__aexit__(None, None, None))
+
+
+async def new_pool(world: World) -> str:
+    return await world.pool(await world.funder())
+
+
+async def fails(world: World, pool: str, digest: str, reason: str, code: str) -> None:
+    """Have the entry's run fail, once there is one."""
+    anybody = world.person()
+
+    async def submitted() -> set[str]:
+        return {request.subject for request in world.dataset.benchmarked}
+
+    await until(submitted, lambda subjects: digest in subjects)
+    await world.entry_in(anybody, entry_id(pool, digest), pb.ENTRY_STATE_QUEUED)
+    failed = dataset_pb2.RUN_STATE_FAILED
+    await world.dataset.set_score(digest, failed, done=4, reason=reason, reason_code=code)
+    await world.entry_in(anybody, entry_id(pool, digest), pb.ENTRY_STATE_FAILED)
+
+
+async def fails_and_mends(world: World, pool: str, digest: str, told: threading.Event) -> None:
+    await fails(world, pool, digest, "A worker was lost.", "EVALUATION_FAILED")
+    await asyncio.to_thread(told.wait)
+    await world.dataset.complete(digest, 6)
+
+
+def test_joining_with_wait_tells_of_a_failure_that_is_tried_again_and_ends_with_the_score(
+    cli: Cli, world: World, background: Background, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = background.do(new_pool(world))
+    digest = world.dataset.add_model(1)
+    told = threading.Event()
+
+    async def watched(client: Client, entry: str) -> AsyncIterator[pb.Entry]:
+        async for seen in watch_entry(client, entry):
+            yield seen
+            if seen.HasField("retry_time"):
+                told.set()
+
+    monkeypatch.setattr("evalpool.cli.commands.pool.watch_entry", watched)
+    running = background.begin(fails_and_mends(world, pool, digest, told))
+
+    outcome = cli("pool", "join", pool, digest, "--wait")
+
+    running.result()
+    assert outcome.status == 0, outcome.err
+    assert "failed: A worker was lost; it is tried again at " in outcome.err
+    assert "0.6000" in outcome.out
+
+
+def test_joining_with_wait_fails_with_one_line_where_the_failure_is_the_subjects(
+    cli: Cli, world: World, background: Background
+) -> None:
+    pool = background.do(new_pool(world))
+    digest = world.dataset.add_model(1)
+    broken = fails(world, pool, digest, "The file is no GGUF.", "INVALID_GGUF")
+    running = background.begin(broken)
+
+    outcome = cli("pool", "join", pool, digest, "--wait")
+
+    running.result()
+    assert "The file is no GGUF." in outcome.failure
+
+
+def test_an_entry_that_is_tried_again_is_shown_with_the_time_and_is_no_failure_yet(
+    cli: Cli, world: World, background: Background
+) -> None:
+    pool = background.do(new_pool(world))
+    digest = world.dataset.add_model(1)
+    assert cli("pool", "join", pool, digest).status == 0
+    background.do(fails(world, pool, digest, "A worker was lost.", "EVALUATION_FAILED"))
+
+    outcome = cli("pool", "entry", entry_id(pool, digest))
+
+    assert outcome.status == 0, outcome.err
+    assert "tried again (UTC)" in outcome.out
+    assert "A worker was lost." in outcome.out
