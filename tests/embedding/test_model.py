@@ -10,13 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evalpool_embedding.model import (
-    EmbeddingModel,
-    InvalidModel,
-    ModelFiles,
-    plan_batches,
-    pool,
-)
+from evalpool_embedding.model import EmbeddingModel, InvalidModel, ModelFiles, plan_batches, pool
 
 SEED_DOCUMENTS = (
     "This contains variable declarations",

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from evalpool.models.catalogue import find_model
-from evalpool.models.errors import ModelFetchError, ModelNotFound
+from evalpool.models.errors import ModelFetchError
 from evalpool.models.sources import parse_source
 from evalpool.models.store import ModelStore
 from evalpool_embedding.model import ModelFiles
@@ -58,10 +58,3 @@ async def test_a_model_that_cannot_be_fetched_makes_calls_wait_and_is_loaded_onc
     await source.load()
     assert (await source.encoder().encode(["a", "b"])).shape == (2, 384)
     await source.close()
-
-
-def test_names_that_are_no_embedding_model_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelNotFound):
-        ModelSource.of_catalogue(tmp_path, "no-such-model", TOKENIZER, threads=1)
-    with pytest.raises(ValueError, match="no embedding model"):
-        ModelSource.of_catalogue(tmp_path, "SmolLM2-135M-Instruct.Q4_1", TOKENIZER, threads=1)

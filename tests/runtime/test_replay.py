@@ -12,10 +12,10 @@ from sqlalchemy import Column, Connection, Integer, MetaData, Table, func, inser
 
 from evalpool.token.v1 import token_pb2
 from evalpool_runtime.authentication import SKEW
-from evalpool_runtime.call import Call, calling
+from evalpool_runtime.call import calling
 from evalpool_runtime.database import Database
 from evalpool_runtime.errors import AlreadyExists, NotFound, reasons
-from evalpool_runtime.replay import forget_expired, once, recall, remember, seen_tokens_table
+from evalpool_runtime.replay import forget_expired, once, seen_tokens_table
 
 metadata = MetaData()
 effects = Table("effects", metadata, Column("id", Integer, primary_key=True))
@@ -184,18 +184,6 @@ async def test_when_the_first_of_two_calls_at_once_is_refused_the_second_has_its
         with pytest.raises(NotFound):
             await first
         assert await second == "1"
-
-
-async def test_remembered_answers_are_recalled(database: Database) -> None:
-    call = Call(address="somebody", method="/a/A", jti="abc")
-    answer = token_pb2.GetBalanceResponse(balance="7")
-
-    before = await database.read(lambda c: recall(c, call, token_pb2.GetBalanceResponse))
-    await database.write(lambda c: remember(c, call, answer))
-    after = await database.read(lambda c: recall(c, call, token_pb2.GetBalanceResponse))
-
-    assert before is None
-    assert after == answer
 
 
 async def test_a_token_is_forgotten_only_when_it_could_not_be_accepted_any_more(

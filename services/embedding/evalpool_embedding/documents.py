@@ -117,7 +117,9 @@ def parse_documents(
     """
     if not 1 <= len(pairs) <= MAX_LIST:
         fields.refuse(
-            "list", f"it has {len(pairs)} documents; give 1 to {MAX_LIST}, more by UploadDataset"
+            "list",
+            f"it has {len(pairs)} documents; give 1 to {MAX_LIST}, and more in further messages of "
+            "UploadDataset",
         )
         return []
     documents: list[Document] = []
@@ -133,7 +135,7 @@ def parse_documents(
                 fields.refuse(f"list[{place}].{violation.field}", violation.description)
             violations += len(error.violations)
             if violations >= MAX_VIOLATIONS:
-                fields.refuse("list", "there are too many mistakes to name them all")
+                fields.refuse("list", "it has more mistakes than are named here; mend these first")
                 return documents
         documents.append(Document(text, meta))
     return documents
@@ -168,7 +170,7 @@ def content_digest(documents: Sequence[Document]) -> str:
 def _meta_value(name: str, value: object) -> MetaValue:
     if not 1 <= len(name) <= MAX_KEY_CHARACTERS or "\0" in name:
         raise InvalidValue(
-            f"the name of a value has 1 to {MAX_KEY_CHARACTERS} characters, none of them NUL"
+            f"the value's name is no name; give 1 to {MAX_KEY_CHARACTERS} characters without NUL"
         )
     if isinstance(value, bool):
         return value

@@ -17,10 +17,11 @@ from functools import partial
 
 import structlog
 
-from evalpool_embedding import store
 from evalpool_embedding.documents import Document
+from evalpool_embedding.metrics import EmbeddingMetrics
 from evalpool_embedding.model_source import ModelSource
 from evalpool_embedding.sets import Content, DocumentSet, SetState
+from evalpool_embedding.store import contents, documents, sets, uploads
 from evalpool_embedding.vectors import VectorIndex
 from evalpool_runtime.clock import Clock
 from evalpool_runtime.database import Database
@@ -57,6 +58,7 @@ class Embedder:
         vectors: Where the vectors go.
         models: The model.
         clock: What time it is.
+        metrics: Counts what is embedded.
         stopping: Set when the service stops; who waits for progress is let go then.
     """
 
@@ -66,12 +68,14 @@ class Embedder:
         vectors: VectorIndex,
         models: ModelSource,
         clock: Clock,
+        metrics: EmbeddingMetrics,
         stopping: asyncio.Event,
     ) -> None:
         self._database = database
         self._vectors = vectors
         self._models = models
         self._clock = clock
+        self._metrics = metrics
         self._stopping = stopping
         # Of our own, so that no write is under way any more when Chroma is closed.
         self._writing = ThreadPoolExecutor(1, thread_name_prefix="vectors-write")
@@ -93,17 +97,18 @@ class Embedder:
 
     async def step(self) -> bool:
         """Embed the next documents of the set whose turn it is; False where none waits."""
-        content = await self._database.read(store.next_to_embed)
+        content = await self._database.read(contents.next_to_embed)
         if content is None:
             return False
         try:
             await self._embed(content)
         except Exception as error:
             # One set's trouble must not keep the others waiting: it goes to the end of the row.
+            self._metrics.failures.inc()
             self._log.warning("embedding failed", digest=content.digest, exc_info=error)
             failure = f"{type(error).__name__}: {error}"[:500]
             now = self._clock.now()
-            await self._database.write(lambda c: store.note_failure(c, content.id, failure, now))
+            await self._database.write(lambda c: contents.note_failure(c, content.id, failure, now))
             await asyncio.sleep(FAILED_PAUSE_SECONDS)
         self._progress.notify()
         return True
@@ -116,26 +121,26 @@ class Embedder:
         """
         # Read in this order: a collection is made after its content, and deleted after it.
         there = await asyncio.to_thread(self._vectors.names)
-        known = await self._database.read(store.all_contents)
+        known = await self._database.read(contents.every)
         for content in known:
             if content.model_digest == self._models.digest and await self._is_whole(content):
                 continue
             await self._database.write(
                 partial(
-                    store.embed_again,
+                    contents.embed_again,
                     content_id=content.id,
                     model_digest=self._models.digest,
                     now=self._clock.now(),
                 )
             )
-        wanted = {content.collection for content in await self._database.read(store.all_contents)}
+        wanted = {content.collection for content in await self._database.read(contents.every)}
         for name in there - wanted:
             await asyncio.to_thread(self._vectors.drop, name)
 
     async def sweep(self) -> None:
         """Forget uploads that nobody goes on with."""
         before = self._clock.now() - STALE_UPLOAD
-        await self._database.write(lambda c: store.discard_stale_uploads(c, before))
+        await self._database.write(lambda c: uploads.discard_stale(c, before))
 
     async def progress(
         self, owner: str, alias: str, digest: str, seconds: float = math.inf
@@ -157,7 +162,7 @@ class Embedder:
         shown: Content | None = None
         while True:
             seen = self._progress.version
-            found = await self._database.read(lambda c: store.find_own(c, owner, alias))
+            found = await self._database.read(lambda c: sets.find_own(c, owner, alias))
             if found is None or found.content.digest != digest:
                 return
             if found.content != shown:
@@ -174,7 +179,7 @@ class Embedder:
 
     async def _embed(self, content: Content) -> None:
         listed = await self._database.read(
-            lambda c: store.documents_from(c, content.id, content.embedded_count, CHUNK)
+            lambda c: documents.listed_from(c, content.id, content.embedded_count, CHUNK)
         )
         if not listed:
             return  # deleted meanwhile
@@ -190,14 +195,18 @@ class Embedder:
             [document.meta for document in listed],
         )
         now = self._clock.now()
-        advanced = await self._database.write(lambda c: store.advance(c, content, chunk.end, now))
-        if advanced is None and not await self._database.read(
-            lambda c: store.has_content(c, content.id)
-        ):
+        advanced = await self._database.write(
+            lambda c: contents.advance(c, content, chunk.end, now)
+        )
+        if advanced is not None:
+            self._metrics.documents.inc(len(listed))
+            if advanced.state is SetState.READY:
+                self._log.info(
+                    "set embedded", digest=content.digest, documents=content.document_count
+                )
+        elif not await self._database.read(lambda c: contents.get(c, content.id)):
             # Deleted while its vectors were computed: nobody else would delete these.
             await asyncio.to_thread(self._vectors.drop, content.collection)
-        elif advanced is not None and advanced.state is SetState.READY:
-            self._log.info("set embedded", digest=content.digest, documents=content.document_count)
 
     async def _is_whole(self, content: Content) -> bool:
         there = await asyncio.to_thread(self._vectors.count, content.collection)

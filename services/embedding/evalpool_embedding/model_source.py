@@ -48,13 +48,8 @@ class ModelSource:
 
         Raises:
             ModelNotFound: The catalogue has no model of this name.
-            ValueError: The entry is for no embedding model, or says too little.
         """
-        entries = [find_model(model), find_model(tokenizer)]
-        for entry in entries:
-            if entry.kind != "embedding" or entry.sha256 is None:
-                raise ValueError(f"{entry.name} is no embedding model with a known digest")
-        return cls(ModelStore(models_dir), entries[0], entries[1], threads)
+        return cls(ModelStore(models_dir), find_model(model), find_model(tokenizer), threads)
 
     @property
     def name(self) -> str:

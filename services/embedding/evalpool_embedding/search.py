@@ -6,10 +6,10 @@ import asyncio
 from dataclasses import dataclass
 from functools import partial
 
-from evalpool_embedding import store
 from evalpool_embedding.documents import Document, Meta
 from evalpool_embedding.model_source import ModelSource
 from evalpool_embedding.sets import check_searchable, not_found
+from evalpool_embedding.store import contents, documents, sets
 from evalpool_embedding.vectors import VectorIndex
 from evalpool_runtime.clock import Clock
 from evalpool_runtime.database import Database
@@ -68,14 +68,14 @@ class Search:
             Unavailable: The model is not loaded yet.
         """
         named = await self._database.read(
-            partial(store.find_set, caller=caller, name=name, of_anybody=of_anybody)
+            partial(sets.find, caller=caller, name=name, of_anybody=of_anybody)
         )
         content = named.content
         check_searchable(content, name)
         encoder = self._models.encoder()
         if of_anybody and named.owner != caller and not content.is_entered:
             now = self._clock.now()
-            await self._database.write(lambda c: store.mark_entered(c, content.id, now))
+            await self._database.write(lambda c: contents.mark_entered(c, content.id, now))
         vector = (await encoder.encode([prompt]))[0]
         try:
             neighbours = await asyncio.to_thread(
@@ -83,12 +83,14 @@ class Search:
             )
         except LookupError as error:
             # Deleted between the two reads.
-            raise not_found(name) from error
-        documents = await self._database.read(
-            lambda c: store.documents_at(c, content.id, [each.index for each in neighbours])
+            raise not_found("dataset_hash", name) from error
+        found = await self._database.read(
+            lambda c: documents.at_places(c, content.id, [each.index for each in neighbours])
         )
+        if neighbours and not found:
+            raise not_found("dataset_hash", name)  # deleted since its vectors were read
         return [
-            Found(documents[each.index], each.index, each.similarity)
+            Found(found[each.index], each.index, each.similarity)
             for each in neighbours
-            if each.index in documents
+            if each.index in found
         ]

@@ -8,6 +8,7 @@ from functools import partial
 from evalpool.embedding.v1.embedding_pb2_grpc import add_EmbeddingServiceServicer_to_server
 from evalpool.endpoints import PORTS
 from evalpool_embedding.embedder import Embedder
+from evalpool_embedding.metrics import EmbeddingMetrics
 from evalpool_embedding.model_source import ModelSource
 from evalpool_embedding.servicer import EmbeddingServicer
 from evalpool_embedding.settings import EmbeddingSettings
@@ -40,7 +41,14 @@ async def build(runtime: Runtime[EmbeddingSettings]) -> None:
         VectorIndex.embedded, settings.chroma_path or runtime.data_dir / "chroma"
     )
     runtime.on_stop(partial(asyncio.to_thread, vectors.close))
-    embedder = Embedder(database, vectors, models, runtime.clock, runtime.stopping)
+    embedder = Embedder(
+        database,
+        vectors,
+        models,
+        runtime.clock,
+        EmbeddingMetrics(runtime.metrics, models),
+        runtime.stopping,
+    )
     runtime.on_stop(embedder.close)
     await embedder.reconcile()
     if models.is_stored:

@@ -14,7 +14,6 @@ from sqlalchemy import Connection
 from evalpool.embedding.v1 import embedding_pb2 as pb
 from evalpool.embedding.v1.embedding_pb2_grpc import EmbeddingServiceServicer
 from evalpool.values import Fields, parse_integer
-from evalpool_embedding import store
 from evalpool_embedding.documents import (
     DEFAULT_TOP_K,
     MAX_TOP_K,
@@ -36,6 +35,7 @@ from evalpool_embedding.model_source import ModelSource
 from evalpool_embedding.search import Search
 from evalpool_embedding.sets import Content
 from evalpool_embedding.settings import EmbeddingSettings
+from evalpool_embedding.store import sets
 from evalpool_embedding.upload import receive
 from evalpool_embedding.vectors import VectorIndex
 from evalpool_runtime.call import current_call
@@ -100,7 +100,7 @@ class EmbeddingServicer(EmbeddingServiceServicer):
         digest = await asyncio.to_thread(content_digest, documents)
 
         def create(connection: Connection) -> pb.CreateDatasetResponse:
-            named, existed = store.create_set(
+            named, existed = sets.create(
                 connection, owner, alias, digest, documents, self._models.digest, self._now()
             )
             return pb.CreateDatasetResponse(dataset=set_message(named), existed=existed)
@@ -180,7 +180,7 @@ class EmbeddingServicer(EmbeddingServiceServicer):
         caller = current_call().address
         named = await self._database.read(
             partial(
-                store.find_set,
+                sets.find,
                 caller=caller,
                 name=name,
                 of_anybody=self._is_dataset_service(caller),
@@ -204,7 +204,7 @@ class EmbeddingServicer(EmbeddingServiceServicer):
         pages = self._runtime.page_tokens
         after = pages.decode(_LIST_METHOD, owner, request.page_token)
         # One more than the page tells whether there is another page.
-        found = await self._database.read(lambda c: store.list_sets(c, owner, after, size + 1))
+        found = await self._database.read(lambda c: sets.page(c, owner, after, size + 1))
         shown = found[:size]
         is_last = len(found) <= size
         return pb.ListDatasetsResponse(
@@ -224,7 +224,7 @@ class EmbeddingServicer(EmbeddingServiceServicer):
 
         def delete(connection: Connection) -> pb.DeleteDatasetResponse:
             # Only the last run of a transaction that is repeated counts.
-            deleted[:] = [store.delete_set(connection, owner, alias)]
+            deleted[:] = [sets.delete_own(connection, owner, alias)]
             return pb.DeleteDatasetResponse()
 
         response = await once(self._database, pb.DeleteDatasetResponse, delete)

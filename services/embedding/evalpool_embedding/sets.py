@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from evalpool_runtime.errors import AlreadyExists, FailedPrecondition, NotFound, reasons
+from evalpool_runtime.errors import Aborted, AlreadyExists, FailedPrecondition, NotFound, reasons
 
 MAX_FAILURES = 5
 """Failures in a row after which a content counts as failed, until its owner makes it again."""
@@ -86,14 +86,14 @@ def check_searchable(content: Content, name: str) -> None:
     if content.state is SetState.FAILED:
         raise FailedPrecondition(
             reasons.ERROR_REASON_DOCUMENT_SET_NOT_READY,
-            f"the document set {name} could not be embedded ({content.failure}); create it again "
-            "to try once more",
+            f"dataset_hash: the document set {name} could not be embedded ({content.failure}); "
+            "create it again to try once more",
             state=content.state,
         )
     raise FailedPrecondition(
         reasons.ERROR_REASON_DOCUMENT_SET_NOT_READY,
-        f"{content.embedded_count} of {content.document_count} documents of the set {name} are "
-        "embedded so far; search when its state is ready",
+        f"dataset_hash: {content.embedded_count} of {content.document_count} documents of the set "
+        f"{name} are embedded so far; search when its state is ready",
         retry_after=1.0,
         state=content.state,
         embedded_count=str(content.embedded_count),
@@ -101,12 +101,26 @@ def check_searchable(content: Content, name: str) -> None:
     )
 
 
-def not_found(name: str) -> NotFound:
-    """What a caller learns of a set that does not exist or is somebody else's."""
+def not_found(field: str, name: str) -> NotFound:
+    """What a caller learns of a set that does not exist or is somebody else's.
+
+    Args:
+        field: The request's field that names it.
+        name: What stands there.
+    """
     return NotFound(
         reasons.ERROR_REASON_DOCUMENT_SET_NOT_FOUND,
-        f"you have no document set under the name or digest {name[:128]}; ListDatasets gives yours",
-        dataset_hash=name[:128],
+        f"{field}: you have no document set under the name or digest {name}; ListDatasets gives "
+        "yours",
+        dataset_hash=name,
+    )
+
+
+def deleted_meanwhile() -> Aborted:
+    """What a caller learns whose set is deleted under another name at the same moment."""
+    return Aborted(
+        reasons.ERROR_REASON_UNAVAILABLE,
+        "list: the same content was deleted at this moment; send the call again",
     )
 
 
@@ -114,7 +128,8 @@ def other_content(alias: str, digest: str) -> AlreadyExists:
     """What a caller learns who names a second content alike."""
     return AlreadyExists(
         reasons.ERROR_REASON_DOCUMENT_SET_EXISTS,
-        f"your document set {alias} has other content; choose another hash, or delete that set",
+        f"hash: your document set {alias} has other content; choose another name, or delete that "
+        "set",
         hash=alias,
         digest=digest,
     )
@@ -124,6 +139,6 @@ def entered(alias: str) -> FailedPrecondition:
     """What an owner learns who would delete what a pool uses."""
     return FailedPrecondition(
         reasons.ERROR_REASON_DOCUMENT_SET_ENTERED,
-        f"the document set {alias} is entered in a pool, whose answers rest on it; keep it",
+        f"hash: the document set {alias} is entered in a pool, whose answers rest on it; keep it",
         hash=alias,
     )

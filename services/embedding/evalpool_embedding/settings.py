@@ -3,12 +3,32 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from pydantic_settings import SettingsConfigDict
 
+from evalpool.models.catalogue import catalogue, find_model
+from evalpool.models.errors import ModelNotFound
 from evalpool.models.store import default_store_root
 from evalpool_runtime.settings import Address, ServiceSettings
+
+
+def _embedding_file(name: str) -> str:
+    known = [each.name for each in catalogue() if each.kind == "embedding" and each.sha256]
+    try:
+        found = find_model(name).name
+    except ModelNotFound:
+        found = ""
+    if found not in known:
+        raise ValueError(
+            f"the catalogue has no embedding model {name[:80]!r}; it has {', '.join(known)}"
+        )
+    return found
+
+
+EmbeddingFile = Annotated[str, AfterValidator(_embedding_file)]
+"""The name that a file of an embedding model, whose digest is known, has in the catalogue."""
 
 
 class EmbeddingSettings(ServiceSettings):
@@ -20,10 +40,10 @@ class EmbeddingSettings(ServiceSettings):
         "",
         description="The dataset service's address; it may search sets that are entered in pools.",
     )
-    model: str = Field(
+    model: EmbeddingFile = Field(
         "all-MiniLM-L6-v2-int8", description="The embedding model, by its name in the catalogue."
     )
-    tokenizer: str = Field(
+    tokenizer: EmbeddingFile = Field(
         "all-MiniLM-L6-v2-tokenizer",
         description="The model's tokenizer, by its name in the catalogue.",
     )

@@ -9,14 +9,14 @@ from sqlalchemy import Connection
 
 from evalpool.embedding.v1 import embedding_pb2 as pb
 from evalpool.values import Fields
-from evalpool_embedding import store
 from evalpool_embedding.documents import ContentDigest, Document, parse_alias, parse_documents
 from evalpool_embedding.messages import listed, set_message
+from evalpool_embedding.store import sets, uploads
 from evalpool_runtime.call import Call, current_call
 from evalpool_runtime.clock import Clock
 from evalpool_runtime.database import Database
 from evalpool_runtime.errors import Aborted, reasons
-from evalpool_runtime.replay import recall, remember
+from evalpool_runtime.replay import once
 
 MAX_MESSAGE_BYTES = 3 * 1024 * 1024
 
@@ -58,7 +58,7 @@ async def receive(
             if alias is None:
                 alias = request.hash
                 content_id = await database.write(
-                    lambda c: store.begin_upload(c, model_digest, clock.now())
+                    lambda c: uploads.begin(c, model_digest, clock.now())
                 )
             await _extend(database, content_id, documents, clock.now())
             digest.update(documents)
@@ -78,13 +78,12 @@ async def receive(
         # gRPC ends the requests of a broken call as it ends those of a finished one. Only a broken
         # one cannot be answered any more: what was cut off is cancelled here and not named.
         yield so_far
-        finished = await _finish(database, call, content_id, alias, digest.hexdigest(), clock.now())
-        content_id = None
-        yield finished
+        yield await _finish(database, call, content_id, alias, digest.hexdigest(), clock.now())
     finally:
+        # What was named is no upload any more, and stays.
         if content_id is not None:
             unfinished = content_id
-            await database.write(lambda c: store.discard_upload(c, unfinished))
+            await database.write(lambda c: uploads.discard(c, unfinished))
 
 
 def _parse(
@@ -94,7 +93,9 @@ def _parse(
     if is_first:
         fields.parse("hash", parse_alias, request.hash)
     elif request.hash:
-        fields.refuse("hash", "it belongs into the stream's first message only")
+        fields.refuse(
+            "hash", "it belongs into the stream's first message only; leave it empty in the others"
+        )
     if request.ByteSize() > MAX_MESSAGE_BYTES:
         fields.refuse(
             "list",
@@ -115,7 +116,7 @@ async def _extend(
     if content_id is None:
         raise _forgotten()
     try:
-        await database.write(lambda c: store.extend_upload(c, content_id, documents, now))
+        await database.write(lambda c: uploads.extend(c, content_id, documents, now))
     except LookupError as error:
         raise _forgotten() from error
 
@@ -128,18 +129,12 @@ async def _finish(
         dataset=pb.DocumentSet(hash=alias, digest=digest, owner=call.address)
     )
 
-    def finish(connection: Connection) -> pb.DocumentSet:
-        known = recall(connection, call, pb.UploadDatasetResponse)
-        if known is not None:
-            store.discard_upload(connection, content_id)
-            return known.dataset
-        named, _ = store.finish_upload(connection, content_id, call.address, alias, digest, now)
-        dataset = set_message(named)
-        remember(connection, call, pb.UploadDatasetResponse(dataset=dataset))
-        return dataset
+    def finish(connection: Connection) -> pb.UploadDatasetResponse:
+        named, _ = sets.finish_upload(connection, content_id, call.address, alias, digest, now)
+        return pb.UploadDatasetResponse(dataset=set_message(named))
 
     try:
-        return await database.write(finish)
+        return (await once(database, pb.UploadDatasetResponse, finish)).dataset
     except LookupError as error:
         raise _forgotten() from error
 
@@ -147,5 +142,5 @@ async def _finish(
 def _forgotten() -> Aborted:
     return Aborted(
         reasons.ERROR_REASON_UNAVAILABLE,
-        "nothing came for so long that the beginning was forgotten; send the stream again",
+        "list: nothing came for so long that the beginning was forgotten; send the stream again",
     )

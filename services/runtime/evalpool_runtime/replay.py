@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from google.protobuf.message import Message
 from sqlalchemy import (
@@ -22,7 +22,6 @@ from sqlalchemy import (
     Table,
     Text,
     delete,
-    insert,
     select,
     update,
 )
@@ -58,6 +57,8 @@ _table = seen_tokens_table(MetaData())
 async def once(database: Database, response_type: type[M], work: Callable[[Connection], M]) -> M:
     """Do the work of the current call in one transaction, unless it has been done.
 
+    A call with a stream of requests has no request; set `call.request` to what stands for it.
+
     Args:
         database: Where the effect and the token are stored, together.
         response_type: The method's response message.
@@ -71,7 +72,7 @@ async def once(database: Database, response_type: type[M], work: Callable[[Conne
     def transact(connection: Connection) -> M:
         # Claimed before the work: of two calls at once the second waits here for the first.
         if not _claim(connection, call):
-            known = recall(connection, call, response_type)
+            known = _recall(connection, call, response_type)
             if known is None:
                 raise _Vanished
             return known
@@ -95,13 +96,19 @@ class _Vanished(Exception):
 
 def _claim(connection: Connection, call: Call) -> bool:
     insert_of = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-    claimed = connection.execute(
-        insert_of(_table).values(_row(call, b"")).on_conflict_do_nothing().returning(_table.c.jti)
+    claim = insert_of(_table).values(
+        address=call.address,
+        jti=call.jti,
+        method=call.method,
+        fingerprint=call.fingerprint,
+        response=b"",
+        expires=call.expires + SKEW,
     )
+    claimed = connection.execute(claim.on_conflict_do_nothing().returning(_table.c.jti))
     return claimed.first() is not None
 
 
-def recall(connection: Connection, call: Call, response_type: type[M]) -> M | None:
+def _recall(connection: Connection, call: Call, response_type: type[M]) -> M | None:
     """The answer that this token's call got before, or None.
 
     Raises:
@@ -121,22 +128,6 @@ def recall(connection: Connection, call: Call, response_type: type[M]) -> M | No
             "call",
         )
     return response_type.FromString(row.response)
-
-
-def remember(connection: Connection, call: Call, response: Message) -> None:
-    """Store the answer that this token's call gets."""
-    connection.execute(insert(_table).values(_row(call, response.SerializeToString())))
-
-
-def _row(call: Call, response: bytes) -> dict[str, Any]:
-    return {
-        "address": call.address,
-        "jti": call.jti,
-        "method": call.method,
-        "fingerprint": call.fingerprint,
-        "response": response,
-        "expires": call.expires + SKEW,
-    }
 
 
 def forget_expired(connection: Connection, now: datetime) -> int:

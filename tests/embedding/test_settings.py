@@ -1,0 +1,25 @@
+"""What the embedding service can be told."""
+
+from __future__ import annotations
+
+import pytest
+
+from evalpool_embedding.settings import EmbeddingSettings
+from evalpool_runtime.settings import InvalidSettings
+
+
+@pytest.mark.parametrize("name", ["no-such-model", "SmolLM2-135M-Instruct.Q4_1", ""])
+@pytest.mark.parametrize("flag", ["model", "tokenizer"])
+def test_a_name_of_no_embedding_model_is_refused_with_those_that_there_are(
+    flag: str, name: str
+) -> None:
+    with pytest.raises(InvalidSettings) as caught:
+        EmbeddingSettings.load(**{flag: name})
+
+    (line,) = str(caught.value).splitlines()
+    assert line.startswith(f"--{flag} (EVALPOOL_EMBEDDING_{flag.upper()}): ")
+    assert "all-MiniLM-L6-v2-int8" in line
+
+
+def test_a_models_name_is_taken_without_regard_to_case() -> None:
+    assert EmbeddingSettings.load(model="ALL-MINILM-L6-V2-INT8").model == "all-MiniLM-L6-v2-int8"
