@@ -349,7 +349,7 @@ async def test_a_caller_that_goes_away_ends_the_handler(
     # The call is counted right after its handler has been left.
     while not handled(registry, "WatchNotices", "CANCELLED", "server_stream"):  # noqa: ASYNC110
         await asyncio.sleep(0)
-    assert metric(registry, "grpc_server_in_flight", "WatchNotices", "server_stream") == 0
+    assert metric(registry, "evalpool_calls_in_flight", "WatchNotices", "server_stream") == 0
 
 
 async def test_a_caller_that_goes_away_while_much_is_sent_ends_the_handler(
@@ -400,7 +400,7 @@ async def test_calls_are_counted_by_their_codes(
     assert handled(registry, "GetBalance", "OK") == 3
     assert handled(registry, "GetBalance", "UNAUTHENTICATED") == 1
     assert metric(registry, "grpc_server_started_total", "GetBalance") == 4
-    assert metric(registry, "grpc_server_in_flight", "GetBalance") == 0
+    assert metric(registry, "evalpool_calls_in_flight", "GetBalance") == 0
     assert metric(registry, "grpc_server_handling_seconds_count", "GetBalance") == 4
 
 
