@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
 
 from evalpool.dataset.v1 import dataset_pb2, dataset_pb2_grpc
 from evalpool.errors import CallError
@@ -47,8 +49,13 @@ def lines(count: int, label: int = 1) -> bytes:
 
 
 async def refusal(call: Any) -> CallError:
+    """What a call is refused with, which is told by exactly one ErrorInfo."""
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call
+    status = rpc_status.from_call(caught.value)  # type: ignore[arg-type]
+    assert status is not None
+    infos = [d for d in status.details if d.Is(error_details_pb2.ErrorInfo.DESCRIPTOR)]
+    assert len(infos) == 1
     return CallError.of(caught.value)
 
 
