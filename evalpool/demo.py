@@ -1,7 +1,7 @@
 """The demonstration: a funded pool on real models, from the money to the payout.
 
-Everything has a fixed request id, so that a second run finds what the first one did: minted units,
-the dataset, uploaded models and finished runs. Only the pool is new each time.
+A second run finds what the first one did: minted units, the dataset, uploaded models and finished
+runs. Only the pool is new each time.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from evalpool.dataset.v1 import dataset_pb2
 from evalpool.endpoints import PORTS
 from evalpool.identity import Identity
 from evalpool.models import ModelStore, ensure, find_model, quantise
+from evalpool.router.v1 import router_pb2
 from evalpool.samples import everyday_questions
 from evalpool.token.v1 import token_pb2
 from evalpool.wallet import AddressBook, Wallets
@@ -66,6 +67,7 @@ class Result:
         after: Balances by name after the payout.
         supply: Units in existence.
         names: Names by address.
+        evaluated: Questions that the herd answered for it; what was known is not asked again.
     """
 
     leaderboard: benchmark_pb2.Leaderboard
@@ -73,6 +75,11 @@ class Result:
     after: dict[str, int]
     supply: int
     names: dict[str, str]
+    evaluated: int
+
+
+class DemonstrationFailed(Exception):
+    """The story did not end as it should; the message says where."""
 
 
 class Demonstration:
@@ -110,35 +117,50 @@ class Demonstration:
             await client.close()
 
     async def tell_all(self) -> Result:
-        """Run the story to its end."""
+        """Run the story to its end.
+
+        Raises:
+            DemonstrationFailed: The pool was not made, or an entry not scored.
+            ModelError: A model could not be had.
+        """
         await self._mint()
         await self._load_questions()
         competitors = await self._ready_models()
         before = await self._balances()
+        answered_before = await self._answered()
         pool = await self._fund()
         entries = await asyncio.gather(*(self._join(pool, c) for c in competitors))
         await asyncio.gather(
             *(self._follow(c, entry) for c, entry in zip(competitors, entries, strict=True))
         )
-        self._tell("every entry is scored; the pool pays out when its time has ended")
-        leaderboard = await self._await_payout(pool)
-        supply = await self._clients["operator"].token.GetTotalSupply(
-            token_pb2.GetTotalSupplyRequest()
+        evaluated = await self._answered() - answered_before
+        self._tell(
+            f"every entry is scored; {evaluated:,} questions had to be asked"
+            if evaluated
+            else "every entry is scored; all answers were known, and none was asked for again"
         )
+        self._tell("the pool pays out when its time has ended")
+        leaderboard = await self._await_payout(pool)
         return Result(
             leaderboard,
             before,
             await self._balances(),
-            int(supply.total_supply),
+            await self._supply(),
             {identity.address: name for name, identity in self._people.items()},
+            evaluated,
         )
 
     async def _mint(self) -> None:
+        present = await self._clients[FUNDER].token.GetBalance(token_pb2.GetBalanceRequest())
+        if int(present.balance) >= FUNDS:
+            self._tell(f"{FUNDER} has {int(present.balance):,} units")
+            return
         await self._clients["operator"].token.Mint(
             token_pb2.MintRequest(
                 recipient=self._people[FUNDER].address,
                 quantity=str(MINTED),
-                request_id="demo-mint",
+                # As long as the supply is the same, it is the same request.
+                request_id=f"demo-mint-{await self._supply()}",
             )
         )
         self._tell(f"the operator has minted {MINTED:,} units for {FUNDER}")
@@ -155,7 +177,8 @@ class Demonstration:
             )
         )
         loaded = await load_file(client, DATASET, everyday_questions())
-        self._tell(f"{FUNDER} has loaded {loaded.dataset.question_count} questions as {DATASET}")
+        how = "had" if loaded.unchanged else "has"
+        self._tell(f"{FUNDER} {how} loaded {loaded.dataset.question_count} questions as {DATASET}")
 
     async def _ready_models(self) -> list[Competitor]:
         store = ModelStore(self._data / "models")
@@ -215,7 +238,8 @@ class Demonstration:
         )
         funding = await fund(self._clients[FUNDER], str(FUNDS), terms.tags())
         if funding.state != benchmark_pb2.FUNDING_STATE_CREATED:
-            raise RuntimeError(f"the pool was not made: {funding.reason or 'no decision yet'}")
+            why = funding.reason or "no decision yet"
+            raise DemonstrationFailed(f"the pool was not made: {why}")
         self._tell(f"{FUNDER} has put {FUNDS:,} units into the pool {funding.pool}")
         return funding.pool
 
@@ -236,7 +260,7 @@ class Demonstration:
             if seen.state == benchmark_pb2.ENTRY_STATE_SCORED:
                 self._tell(f"{competitor.name} has {seen.correct} of {seen.total} right")
             if seen.state == benchmark_pb2.ENTRY_STATE_FAILED:
-                raise RuntimeError(f"{competitor.name} failed: {seen.reason}")
+                raise DemonstrationFailed(f"{competitor.name} failed: {seen.reason}")
 
     async def _await_payout(self, pool: str) -> benchmark_pb2.Leaderboard:
         client = self._clients[FUNDER]
@@ -246,6 +270,19 @@ class Demonstration:
             benchmark_pb2.GetLeaderboardRequest(pool=pool)
         )
         return response.leaderboard
+
+    async def _answered(self) -> int:
+        """Questions that the herd has answered since its router was started."""
+        found = await self._clients["operator"].router.GetStatistics(
+            router_pb2.GetStatisticsRequest()
+        )
+        return found.completed
+
+    async def _supply(self) -> int:
+        found = await self._clients["operator"].token.GetTotalSupply(
+            token_pb2.GetTotalSupplyRequest()
+        )
+        return int(found.total_supply)
 
     async def _balances(self) -> dict[str, int]:
         operator = self._clients["operator"]

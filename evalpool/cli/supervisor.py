@@ -97,10 +97,13 @@ class _Supervisor:
         """
         (self._plan.data / "logs").mkdir(parents=True, exist_ok=True)
         self._keepers = [asyncio.create_task(self._keep(charge)) for charge in self._charges]
-        answers = asyncio.gather(*(charge.answered.wait() for charge in self._charges))
-        either: set[asyncio.Future[Any]] = {answers, *self._keepers}
+        answers = asyncio.create_task(self._all_answer())
         try:
-            await asyncio.wait(either, timeout=START_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(
+                {answers, *self._keepers},
+                timeout=START_SECONDS,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
         finally:
             answers.cancel()
         for keeper in self._keepers:
@@ -112,6 +115,10 @@ class _Supervisor:
                     f"{charge.plan.name} did not answer at {charge.plan.endpoint} in "
                     f"{START_SECONDS:.0f} s; see {charge.plan.log}"
                 )
+
+    async def _all_answer(self) -> None:
+        for charge in self._charges:
+            await charge.answered.wait()
 
     async def stop(self) -> None:
         """Stop everything; what does not stop in time is killed."""

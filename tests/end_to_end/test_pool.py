@@ -6,32 +6,34 @@ import json
 import os
 import signal
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from evalpool.models import ModelStore
-from tests.end_to_end.conftest import ROOT, Deployment, free_ports, share_models, start, stop
+from evalpool.samples import everyday_questions
+from tests.end_to_end.conftest import SMOLLM2
+from tests.end_to_end.deployments import (
+    EMBEDDING_MODELS,
+    Deployment,
+    free_ports,
+    running,
+    share_models,
+)
 
 
 def as_json(done: subprocess.CompletedProcess[str]) -> Any:
     return json.loads(done.stdout)
 
 
-def pids(deployment: Deployment, service: str) -> list[int]:
-    """The processes that run a service of this deployment."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            words = (entry / "cmdline").read_bytes().decode().split("\0")
-        except OSError:
-            continue
-        if "serve" in words and service in words and str(deployment.data / service) in words:
-            found.append(int(entry.name))
-    return found
+@pytest.fixture
+def deployment(tmp_path: Path, model_store: ModelStore) -> Iterator[Deployment]:
+    """Six services to be killed, not those that other tests share."""
+    share_models(tmp_path / "data", model_store, SMOLLM2, *EMBEDDING_MODELS)
+    with running(tmp_path / "data", free_ports()) as deployment:
+        yield deployment
 
 
 @pytest.mark.slow
@@ -42,7 +44,7 @@ def test_killing_every_service_in_turn_costs_nothing(deployment: Deployment) -> 
     run("wallet", "new", "trainer")
     run("token", "mint", "funder", "1000")
     run("dataset", "create", "everyday", "--wallet", "funder")
-    run("dataset", "load", "everyday", str(ROOT / "samples/everyday.jsonl"), "--wallet", "funder")
+    run("dataset", "load", "everyday", str(everyday_questions()), "--wallet", "funder")
     pool = as_json(
         run("pool", "create", "everyday", "1000", "--duration", "PT20S", "--wallet", "funder",
             "-o", "json")
@@ -52,7 +54,7 @@ def test_killing_every_service_in_turn_costs_nothing(deployment: Deployment) -> 
     )["id"]
 
     for service in ("benchmark", "dataset", "router", "worker", "token"):
-        for pid in pids(deployment, service):
+        for pid in deployment.children(service):
             os.kill(pid, signal.SIGKILL)
 
     ended = as_json(run("pool", "entry", entry, "--watch", "--wallet", "trainer", "-o", "json"))
@@ -63,23 +65,3 @@ def test_killing_every_service_in_turn_costs_nothing(deployment: Deployment) -> 
     assert [payout["quantity"] for payout in shown["payouts"]] == ["1000"]
     assert run("token", "balance", "--wallet", "trainer").stdout.strip() == "1000"
     assert run("token", "balance", "--wallet", "funder").stdout.strip() == "0"
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(200)
-def test_sigterm_stops_everything_and_a_second_start_finds_what_was_there(
-    tmp_path: Path, model_store: ModelStore, smollm2_path: Path
-) -> None:
-    data, ports = tmp_path / "data", free_ports()
-    share_models(data, model_store)
-    first = start(data, ports)
-    first.evalpool("wallet", "new", "funder")
-    first.evalpool("token", "mint", "funder", "77")
-    assert stop(first) == 0
-    assert pids(first, "token") == []
-
-    second = start(data, ports)
-    try:
-        assert second.evalpool("token", "balance", "--wallet", "funder").stdout.strip() == "77"
-    finally:
-        assert stop(second) == 0

@@ -16,8 +16,7 @@ from evalpool.cli.leaderboard import print_leaderboard
 from evalpool.cli.options import Output
 from evalpool.cli.output import Format, console, errors, print_json, print_table
 from evalpool.cli.supervisor import deployment
-from evalpool.demo import Demonstration, Result
-from evalpool.models import ModelError
+from evalpool.demo import Demonstration, DemonstrationFailed, Result
 from evalpool.wallet import AddressBook, Wallets
 
 Data = Annotated[
@@ -40,7 +39,7 @@ def demo(
     """Run a funded pool on two real models and their quantisations, and pay it out."""
     try:
         result = run(_demo(data, workers))
-    except (ModelError, RuntimeError) as error:
+    except DemonstrationFailed as error:
         raise Failure(str(error)) from error
     if result is None:
         raise Failure("interrupted; run it again to go on")
@@ -51,6 +50,7 @@ def demo(
                 "before": result.before,
                 "after": result.after,
                 "supply": result.supply,
+                "evaluated": result.evaluated,
             }
         )
     else:

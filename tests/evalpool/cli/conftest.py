@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from evalpool.cli import main
 from evalpool.endpoints import PORTS
 from evalpool.wallet import Wallets
 from evalpool_runtime.testing import ServiceUnderTest
 from evalpool_token.service import SERVICE
-from tests.evalpool.cli.commands import Cli, Outcome
+from tests.evalpool.cli.commands import Cli, in_this_process
 from tests.evalpool.service_thread import running_in_a_thread
 
 NOWHERE = "127.0.0.1:1"
@@ -32,17 +30,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def cli(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
-    """Runs a command: `cli("wallet", "new", "alice")`."""
-
-    def run(*arguments: str) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["evalpool", *arguments])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as caught:
-            main()
-        out, err = capsys.readouterr()
-        return Outcome(int(caught.value.code or 0), out, err)
-
-    return run
+    """Runs a command of a user without wallets and without servers."""
+    return in_this_process(monkeypatch, capsys)
 
 
 @pytest.fixture
