@@ -16,7 +16,6 @@ from evalpool_benchmark.entry import (
     entry_id,
     withdraw,
 )
-from evalpool_benchmark.leaderboards import no_pool
 from evalpool_benchmark.peers import Datasets, PeerRefused, PeerUnavailable, SubjectInfo
 from evalpool_benchmark.pool import FROZEN, Pool, PoolState
 from evalpool_benchmark.store import entries, pools
@@ -107,8 +106,7 @@ def check(connection: Connection, asked: Join, now: datetime) -> Entry | None:
     known = entries.join_request(connection, asked.participant, asked.request_id)
     if known is not None:
         return _repeat(connection, asked, known)
-    pool = pools.get(connection, asked.pool)
-    _open_for_entries(pool, asked.pool, now)
+    _refuse_closed(pools.require(connection, asked.pool), now)
     return None
 
 
@@ -128,13 +126,13 @@ def join(connection: Connection, asked: Join, subject: SubjectInfo | None, now: 
         DomainError: The join cannot be.
     """
     # Locked first, so that of two joins at once the second sees what the first has done.
-    locked = pools.lock(connection, asked.pool)
+    pool = pools.require(connection, asked.pool, lock=True)
     known = entries.join_request(connection, asked.participant, asked.request_id)
     if known is not None:
         return _repeat(connection, asked, known)
     if subject is None:
         raise AssertionError("a new join without its subject")
-    pool = _open_for_entries(locked, asked.pool, now)
+    _refuse_closed(pool, now)
     if subject.owner and subject.owner != asked.participant:
         raise PermissionDenied(
             reasons.ERROR_REASON_SUBJECT_NOT_OWNED,
@@ -224,33 +222,17 @@ def exclude(connection: Connection, entry: str, reason: str, now: datetime) -> E
     return excluded
 
 
-def no_entry(entry: str) -> NotFound:
-    """What a call about an entry gets that does not exist."""
-    return NotFound(
-        reasons.ERROR_REASON_ENTRY_NOT_FOUND,
-        f'there is no entry "{entry}"; JoinPool gives the id',
-        entry=entry,
-    )
-
-
 def _lock(connection: Connection, entry: str) -> tuple[Pool, Entry]:
-    found = entries.get(connection, entry)
-    if found is None:
-        raise no_entry(entry)
-    pool = pools.lock(connection, found.pool)
-    present = entries.lock(connection, entry)
-    if pool is None or present is None:
-        raise no_entry(entry)
-    return pool, present
+    found = entries.require(connection, entry)
+    # The pool first, always.
+    pool = pools.require(connection, found.pool, lock=True)
+    return pool, entries.require(connection, entry, lock=True)
 
 
 def _repeat(connection: Connection, asked: Join, known: JoinRequest) -> Entry:
     if (known.pool, known.subject) != (asked.pool, asked.subject):
         raise _id_reused(asked)
-    entry = entries.get(connection, known.entry)
-    if entry is None:
-        raise no_entry(known.entry)
-    return entry
+    return entries.require(connection, known.entry)
 
 
 def _id_reused(asked: Join) -> AlreadyExists:
@@ -261,12 +243,10 @@ def _id_reused(asked: Join) -> AlreadyExists:
     )
 
 
-def _open_for_entries(pool: Pool | None, pool_id: str, now: datetime) -> Pool:
-    if pool is None:
-        raise no_pool(pool_id)
+def _refuse_closed(pool: Pool, now: datetime) -> None:
     match pool.state(now):
         case PoolState.OPEN:
-            return pool
+            return
         case PoolState.SCHEDULED:
             raise FailedPrecondition(
                 reasons.ERROR_REASON_POOL_NOT_STARTED,

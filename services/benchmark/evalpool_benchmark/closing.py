@@ -16,7 +16,6 @@ from sqlalchemy import Connection
 
 from evalpool_benchmark.entry import Entry, cut_off
 from evalpool_benchmark.leaderboard import Leaderboard, rows_of
-from evalpool_benchmark.leaderboards import no_pool
 from evalpool_benchmark.metrics import BenchmarkMetrics
 from evalpool_benchmark.payout import payout_request, payout_tags, plan, returns_contributions
 from evalpool_benchmark.peers import Ledger, Payment, PeerRefused, PeerUnavailable
@@ -28,6 +27,7 @@ from evalpool_benchmark.store import entries, pools, results
 from evalpool_benchmark.wakes import Wakes
 from evalpool_runtime.clock import Clock
 from evalpool_runtime.database import Database
+from evalpool_runtime.errors import FailedPrecondition, reasons
 
 LOOK_AGAIN_SECONDS = 30.0
 """Other replicas make pools too, so the timer to the next end looks again after this."""
@@ -85,21 +85,33 @@ class Closing:
         Returns:
             When the next of them should be looked at again, or None.
         """
-        ended = await self._database.read(partial(pools.unsettled_after_end, now=self._clock.now()))
-        due: list[datetime] = []
-        failures: list[Exception] = []
-        for pool in ended:
-            try:
-                again = await self.advance(pool)
-            except Exception as error:
-                # One pool that cannot be carried on must not hold up the others.
-                failures.append(error)
-                continue
-            if again is not None:
-                due.append(again)
-        if failures:
-            raise ExceptionGroup("some pools could not be carried on", failures)
-        return min(due, default=None)
+        return min(await self._advance_all(await self._ended()), default=None)
+
+    async def allocate(self, pool_id: str) -> None:
+        """Carry one ended pool on as far as it goes now, for a caller who asks for it.
+
+        Raises:
+            NotFound: There is no such pool.
+            FailedPrecondition: Its end has not come.
+        """
+        pool = await self._database.read(partial(pools.require, pool_id=pool_id))
+        if pool.state(self._clock.now()) in (PoolState.SCHEDULED, PoolState.OPEN):
+            raise FailedPrecondition(
+                reasons.ERROR_REASON_POOL_NOT_ENDED,
+                f"pool: it ends at {pool.end_time:%Y-%m-%dT%H:%M:%SZ}; allocate its rewards then",
+                end_time=pool.end_time.isoformat(),
+            )
+        await self.advance(pool_id, ask=True)
+
+    async def allocate_all(self) -> list[str]:
+        """Carry every ended pool on as far as it goes now, for a caller who asks for it.
+
+        Returns:
+            The pools' ids.
+        """
+        ended = await self._ended()
+        await self._advance_all(ended, ask=True)
+        return ended
 
     async def advance(self, pool: str, *, ask: bool = False) -> datetime | None:
         """Carry one pool on as far as it goes now; callers at the same time share the work.
@@ -121,11 +133,29 @@ class Closing:
         """Stop what is under way; it goes on from what is stored."""
         await self._flights.stop()
 
+    async def _ended(self) -> list[str]:
+        now = self._clock.now()
+        return await self._database.read(partial(pools.unsettled_after_end, now=now))
+
+    async def _advance_all(self, ended: list[str], *, ask: bool = False) -> list[datetime]:
+        """Carry pools on; gives when they should be looked at again."""
+        due: list[datetime] = []
+        failures: list[Exception] = []
+        for pool in ended:
+            try:
+                again = await self.advance(pool, ask=ask)
+            except Exception as error:
+                # One pool that cannot be carried on must not hold up the others.
+                failures.append(error)
+                continue
+            if again is not None:
+                due.append(again)
+        if failures:
+            raise ExceptionGroup("some pools could not be carried on", failures)
+        return due
+
     async def _advance(self, pool_id: str, ask: bool) -> datetime | None:
-        found = await self._database.read(partial(pools.get, pool_id=pool_id))
-        if found is None:
-            raise no_pool(pool_id)
-        pool = found
+        pool = await self._database.read(partial(pools.require, pool_id=pool_id))
         if pool.state(self._clock.now()) is PoolState.CLOSING:
             due = await self._database.read(partial(_freeze_time, pool=pool))
             if self._clock.now() < due and not ask:
@@ -196,9 +226,7 @@ def freeze_if_due(
     Returns:
         The pool, and when to look again where it was not frozen.
     """
-    pool = pools.lock(connection, pool_id)
-    if pool is None:
-        raise no_pool(pool_id)
+    pool = pools.require(connection, pool_id, lock=True)
     if pool.state(now) is not PoolState.CLOSING:
         return pool, None
     entered = entries.lock_of_pool(connection, pool_id)
@@ -232,8 +260,8 @@ def settle_if_paid(connection: Connection, pool_id: str, now: datetime) -> Pool 
     Returns:
         The pool as it is now settled; None where there was nothing to settle.
     """
-    pool = pools.lock(connection, pool_id)
-    if pool is None or pool.state(now) is not PoolState.PAYING:
+    pool = pools.require(connection, pool_id, lock=True)
+    if pool.state(now) is not PoolState.PAYING:
         return None
     lines = results.plan_of(connection, pool_id)
     if not all(line.transfer for line in lines):

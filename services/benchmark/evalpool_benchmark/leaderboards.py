@@ -17,7 +17,6 @@ from evalpool_benchmark.store import entries, pools, results
 from evalpool_benchmark.wakes import Wakes
 from evalpool_runtime.clock import Clock
 from evalpool_runtime.database import Database
-from evalpool_runtime.errors import NotFound, reasons
 
 UNCHANGED_FOR = timedelta(minutes=1)
 """A snapshot this young that shows the same is not taken again: callers share it."""
@@ -86,28 +85,15 @@ def standing(connection: Connection, pool: Pool, now: datetime) -> Leaderboard:
     )
 
 
-def no_pool(pool_id: str) -> NotFound:
-    """What a call about a pool gets that does not exist."""
-    return NotFound(
-        reasons.ERROR_REASON_POOL_NOT_FOUND,
-        f'there is no pool "{pool_id}"; list the pools to find its id',
-        pool=pool_id,
-    )
-
-
 def _get(connection: Connection, pool_id: str, live: bool, now: datetime) -> Leaderboard:
-    pool = pools.get(connection, pool_id)
-    if pool is None:
-        raise no_pool(pool_id)
+    pool = pools.require(connection, pool_id)
     frozen = pool.state(now) in FROZEN
     newest = None if live and not frozen else results.newest_snapshot(connection, pool_id)
     return newest or standing(connection, pool, now)
 
 
 def _take(connection: Connection, pool_id: str, now: datetime) -> Leaderboard:
-    pool = pools.lock(connection, pool_id)
-    if pool is None:
-        raise no_pool(pool_id)
+    pool = pools.require(connection, pool_id, lock=True)
     newest = results.newest_snapshot(connection, pool_id)
     if newest is not None and newest.final:
         return newest

@@ -159,6 +159,11 @@ def funding_message(funding: Funding, *, with_detail: bool) -> pb.Funding:
     return message
 
 
+def pending_message(transfer: str) -> pb.Funding:
+    """A transfer that is not decided on yet."""
+    return pb.Funding(transfer=transfer, state=pb.FUNDING_STATE_PENDING)
+
+
 def _row_message(row: Row) -> pb.LeaderboardRow:
     low, high = row.interval
     return pb.LeaderboardRow(

@@ -103,9 +103,7 @@ class Reconciler:
         await self.apply([await self._datasets.score(run)])
 
     async def _submit(self, entry: Entry) -> None:
-        pool = await self._database.read(partial(pools.get, pool_id=entry.pool))
-        if pool is None:
-            raise LookupError(f"entry {entry.id} has no pool")
+        pool = await self._database.read(partial(pools.require, pool_id=entry.pool))
         if entry.failures:
             _log.info(
                 "an entry is tried again",

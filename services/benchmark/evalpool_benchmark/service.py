@@ -12,15 +12,17 @@ from evalpool.token.v1.token_pb2_grpc import TokenServiceStub
 from evalpool_benchmark.admission import Admission
 from evalpool_benchmark.closing import Closing
 from evalpool_benchmark.consumer import NoticeConsumer
+from evalpool_benchmark.credits import Credits
 from evalpool_benchmark.leaderboards import Leaderboards
 from evalpool_benchmark.metrics import BenchmarkMetrics
 from evalpool_benchmark.peers import Datasets, Ledger
 from evalpool_benchmark.reconciler import Reconciler
 from evalpool_benchmark.refunds import Refunds
-from evalpool_benchmark.servicer import BenchmarkServicer
+from evalpool_benchmark.servicer import BenchmarkServicer, UseCases
 from evalpool_benchmark.settings import BenchmarkSettings
 from evalpool_benchmark.store import leases
 from evalpool_benchmark.wakes import Wakes
+from evalpool_benchmark.watches import Watches
 from evalpool_benchmark.work_lease import WorkLeases
 from evalpool_runtime.replay import forget_expired
 from evalpool_runtime.service import Runtime, ServiceDefinition
@@ -55,11 +57,14 @@ async def build(runtime: Runtime[BenchmarkSettings]) -> None:
         BenchmarkServicer(
             runtime,
             database,
-            ledger,
-            Admission(database, datasets, clock),
-            leaderboards,
-            closing,
             wakes,
+            UseCases(
+                credits=Credits(database, ledger),
+                admission=Admission(database, datasets, clock),
+                leaderboards=leaderboards,
+                watches=Watches(runtime, database, wakes),
+                closing=closing,
+            ),
         ),
         runtime.server,
     )

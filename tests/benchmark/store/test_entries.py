@@ -89,7 +89,7 @@ async def end(store: Database, entry: Entry) -> Entry:
 async def test_an_entry_is_kept_as_it_was_made(store: Database) -> None:
     await make_pool(store)
     entry = await enter(store)
-    assert await store.read(partial(entries.get, entry_id=entry.id)) == entry
+    assert await store.read(partial(entries.require, entry_id=entry.id)) == entry
     assert (entry.state, entry.join_time, entry.join_order) == (EntryState.SUBMITTED, NOW, 1)
     assert await store.read(partial(entries.due, now=NOW)) == [entry]
 

@@ -77,8 +77,7 @@ async def test_top_ups_at_the_moment_of_the_freeze_are_in_the_plan_or_go_back(
     assert added + refunded == 12
     plan = await store.read(partial(results.plan_of, pool="transfer-1"))
     assert sum(line.quantity for line in plan) == 10 * (added + 1)
-    pool = await store.read(partial(pools.get, pool_id="transfer-1"))
-    assert pool is not None
+    pool = await store.read(partial(pools.require, pool_id="transfer-1"))
     assert (pool.phase, pool.funds) == (Phase.PAYING, 10 * (added + 1))
 
 

@@ -53,7 +53,7 @@ async def test_a_pool_is_kept_as_it_was_made(store: Database) -> None:
     huge = credit(1, quantity=10**39 - 1)
     state = await store.write(partial(decide, credit=huge, decision=pool_of(huge), cursor=1))
     assert state is FundingState.CREATED
-    kept = await store.read(partial(pools.get, pool_id="transfer-1"))
+    kept = await store.read(partial(pools.require, pool_id="transfer-1"))
     assert kept == replace(pool_of(huge), funds=10**39 - 1)
     funding = await store.read(partial(fundings.get, transfer="transfer-1"))
     assert funding is not None
@@ -70,8 +70,7 @@ async def test_a_credit_is_decided_once_whatever_is_decided_the_second_time(
     again = await store.write(partial(decide, credit=first, decision=refusal, cursor=2))
     assert again is None
     assert await store.read(fundings.refunds_due) == []
-    pool = await store.read(partial(pools.get, pool_id="transfer-1"))
-    assert pool is not None
+    pool = await store.read(partial(pools.require, pool_id="transfer-1"))
     assert pool.funds == 100
     assert await store.read(partial(fundings.cursor, name=fundings.NOTICES)) == 2
 
@@ -113,9 +112,8 @@ async def test_top_ups_at_once_are_all_added(store: Database) -> None:
         )
     )
     assert set(states) == {FundingState.ADDED}
-    pool = await store.read(partial(pools.get, pool_id="transfer-1"))
+    pool = await store.read(partial(pools.require, pool_id="transfer-1"))
     paid = await store.read(partial(pools.contributions_of, pool_id="transfer-1"))
-    assert pool is not None
     assert pool.funds == 100 + 10 * 10**30 == sum(each.quantity for each in paid)
     assert [each.sequence for each in paid] == list(range(1, 12))
 
@@ -133,8 +131,7 @@ async def test_a_top_up_is_judged_at_its_own_time(store: Database) -> None:
     assert await store.write(partial(decide, credit=late, decision=top_up, cursor=3)) is (
         FundingState.REFUNDED
     )
-    pool = await store.read(partial(pools.get, pool_id="transfer-1"))
-    assert pool is not None
+    pool = await store.read(partial(pools.require, pool_id="transfer-1"))
     await store.write(partial(pools.save, pool=replace(pool, phase=Phase.PAYING)))
     frozen = credit(4, time=END - moment)
     assert await store.write(partial(decide, credit=frozen, decision=top_up, cursor=4)) is (

@@ -108,7 +108,6 @@ async def test_what_the_machinery_had_failed_is_tried_again_and_the_rest_stays(
     assert [(entry.id, entry.failures, entry.end_time) for entry in due] == [("lost", 1, None)]
     assert due[0].machinery_failed
     for id, state in (("broken", EntryState.FAILED), ("scored", EntryState.SCORED)):
-        kept = await first_version.read(partial(entries.get, entry_id=id))
-        assert kept is not None
+        kept = await first_version.read(partial(entries.require, entry_id=id))
         assert (kept.state, kept.is_final, kept.failures) == (state, True, 0)
         assert kept.end_time == NOW

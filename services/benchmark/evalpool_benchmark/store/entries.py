@@ -13,6 +13,7 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from evalpool_benchmark.entry import IN_FLIGHT, Entry, EntryState
 from evalpool_benchmark.schema import attempts, entries, join_requests
+from evalpool_runtime.errors import NotFound, reasons
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +25,26 @@ class JoinRequest:
     entry: str
 
 
-def get(connection: Connection, entry_id: str) -> Entry | None:
-    """An entry, or None."""
-    row = connection.execute(select(entries).where(entries.c.id == entry_id)).first()
-    return None if row is None else _entry(row)
+def require(connection: Connection, entry_id: str, *, lock: bool = False) -> Entry:
+    """An entry that a call names by its field `id`.
+
+    Args:
+        connection: The transaction.
+        entry_id: The entry's id.
+        lock: Nobody else changes it until the transaction ends.
+
+    Raises:
+        NotFound: There is none.
+    """
+    query = select(entries).where(entries.c.id == entry_id)
+    row = connection.execute(query.with_for_update() if lock else query).first()
+    if row is None:
+        raise NotFound(
+            reasons.ERROR_REASON_ENTRY_NOT_FOUND,
+            f'id: there is no entry with the id "{entry_id}"; JoinPool answers with the id',
+            entry=entry_id,
+        )
+    return _entry(row)
 
 
 def lock(connection: Connection, entry_id: str) -> Entry | None:

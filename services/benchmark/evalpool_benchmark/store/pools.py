@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement, Connection, Row, and_, func, insert, selec
 from evalpool_benchmark.payout import Contribution
 from evalpool_benchmark.pool import Phase, Pool, PoolState
 from evalpool_benchmark.schema import contributions, entries, pools
+from evalpool_runtime.errors import NotFound, reasons
 
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -20,10 +21,29 @@ def create(connection: Connection, pool: Pool) -> None:
     connection.execute(insert(pools).values(**_columns(pool)))
 
 
-def get(connection: Connection, pool_id: str) -> Pool | None:
-    """A pool, or None."""
-    row = connection.execute(select(pools).where(pools.c.id == pool_id)).first()
-    return None if row is None else _pool(row)
+def require(
+    connection: Connection, pool_id: str, *, field: str = "pool", lock: bool = False
+) -> Pool:
+    """A pool that a call names.
+
+    Args:
+        connection: The transaction.
+        pool_id: The pool's id.
+        field: The request's field that names it.
+        lock: Nobody else decides on it until the transaction ends.
+
+    Raises:
+        NotFound: There is none.
+    """
+    query = select(pools).where(pools.c.id == pool_id)
+    row = connection.execute(query.with_for_update() if lock else query).first()
+    if row is None:
+        raise NotFound(
+            reasons.ERROR_REASON_POOL_NOT_FOUND,
+            f'{field}: there is none with the id "{pool_id}"; ListPools lists them',
+            pool=pool_id,
+        )
+    return _pool(row)
 
 
 def lock(connection: Connection, pool_id: str) -> Pool | None:
