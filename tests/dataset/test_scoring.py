@@ -7,24 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from evalpool_dataset.scoring import (
     Metric,
-    Paired,
     Standing,
     UnusableScores,
-    compare,
     prediction,
     predictions,
     refuse_alike,
     says_nothing,
-    standard_error,
-    wilson_interval,
 )
-
-counts = st.integers(0, 5000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 
 
 def test_acc_takes_the_largest_sum() -> None:
@@ -98,86 +90,15 @@ def test_score_and_progress_are_exact() -> None:
     standing = Standing(1, 3, 7)
     assert standing.score == Fraction(1, 3)
     assert standing.progress == Fraction(3, 7)
-    assert not standing.complete
-    assert Standing(1, 7, 7).complete
 
 
 def test_nothing_done_scores_nothing() -> None:
     standing = Standing(0, 0, 5)
     assert (standing.score, standing.progress) == (Fraction(0), Fraction(0))
-    assert standing.standard_error is None
-    assert standing.interval == (0.0, 1.0)
     assert Standing(0, 0, 0).progress == 0
-    assert not Standing(0, 0, 0).complete
 
 
 @pytest.mark.parametrize("counts", [(2, 1, 3), (1, 4, 3), (-1, 0, 0)])
 def test_counts_that_cannot_be_are_refused(counts: tuple[int, int, int]) -> None:
     with pytest.raises(ValueError, match="cannot be"):
         Standing(*counts)
-
-
-def test_the_standard_error_is_the_samples() -> None:
-    answers = [1] * 359 + [0] * 641
-    mean = sum(answers) / 1000
-    variance = sum((answer - mean) ** 2 for answer in answers) / 999
-    assert standard_error(359, 1000) == pytest.approx(math.sqrt(variance / 1000), rel=1e-12)
-    assert standard_error(1, 1) is None
-    assert standard_error(5, 5) == 0
-
-
-@pytest.mark.parametrize(
-    ("correct", "done", "low", "high"),
-    [
-        # Newcombe (1998), Statistics in Medicine 17, 857-872, table I, method 3.
-        (81, 263, 0.2553, 0.3662),
-        (15, 148, 0.0624, 0.1605),
-        (0, 20, 0.0, 0.1611),
-        (1, 29, 0.0061, 0.1718),
-    ],
-)
-def test_wilsons_interval_is_the_published_one(
-    correct: int, done: int, low: float, high: float
-) -> None:
-    assert wilson_interval(correct, done) == pytest.approx((low, high), abs=5e-5)
-
-
-@given(counts)
-def test_wilsons_interval_holds_the_score_and_stays_within_bounds(pair: tuple[int, int]) -> None:
-    correct, done = pair
-    low, high = wilson_interval(correct, done)
-    assert 0 <= low <= high <= 1
-    if done:
-        assert low <= correct / done <= high
-
-
-@given(counts)
-def test_wilsons_interval_mirrors_right_and_wrong(pair: tuple[int, int]) -> None:
-    correct, done = pair
-    low, high = wilson_interval(correct, done)
-    assert wilson_interval(done - correct, done) == pytest.approx((1 - high, 1 - low))
-
-
-def test_an_interval_of_impossible_counts_is_refused() -> None:
-    with pytest.raises(ValueError, match="cannot be"):
-        wilson_interval(3, 2)
-
-
-def test_two_runs_are_compared_question_by_question() -> None:
-    pairs = [(True, True)] * 5 + [(True, False)] * 3 + [(False, True)] + [(False, False)] * 2
-    assert compare(pairs) == Paired(both=5, first_only=3, second_only=1, neither=2)
-
-
-def test_mcnemars_test_is_exact() -> None:
-    # Binomial(4, 1/2): both tails of at most 1 are 2 * (1 + 4) / 16.
-    assert Paired(5, 3, 1, 2).p_value == Fraction(10, 16)
-    assert Paired(0, 10, 0, 0).p_value == Fraction(2, 1024)
-    assert Paired(9, 0, 0, 9).p_value == 1
-    assert Paired(0, 2, 2, 0).p_value == 1
-
-
-@given(st.integers(0, 60), st.integers(0, 60))
-def test_mcnemars_test_does_not_care_which_run_comes_first(one: int, other: int) -> None:
-    p = Paired(0, one, other, 0).p_value
-    assert p == Paired(0, other, one, 0).p_value
-    assert 0 < p <= 1

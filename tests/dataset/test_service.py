@@ -15,7 +15,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from evalpool.dataset.v1 import dataset_pb2, dataset_pb2_grpc
-from evalpool.errors import CallError
 from evalpool.identity import Identity
 from tests.dataset.dataset_harness import (
     MODEL,
@@ -239,15 +238,6 @@ async def test_every_bad_row_is_told_by_line_and_field_and_nothing_is_kept(
     assert found.dataset.question_count == 0
 
 
-async def test_an_empty_file_is_refused(harness: DatasetHarness) -> None:
-    stub = await harness.create()
-
-    error = await refusal(stub.LoadData(sending(options(), [])))
-
-    assert error.reason == "INVALID_ROWS"
-    assert "no questions" in error.message
-
-
 async def test_a_line_above_a_mebibyte_is_refused(harness: DatasetHarness) -> None:
     stub = await harness.create()
     long = json_lines([row(1) | {"context": "x" * (1 << 20)}])
@@ -293,32 +283,6 @@ async def test_a_file_above_the_limit_is_refused(tmp_path: Path) -> None:
     assert "larger than 1000 bytes" in error.message
 
 
-async def test_a_file_with_another_digest_is_refused_and_not_kept(
-    harness: DatasetHarness,
-) -> None:
-    stub = await harness.create()
-
-    error = await refusal(stub.LoadData(sending(options(sha256="0" * 64), [lines(3)])))
-
-    assert error.code is grpc.StatusCode.FAILED_PRECONDITION
-    assert error.reason == "DIGEST_MISMATCH"
-    found = await stub.GetDataset(dataset_pb2.GetDatasetRequest(id="d"))
-    assert found.dataset.question_count == 0
-
-
-async def test_an_unknown_dataset_is_not_found(harness: DatasetHarness) -> None:
-    stub = await harness.stub()
-    for call in (
-        stub.LoadData(sending(options(dataset="nowhere"), [lines(1)])),
-        stub.GetDataset(dataset_pb2.GetDatasetRequest(id="nowhere")),
-        stub.ListQuestions(dataset_pb2.ListQuestionsRequest(dataset="nowhere")),
-        stub.Benchmark(dataset_pb2.BenchmarkRequest(dataset="nowhere", subject=MODEL)),
-    ):
-        error = await refusal(call)
-        assert error.code is grpc.StatusCode.NOT_FOUND
-        assert error.reason == "DATASET_NOT_FOUND"
-
-
 @pytest.mark.parametrize(
     ("first", "fields"),
     [
@@ -361,12 +325,3 @@ async def test_anyone_may_ask_who_the_server_is(harness: DatasetHarness) -> None
     assert info.info.address == harness.service.address
     assert {"siqa", "multiple_choice"} <= set(info.kinds)
     assert {"loglikelihood", "letter"} <= set(info.evaluators)
-
-
-async def test_a_call_without_a_token_is_refused(harness: DatasetHarness) -> None:
-    async with harness.service.channel(None) as channel:
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await dataset_pb2_grpc.DatasetServiceStub(channel).GetDataset(
-                dataset_pb2.GetDatasetRequest(id="d")
-            )
-    assert CallError.of(caught.value).reason == "TOKEN_MISSING"

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import grpc
 import pytest
@@ -13,6 +16,7 @@ from evalpool.dataset.v1 import dataset_pb2
 from evalpool.errors import CallError
 from evalpool.identity import Identity
 from evalpool.inference.v1 import inference_pb2
+from evalpool_runtime.clock import ManualClock
 from tests.dataset.dataset_harness import (
     ENDED,
     MODEL,
@@ -29,6 +33,9 @@ from tests.dataset.dataset_harness import (
     until,
 )
 from tests.dataset.router_double import RouterDouble, sum_of
+
+if TYPE_CHECKING:
+    from tests.dataset.dataset_harness import Stub
 
 COMPLETE = dataset_pb2.RUN_STATE_COMPLETE
 FAILED = dataset_pb2.RUN_STATE_FAILED
@@ -135,15 +142,6 @@ async def test_the_router_never_gets_which_answer_is_right(harness: DatasetHarne
     assert harness.router.callers == {harness.service.address}
 
 
-async def test_an_unknown_model_is_not_found(harness: DatasetHarness) -> None:
-    stub = await harness.load(lines(2))
-
-    error = await refusal(stub.Benchmark(benchmark("c" * 64)))
-
-    assert error.code is grpc.StatusCode.NOT_FOUND
-    assert error.reason == "MODEL_NOT_FOUND"
-
-
 async def test_somebody_elses_upload_is_refused_and_ones_own_is_run(
     harness: DatasetHarness,
 ) -> None:
@@ -181,15 +179,6 @@ async def test_only_the_owner_and_the_benchmark_service_run_and_see_scores(
     ):
         assert (await refusal(call)).code is grpc.StatusCode.PERMISSION_DENIED
     assert (await service.GetScore(get)).score.correct == 2
-
-
-async def test_an_empty_dataset_cannot_be_run(harness: DatasetHarness) -> None:
-    stub = await harness.create()
-
-    error = await refusal(stub.Benchmark(benchmark()))
-
-    assert error.code is grpc.StatusCode.FAILED_PRECONDITION
-    assert error.reason == "DATASET_EMPTY"
 
 
 async def test_an_evaluator_that_the_kind_cannot_use_is_refused(harness: DatasetHarness) -> None:
@@ -322,7 +311,11 @@ async def test_a_question_that_fails_for_good_is_never_a_wrong_answer(
 
     harness.router.failure = lambda question: None
     harness.router.scored.clear()
-    assert (await evaluated_anew(stub)).correct == 4
+    retried = await start(stub)
+    assert (retried.state, retried.reason) == (dataset_pb2.RUN_STATE_RUNNING, "")
+    assert (retried.done, retried.failed, retried.total, retried.progress) == (3, 0, 4, 0.75)
+    again = await until(stub, score.run, *ENDED)
+    assert (again.state, again.correct, again.done, again.progress) == (COMPLETE, 4, 4, 1.0)
     assert len(harness.router.prompts) == 1
 
 
@@ -451,6 +444,69 @@ async def test_letter_and_loglikelihood_are_runs_of_their_own(harness: DatasetHa
 
     assert one.run != other.run
     assert (one.evaluator, other.evaluator) == (dataset_pb2.EVALUATOR_LOGLIKELIHOOD, LETTER)
+
+
+@asynccontextmanager
+async def with_a_clock_that_stands_still(
+    tmp_path: Path, **settings: float
+) -> AsyncIterator[DatasetHarness]:
+    """A service on which no pause ends by itself, and a herd that fails each question once."""
+    clock = ManualClock(datetime.now(UTC))
+    async with (
+        RouterDouble.knowing(MODEL) as router,
+        running_dataset(tmp_path, router, clock=clock, **settings) as harness,
+    ):
+        seen: set[str] = set()
+
+        def fail_first(
+            question: inference_pb2.ChoiceQuestion,
+        ) -> inference_pb2.QuestionFailure | None:
+            if question.prompt in seen:
+                return None
+            seen.add(question.prompt)
+            return inference_pb2.QuestionFailure(
+                reason_code="ENGINE_FAILED", message="not yet", retryable=True
+            )
+
+        router.failure = fail_first
+        yield harness
+
+
+async def until_all_failed_once(stub: Stub, run: str) -> None:
+    watch = stub.WatchScores(dataset_pb2.WatchScoresRequest(runs=[run]))
+    async for _ in watch:
+        if {r.reason for r in await results(stub, run)} == {"not yet"}:
+            watch.cancel()
+            return
+
+
+async def test_evaluate_ends_the_pauses_of_as_many_questions_as_it_is_asked_for(
+    tmp_path: Path,
+) -> None:
+    async with with_a_clock_that_stands_still(tmp_path) as harness:
+        stub = await harness.load(lines(5))
+        run = (await start(stub)).run
+        await until_all_failed_once(stub, run)
+
+        first = await stub.Evaluate(dataset_pb2.EvaluateRequest(run=run, limit=2))
+        some = await until(stub, run, done=2)
+        pending = [r.question for r in await results(stub, run) if r.reason == "not yet"]
+        rest = await stub.Evaluate(dataset_pb2.EvaluateRequest())
+        score = await until(stub, run, *ENDED)
+
+    assert (first.scheduled, some.done, pending) == (2, 2, [3, 4, 5])
+    assert rest.scheduled == 3
+    assert (score.state, score.done, score.correct) == (COMPLETE, 5, 5)
+
+
+async def test_the_sweep_takes_up_what_a_pause_would_keep_for_ever(tmp_path: Path) -> None:
+    async with with_a_clock_that_stands_still(tmp_path, evaluate_seconds=1.0) as harness:
+        stub = await harness.load(lines(5))
+
+        score = await evaluated(stub)
+
+        assert (score.state, score.done, score.correct) == (COMPLETE, 5, 5)
+        assert {r.attempts for r in await results(stub, score.run)} == {2}
 
 
 async def test_evaluate_tells_how_many_questions_are_taken_up(harness: DatasetHarness) -> None:

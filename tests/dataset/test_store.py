@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 
@@ -12,7 +13,7 @@ from sqlalchemy import Connection
 from evalpool_dataset.evaluation import Policy, complete, start
 from evalpool_dataset.outcome import Answer, Claim
 from evalpool_dataset.question import Question
-from evalpool_dataset.run import Run
+from evalpool_dataset.run import Run, RunState
 from evalpool_dataset.store import definitions, evaluations, runs
 from evalpool_runtime.database import Database
 from evalpool_runtime.errors import NotFound
@@ -43,7 +44,7 @@ async def test_questions_come_back_as_they_were_stored(stored: Database, choices
         version = definitions.add_version(
             connection, definition(), "d" * 64, questions, "", "", NOW
         )
-        return [s.question for s in definitions.list_questions(connection, version.id, 0, 10)]
+        return definitions.list_questions(connection, version.id, 0, 10)
 
     assert await stored.write(work) == questions
 
@@ -138,6 +139,64 @@ async def test_a_pause_is_kept_and_its_end_is_known(stored: Database) -> None:
         lambda c: evaluations.claim_some(c, "run", holder="h", now=over, lease=LEASE, limit=1)
     )
     assert [c.fence for c in again] == [2]
+
+
+async def test_pauses_of_the_oldest_runs_end_first_and_no_more_than_are_asked_for(
+    stored: Database,
+) -> None:
+    await stored.write(lambda c: add_run(c, questions=3, run="old"))
+    await stored.write(lambda c: add_run(c, questions=3, run="new", dataset="e"))
+    claim_all = partial(evaluations.claim_some, holder="h", now=NOW, lease=LEASE, limit=10)
+
+    def pause_all(connection: Connection) -> None:
+        for run in ("old", "new"):
+            ids = [held.id for held in claim_all(connection, run)]
+            evaluations.expire_some(connection, ids, NOW + LEASE, Policy(), "WORKER_LOST")
+
+    await stored.write(pause_all)
+
+    async def ready(run: str) -> list[int]:
+        return [held.ordinal for held in await stored.write(lambda c: claim_all(c, run))]
+
+    assert await ready("old") == await ready("new") == []
+    assert await stored.write(lambda c: evaluations.take_up(c, 4)) == 4
+    assert (await ready("old"), await ready("new")) == ([1, 2, 3], [1])
+    # What is under way is counted, and not begun anew.
+    assert await stored.write(lambda c: evaluations.take_up(c, 10)) == 6
+    assert (await ready("old"), await ready("new")) == ([], [2, 3])
+
+
+async def test_only_the_named_run_or_the_owners_runs_are_taken_up(stored: Database) -> None:
+    await stored.write(lambda c: add_run(c, questions=2, run="one"))
+    await stored.write(lambda c: add_run(c, questions=3, run="other", dataset="e"))
+
+    async def taken(**only: str) -> int:
+        return await stored.write(lambda c: evaluations.take_up(c, 10, **only))
+
+    assert await taken() == 5
+    assert await taken(run="other") == 3
+    assert await taken(owner="o" * 43) == 5
+    assert await taken(owner="p" * 43) == await taken(run="other", owner="p" * 43) == 0
+
+
+async def test_runs_that_have_ended_are_not_taken_up(stored: Database) -> None:
+    def work(connection: Connection) -> int:
+        run = add_run(connection, questions=2)
+        runs.save_run(connection, replace(run, state=RunState.UNFUNDED))
+        return evaluations.take_up(connection, 10)
+
+    assert await stored.write(work) == 0
+
+
+async def test_an_owner_is_told_of_changes_of_their_own_runs(stored: Database) -> None:
+    await stored.write(lambda c: add_run(c, questions=1))
+
+    async def seen(owner: str | None) -> list[str]:
+        found = await stored.read(partial(runs.runs_after, cursor=0, only=(), limit=9, owner=owner))
+        return [run.id for run in found]
+
+    assert await seen(None) == await seen("o" * 43) == ["run"]
+    assert await seen("p" * 43) == []
 
 
 async def test_an_answer_comes_back_as_it_was_stored(stored: Database) -> None:

@@ -129,8 +129,7 @@ def questions(
         FailedPrecondition: The dataset has no questions.
     """
     version = require_version(connection, definition, digest)
-    found = definitions.list_questions(connection, version.id, after, limit)
-    return version, [stored.question for stored in found]
+    return version, definitions.list_questions(connection, version.id, after, limit)
 
 
 def require_version(connection: Connection, definition: Definition, digest: str) -> Version:

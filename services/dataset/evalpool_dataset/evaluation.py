@@ -230,7 +230,9 @@ def retry(evaluation: Evaluation) -> Evaluation:
     """
     if evaluation.state is not State.FAILED:
         raise NotPossible(f"the evaluation is {evaluation.state}; only failed ones can be retried")
-    return replace(evaluation, state=State.PENDING, attempts=0, failures=0, not_before=None)
+    return replace(
+        evaluation, state=State.PENDING, attempts=0, failures=0, not_before=None, reason=None
+    )
 
 
 def _check_held(evaluation: Evaluation, fence: int) -> None:

@@ -6,7 +6,7 @@
 | Loader | what a row of its files holds |
 | PromptTemplate | what a model is given of a question |
 | ResultRetriever | which choice a reply means |
-| ScoreCalculator | which choice scores mean, and what a run is worth |
+| ScoreCalculator | which choice scores mean |
 | EvaluatorSpec | how answers are obtained |
 
 A dataset's version covers what its parts do: each part's `spec()` goes into the digest, so a part
@@ -23,7 +23,7 @@ from typing import Protocol
 from evalpool_dataset.digest import JsonValue
 from evalpool_dataset.loaders.reading import RowForm
 from evalpool_dataset.question import Question
-from evalpool_dataset.scoring import Metric, Standing
+from evalpool_dataset.scoring import Metric
 
 Spec = Mapping[str, JsonValue]
 """What a part says of itself, for the version's digest."""
@@ -112,7 +112,7 @@ class ResultRetriever(Protocol):
 
 
 class ScoreCalculator(Protocol):
-    """Which choice scores mean, and what a run is worth."""
+    """Which choice scores mean."""
 
     def predictions(self, sums: Sequence[float], choices: Sequence[str]) -> Mapping[Metric, int]:
         """The choice that each metric predicts, from 1.
@@ -120,9 +120,6 @@ class ScoreCalculator(Protocol):
         Raises:
             UnusableScores: Nothing can be predicted from them.
         """
-
-    def standing(self, correct: int, done: int, total: int) -> Standing:
-        """What the counts are worth."""
 
     def spec(self) -> Spec:
         """For the digest."""

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from evalpool_dataset import scoring
 from evalpool_dataset.parts.base import Spec
-from evalpool_dataset.scoring import Metric, Standing
+from evalpool_dataset.scoring import Metric
 
 
 @dataclass(frozen=True, slots=True)
 class ShareOfRightAnswers:
-    """The score is the share of right answers among those done."""
+    """The likeliest choice is the answer; a run's score is the share of right ones."""
 
     def predictions(self, sums: Sequence[float], choices: Sequence[str]) -> Mapping[Metric, int]:
         """The choice that each metric predicts, from 1.
@@ -21,10 +21,6 @@ class ShareOfRightAnswers:
             UnusableScores: Nothing can be predicted from them.
         """
         return scoring.predictions(sums, choices)
-
-    def standing(self, correct: int, done: int, total: int) -> Standing:
-        """What the counts are worth."""
-        return Standing(correct, done, total)
 
     def spec(self) -> Spec:
         """For the digest."""

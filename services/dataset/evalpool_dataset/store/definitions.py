@@ -50,14 +50,6 @@ class Version:
 
 
 @dataclass(frozen=True, slots=True)
-class StoredQuestion:
-    """A question and the number of its row."""
-
-    row: int
-    question: Question
-
-
-@dataclass(frozen=True, slots=True)
 class Model:
     """Something that has been evaluated."""
 
@@ -185,9 +177,7 @@ def add_version(
     return version
 
 
-def list_questions(
-    connection: Connection, version: int, after: int, limit: int
-) -> list[StoredQuestion]:
+def list_questions(connection: Connection, version: int, after: int, limit: int) -> list[Question]:
     """Questions of a version in their order, after one."""
     rows = connection.execute(
         select(schema.datasets)
@@ -195,7 +185,7 @@ def list_questions(
         .order_by(schema.datasets.c.ordinal)
         .limit(limit)
     )
-    return [StoredQuestion(row.id, _question(row)) for row in rows]
+    return [_question(row) for row in rows]
 
 
 def questions_by_rows(connection: Connection, rows: Sequence[int]) -> dict[int, Question]:

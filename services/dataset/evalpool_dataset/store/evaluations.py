@@ -30,7 +30,6 @@ class Result:
     evaluation: Evaluation
     correct_answer: int
     answer: Answer | None
-    reason_code: str
 
 
 def claim_some(
@@ -173,7 +172,7 @@ def next_claim_time(connection: Connection) -> datetime | None:
 
 
 def reopen_failed(connection: Connection, run: str) -> int:
-    """Open a run's failed questions again, with all of their attempts; returns how many."""
+    """Open a run's failed questions again, as `evaluation.retry` does; returns how many."""
     result = connection.execute(
         update(_table)
         .where(_table.c.run == run, _table.c.state == State.FAILED.value)
@@ -314,5 +313,4 @@ def _result(row: Row[Any]) -> Result:
         evaluation=_evaluation(row),
         correct_answer=int(row.correct_answer),
         answer=answer,
-        reason_code=row.reason_code,
     )
