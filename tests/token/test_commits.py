@@ -63,17 +63,17 @@ class Book:
         return receipt.entries[0].id
 
     async def account(self, address: str) -> tuple[int, int]:
-        found, _ = await self.database.read(lambda c: store.read_account(c, address))
+        found, _ = await self.database.read(lambda c: store.accounts.read(c, address))
         return found.balance, found.held
 
     async def problems(self) -> list[str]:
         def read(connection: Connection) -> list[str]:
             return list(
                 audit(
-                    store.all_entries(connection),
-                    store.all_accounts(connection),
-                    store.all_holds(connection),
-                    store.read_head(connection),
+                    store.log.everything(connection),
+                    store.accounts.everything(connection),
+                    store.holds.everything(connection),
+                    store.head.read(connection),
                 )
             )
 
@@ -83,7 +83,7 @@ class Book:
 @pytest.fixture
 async def book(database: OpenDatabase) -> Book:
     opened = await database("evalpool_token.migrations")
-    await opened.write(lambda c: store.claim(c, LEDGER))
+    await opened.write(lambda c: store.head.claim(c, LEDGER))
     return Book(opened)
 
 
@@ -93,7 +93,7 @@ async def test_what_was_committed_is_read_back_as_it_was(book: Book) -> None:
 
     made = await book.pay("alice", [Payment("bob", 10**38 + 7, tags)], "t")
 
-    read = await book.database.read(lambda c: store.entries_between(c, 1, 99))
+    read = await book.database.read(lambda c: store.log.between(c, 1, 99))
     assert tuple(read[1:]) == made.entries
     assert read[1].tags == tags
     assert read[1].id == transfer_id(LEDGER, "alice", "t")
@@ -175,8 +175,8 @@ async def test_readers_of_notices_miss_none_while_others_commit(book: Book) -> N
         cursor = 0
         while len(seen) < 40:
 
-            def read(c: Connection, after: int = cursor) -> list[store.AccountEntry]:
-                return store.account_entries_after(c, "bob", after, store.read_head(c).sequence, 3)
+            def read(c: Connection, after: int = cursor) -> list[store.log.AccountEntry]:
+                return store.log.movements_after(c, "bob", after, store.head.read(c).sequence, 3)
 
             for notice in await book.database.read(read):
                 cursor = notice.entry.sequence
@@ -197,8 +197,8 @@ async def test_notices_come_in_order_with_the_balance_after_each(book: Book) -> 
     )
     await book.hold("alice", "carol", 2, "h")
 
-    notices = await book.database.read(lambda c: store.account_entries_after(c, "bob", 0, 99, 99))
-    newest = await book.database.read(lambda c: store.account_entries_before(c, "alice", None, 2))
+    notices = await book.database.read(lambda c: store.log.movements_after(c, "bob", 0, 99, 99))
+    newest = await book.database.read(lambda c: store.log.movements_before(c, "alice", None, 2))
 
     assert [(n.entry.kind, n.posting.amount, n.posting.balance) for n in notices] == [
         (EntryKind.TRANSFER, 1, 1),
@@ -225,8 +225,7 @@ async def test_a_hold_is_captured_once_in_part_and_the_rest_returns(book: Book) 
     }
     assert await book.account("alice") == (6, 0)
     assert await book.account("bob") == (4, 0)
-    captured = await book.database.read(lambda c: store.find_transfer(c, hold))
-    assert captured is not None
+    captured = await book.database.read(lambda c: store.log.require_transfer(c, hold, "bob"))
     assert (captured.kind, captured.quantity) == (EntryKind.CAPTURE, 4)
     assert await book.problems() == []
 
@@ -274,7 +273,7 @@ async def test_two_sweeps_at_once_return_each_lapsed_hold_once(book: Book) -> No
     assert sorted(expired) == [0, 0, 5]
     assert await book.account("alice") == (9, 1)
     states = [
-        (await book.database.read(partial(store.require_hold, hold=hold, party="bob"))).state
+        (await book.database.read(partial(store.holds.require, hold=hold, party="bob"))).state
         for hold in lapsing
     ]
     assert set(states) == {HoldState.EXPIRED}
@@ -297,10 +296,10 @@ async def test_a_repeat_races_with_a_sweep_without_harm(book: Book) -> None:
 
 
 async def test_a_database_stays_with_the_key_that_it_was_begun_with(book: Book) -> None:
-    await book.database.write(lambda c: store.claim(c, LEDGER))
+    await book.database.write(lambda c: store.head.claim(c, LEDGER))
 
-    with pytest.raises(store.AnotherLedger, match="key file"):
-        await book.database.write(lambda c: store.claim(c, "M" * 43))
+    with pytest.raises(store.head.AnotherLedger, match="key file"):
+        await book.database.write(lambda c: store.head.claim(c, "M" * 43))
 
 
 async def test_the_audit_of_the_tables_finds_a_balance_changed_by_hand(book: Book) -> None:
@@ -315,6 +314,6 @@ async def test_the_audit_of_the_tables_finds_a_balance_changed_by_hand(book: Boo
 
 
 async def test_an_unknown_account_is_empty(book: Book) -> None:
-    found, sequence = await book.database.read(lambda c: store.read_account(c, "nobody"))
+    found, sequence = await book.database.read(lambda c: store.accounts.read(c, "nobody"))
 
     assert (found, sequence) == (Account("nobody"), 0)

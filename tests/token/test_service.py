@@ -21,7 +21,7 @@ from evalpool_runtime.clock import ManualClock
 from evalpool_runtime.protobuf import duration
 from evalpool_runtime.testing import ServiceUnderTest, running
 from evalpool_token.service import SERVICE
-from evalpool_token.store import AnotherLedger
+from evalpool_token.store.head import AnotherLedger
 
 if TYPE_CHECKING:
     Stub = token_pb2_grpc.TokenServiceAsyncStub
@@ -506,7 +506,7 @@ async def test_a_cursor_of_another_ledger_is_refused(ledger: Ledger) -> None:
 async def test_pages_end_before_a_message_is_too_long(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("evalpool_token.servicer.PAGE_BYTES", 400)
+    monkeypatch.setattr("evalpool_token.messages.PAGE_BYTES", 400)
     _, alice = await ledger.rich()
     for number in range(5):
         await alice.Transfer(transfer(Identity.generate(), str(number + 1), f"r{number}"))

@@ -189,8 +189,8 @@ class StoredLedger(RuleBasedStateMachine):
             self.take_notices(connection, person, size)
 
     def take_notices(self, connection: Connection, person: str, size: int) -> None:
-        newest = store.read_head(connection).sequence
-        for notice in store.account_entries_after(
+        newest = store.head.read(connection).sequence
+        for notice in store.log.movements_after(
             connection, person, self.cursor[person], newest, size
         ):
             assert notice.entry.sequence > self.cursor[person]
@@ -222,7 +222,7 @@ class StoredLedger(RuleBasedStateMachine):
     def accounts_are_the_models(self) -> None:
         with self.engine.begin() as connection:
             for person in PEOPLE:
-                account, _ = store.read_account(connection, person)
+                account, _ = store.accounts.read(connection, person)
                 assert (account.balance, account.held) == (
                     self.model.balance[person],
                     self.model.held[person],
@@ -231,10 +231,10 @@ class StoredLedger(RuleBasedStateMachine):
     @invariant()
     def money_is_conserved_and_the_log_says_so(self) -> None:
         with self.engine.begin() as connection:
-            accounts = store.all_accounts(connection)
-            head = store.read_head(connection)
-            entries = list(store.all_entries(connection))
-            holds = store.all_holds(connection)
+            accounts = store.accounts.everything(connection)
+            head = store.head.read(connection)
+            entries = list(store.log.everything(connection))
+            holds = store.holds.everything(connection)
         assert head.supply == self.model.supply == sum(a.balance + a.held for a in accounts)
         assert min((a.balance for a in accounts), default=0) >= 0
         assert [entry.sequence for entry in entries] == list(range(1, head.sequence + 1))
@@ -246,7 +246,7 @@ class StoredLedger(RuleBasedStateMachine):
             expected = self.model.notices[person]
             assert self.read[person] == expected[: len(self.read[person])]
             with self.engine.begin() as connection:
-                left = store.account_entries_after(
+                left = store.log.movements_after(
                     connection, person, self.cursor[person], 10**9, 10**6
                 )
             assert len(self.read[person]) + len(left) == len(expected)

@@ -78,17 +78,17 @@ class Commits:
             FailedPrecondition: The ledger's rules do not allow it.
         """
         draft = self._draft(connection, [author, *recipients])
-        known = store.find_request(connection, author, request_id, fingerprint)
+        known = store.requests.find(connection, author, request_id, fingerprint)
         if known is not None:
             return Receipt(known.entries, known.supply, ())
         # What has lapsed is the author's again, whether a sweep has come by or not.
-        for hold in store.due_holds(connection, draft.now, HOLDS_AT_ONCE, author):
+        for hold in store.holds.due(connection, draft.now, HOLDS_AT_ONCE, author):
             draft.expire(hold)
         before = len(draft.entries)
         make(draft)
-        made = store.RecordedRequest(tuple(draft.entries[before:]), draft.head.supply)
-        store.commit(connection, draft)
-        store.record_request(connection, author, request_id, fingerprint, made)
+        made = store.requests.RecordedRequest(tuple(draft.entries[before:]), draft.head.supply)
+        store.drafts.write(connection, draft)
+        store.requests.record(connection, author, request_id, fingerprint, made)
         return Receipt(made.entries, made.supply, tuple(draft.entries))
 
     def capture(
@@ -101,16 +101,16 @@ class Commits:
             PermissionDenied: The caller is not its recipient.
             FailedPrecondition: It is settled, has expired, or has less.
         """
-        store.lock_head(connection)
-        hold = store.require_hold(connection, hold_id, caller)
+        store.head.lock(connection)
+        hold = store.holds.require(connection, hold_id, caller)
         if caller != hold.recipient:
             raise PermissionDenied(
                 reasons.ERROR_REASON_NOT_ALLOWED,
-                "id: only the hold's recipient may capture it",
+                "id: only the hold's recipient may capture it; ask the recipient",
             )
         draft = self._draft(connection, [hold.holder, hold.recipient])
         captured = draft.capture(hold, quantity)
-        store.commit(connection, draft)
+        store.drafts.write(connection, draft)
         return captured, draft.entries
 
     def release(
@@ -123,29 +123,29 @@ class Commits:
             PermissionDenied: The caller is the holder, and the hold has not expired.
             FailedPrecondition: It has been captured or released.
         """
-        store.lock_head(connection)
-        hold = store.require_hold(connection, hold_id, caller)
+        store.head.lock(connection)
+        hold = store.holds.require(connection, hold_id, caller)
         draft = self._draft(connection, [hold.holder])
         released = draft.release(hold, caller)
-        store.commit(connection, draft)
+        store.drafts.write(connection, draft)
         return released, draft.entries
 
     def expire_due(self, connection: Connection, holder: str | None = None) -> int:
         """Return holds whose time has passed: all, or one holder's; gives how many."""
-        head = store.lock_head(connection)
+        head = store.head.lock(connection)
         now = Draft(self._ledger, head, (), self._clock.now()).now
-        due = store.due_holds(connection, now, HOLDS_AT_ONCE, holder)
+        due = store.holds.due(connection, now, HOLDS_AT_ONCE, holder)
         draft = self._draft(connection, {hold.holder for hold in due})
         for hold in due:
             draft.expire(hold)
-        store.commit(connection, draft)
+        store.drafts.write(connection, draft)
         return len(due)
 
     def has_due(self, connection: Connection, holder: str | None = None) -> bool:
         """Whether there is something for `expire_due` to do."""
-        return bool(store.due_holds(connection, self._clock.now(), 1, holder))
+        return bool(store.holds.due(connection, self._clock.now(), 1, holder))
 
     def _draft(self, connection: Connection, addresses: Iterable[str]) -> Draft:
-        head = store.lock_head(connection)
-        accounts = store.read_accounts(connection, sorted(set(addresses)))
+        head = store.head.lock(connection)
+        accounts = store.accounts.read_some(connection, sorted(set(addresses)))
         return Draft(self._ledger, head, accounts, self._clock.now())

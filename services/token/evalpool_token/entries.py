@@ -31,6 +31,10 @@ class EntryKind(StrEnum):
     EXPIRE = "expire"
 
 
+TRANSFER_KINDS = (EntryKind.TRANSFER, EntryKind.MINT, EntryKind.BURN, EntryKind.CAPTURE)
+"""The kinds of entries that move units between owners, and so make notices."""
+
+
 class HoldState(StrEnum):
     """What became of a hold."""
 

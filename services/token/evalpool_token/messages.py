@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from evalpool.common.v1.service_info_pb2 import Tag
 from evalpool.token.v1 import token_pb2
 from evalpool_runtime.protobuf import timestamp
 from evalpool_token.entries import Entry, Hold, HoldState
-from evalpool_token.store import AccountEntry
+from evalpool_token.store.log import AccountEntry
+
+PAGE_BYTES = 4 * 1024 * 1024
+"""A page ends here even where more transfers were asked for: it must fit into a message."""
 
 _HOLD_STATES = {
     HoldState.OPEN: token_pb2.HOLD_STATE_OPEN,
@@ -28,6 +33,19 @@ def transfer_message(entry: Entry, reader: str) -> token_pb2.Transfer:
         commit_time=timestamp(entry.commit_time),
         request_id=entry.request_id if reader == entry.author else "",
     )
+
+
+def transfers_that_fit(movements: Iterable[AccountEntry], reader: str) -> list[token_pb2.Transfer]:
+    """The first movements as transfers, as many as a page has room for, at least one."""
+    fitting: list[token_pb2.Transfer] = []
+    size = 0
+    for seen in movements:
+        message = transfer_message(seen.entry, reader)
+        size += message.ByteSize()
+        if fitting and size > PAGE_BYTES:
+            break
+        fitting.append(message)
+    return fitting
 
 
 def notice_message(seen: AccountEntry) -> token_pb2.Notice:

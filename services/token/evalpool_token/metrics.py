@@ -6,8 +6,7 @@ from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Counter
 
-from evalpool_token.entries import EntryKind
-from evalpool_token.store import TRANSFER_KINDS
+from evalpool_token.entries import TRANSFER_KINDS, EntryKind
 
 
 class TokenMetrics:

@@ -18,12 +18,19 @@ from evalpool.values import (
     InvalidValue,
     Tag,
     parse_address,
+    parse_integer,
     parse_positive_quantity,
     parse_request_id,
     parse_tags,
+    parse_transfer_id,
 )
+from evalpool_runtime.errors import PermissionDenied, reasons
 from evalpool_runtime.protobuf import from_duration
 from evalpool_token.ledger import Payment
+
+MAX_PAGE = 1_000
+DEFAULT_PAGE = 100
+MAX_SEQUENCE = 2**62
 
 MAX_BATCH_BYTES = 12 * 1024 * 1024
 """Bytes of a TransferBatchRequest at most."""
@@ -60,6 +67,78 @@ class HoldOrder:
     time_to_live: timedelta
     request_id: str
     fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class CaptureOrder:
+    """Units to take of a hold."""
+
+    hold: str
+    quantity: int
+
+
+def parse_id(text: str) -> str:
+    """Read the only field of a request, the id of a transfer or a hold.
+
+    Raises:
+        InvalidFields: It is none.
+    """
+    fields = Fields()
+    parsed = fields.parse("id", parse_transfer_id, text)
+    fields.check()
+    return parsed
+
+
+def parse_account(request: token_pb2.GetBalanceRequest, caller: str, *, is_operator: bool) -> str:
+    """Read a GetBalanceRequest: whose balance is asked for.
+
+    Raises:
+        InvalidFields: It names no account.
+        PermissionDenied: It names another's, and the caller is not the operator.
+    """
+    if not request.account:
+        return caller
+    fields = Fields()
+    account = fields.parse("account", parse_address, request.account)
+    fields.check()
+    if account != caller and not is_operator:
+        raise PermissionDenied(
+            reasons.ERROR_REASON_NOT_ALLOWED,
+            "account: only the operator may see the balance of another; leave it empty",
+        )
+    return account
+
+
+def parse_page_size(request: token_pb2.ListTransfersRequest) -> int:
+    """Read a ListTransfersRequest, apart from its page token.
+
+    Raises:
+        InvalidFields: With every violation.
+    """
+    fields = Fields()
+    size = fields.attempt(
+        "page_size",
+        lambda: parse_integer(
+            request.page_size, at_least=1, at_most=MAX_PAGE, default=DEFAULT_PAGE
+        ),
+    )
+    fields.check()
+    return size
+
+
+def parse_watch(request: token_pb2.WatchNoticesRequest) -> int:
+    """Read a WatchNoticesRequest: the last sequence number seen.
+
+    Raises:
+        InvalidFields: With every violation.
+    """
+    fields = Fields()
+    after = fields.attempt(
+        "after_sequence",
+        lambda: parse_integer(request.after_sequence, at_least=0, at_most=MAX_SEQUENCE),
+    )
+    fields.check()
+    return after
 
 
 def parse_transfer(request: token_pb2.TransferRequest, sender: str) -> TransferOrder:
@@ -168,6 +247,19 @@ def parse_hold(request: token_pb2.HoldRequest, holder: str, longest: timedelta) 
     fields.check()
     fingerprint = _fingerprint("hold", [payment], str(time_to_live / timedelta(microseconds=1)))
     return HoldOrder(payment.recipient, payment.quantity, time_to_live, request_id, fingerprint)
+
+
+def parse_capture(request: token_pb2.CaptureHoldRequest) -> CaptureOrder:
+    """Read a CaptureHoldRequest.
+
+    Raises:
+        InvalidFields: With every violation.
+    """
+    fields = Fields()
+    hold = fields.parse("id", parse_transfer_id, request.id)
+    quantity = fields.parse("quantity", parse_positive_quantity, request.quantity)
+    fields.check()
+    return CaptureOrder(hold, quantity)
 
 
 def _time_to_live(message: Duration, longest: timedelta) -> timedelta:

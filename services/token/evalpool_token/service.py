@@ -8,8 +8,9 @@ from evalpool_runtime.service import Runtime, ServiceDefinition
 from evalpool_runtime.watch import Changes
 from evalpool_token import store
 from evalpool_token.commits import Commits
-from evalpool_token.entries import EntryKind
+from evalpool_token.effects import Effects
 from evalpool_token.metrics import TokenMetrics
+from evalpool_token.notices import Notices
 from evalpool_token.servicer import TokenServicer
 from evalpool_token.settings import TokenSettings
 
@@ -20,19 +21,14 @@ FORGET_SECONDS = 300.0
 async def build(runtime: Runtime[TokenSettings]) -> None:
     """Build the token service on its runtime."""
     database = await runtime.open_database("evalpool_token.migrations", durable=True)
-    await database.write(lambda connection: store.claim(connection, runtime.identity.address))
+    await database.write(lambda connection: store.head.claim(connection, runtime.identity.address))
     commits = Commits(runtime.identity.address, runtime.clock)
     changes = Changes()
-    metrics = TokenMetrics(runtime.metrics)
+    effects = Effects(database, commits, changes, TokenMetrics(runtime.metrics))
+    notices = Notices(runtime, database, changes)
     token_pb2_grpc.add_TokenServiceServicer_to_server(
-        TokenServicer(runtime, database, commits, changes, metrics), runtime.server
+        TokenServicer(runtime, database, commits, effects, notices), runtime.server
     )
-
-    async def expire_holds() -> None:
-        # Looked for first, so that an idle ledger is not locked.
-        while await database.read(commits.has_due):
-            expired = await database.write(commits.expire_due)
-            metrics.committed([EntryKind.EXPIRE] * expired)
 
     async def forget_tokens() -> None:
         await database.write(lambda connection: forget_expired(connection, runtime.clock.now()))
@@ -42,7 +38,7 @@ async def build(runtime: Runtime[TokenSettings]) -> None:
         changes.notify()
 
     runtime.spawn("end-watches", end_watches)
-    runtime.every("expire-holds", EXPIRE_SECONDS, expire_holds)
+    runtime.every("expire-holds", EXPIRE_SECONDS, effects.expire_due)
     runtime.every("forget-tokens", FORGET_SECONDS, forget_tokens)
 
 
