@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sqlite3
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -177,3 +178,21 @@ async def evaluated(
 async def results(stub: Stub, run: str) -> Sequence[dataset_pb2.ListResultsResponse]:
     """A run's evaluations."""
     return [r async for r in stub.ListResults(dataset_pb2.ListResultsRequest(run=run))]
+
+
+def stored(harness: DatasetHarness) -> dict[str, list[Any]]:
+    """Every row of the service's database."""
+    path = harness.service.running.runtime.data_dir / "dataset.db"
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
+        tables = [
+            t for (t,) in database.execute("SELECT name FROM sqlite_master WHERE type='table'")
+        ]
+        return {t: database.execute(f'SELECT * FROM "{t}"').fetchall() for t in tables}
+
+
+@asynccontextmanager
+async def nothing_changes(harness: DatasetHarness) -> AsyncIterator[None]:
+    """Nothing is stored and the herd is asked nothing while the block runs."""
+    before = stored(harness), len(harness.router.prompts)
+    yield
+    assert (stored(harness), len(harness.router.prompts)) == before

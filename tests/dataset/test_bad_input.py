@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, closing
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,10 +18,9 @@ from tests.dataset.dataset_harness import (
     OTHER_MODEL,
     DatasetHarness,
     evaluated,
-    json_lines,
     lines,
+    nothing_changes,
     refusal,
-    row,
     running_dataset,
     sending,
 )
@@ -52,24 +48,6 @@ async def harness(tmp_path: Path) -> AsyncIterator[DatasetHarness]:
         await made.create("empty")
         await evaluated(await made.load(lines(3)))
         yield made
-
-
-def stored(harness: DatasetHarness) -> dict[str, list[Any]]:
-    """Every row of the service's database."""
-    path = harness.service.running.runtime.data_dir / "dataset.db"
-    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
-        tables = [
-            t for (t,) in database.execute("SELECT name FROM sqlite_master WHERE type='table'")
-        ]
-        return {t: database.execute(f'SELECT * FROM "{t}"').fetchall() for t in tables}
-
-
-@asynccontextmanager
-async def nothing_changes(harness: DatasetHarness) -> AsyncIterator[None]:
-    """Nothing is stored and the herd is asked nothing while the block runs."""
-    before = stored(harness), len(harness.router.prompts)
-    yield
-    assert (stored(harness), len(harness.router.prompts)) == before
 
 
 def options(**fields: Any) -> dataset_pb2.LoadOptions:
@@ -286,103 +264,6 @@ async def test_what_is_refused_names_the_field_and_the_remedy_and_changes_nothin
     assert remedy in error.message
     if code is INVALID and reason != "INVALID_ROWS":
         assert [violation.field for violation in error.violations] == [field]
-
-
-def bad_row(**fields: Any) -> bytes:
-    """A good row, and one that has other fields or, by None, lacks them."""
-    changed = {name: value for name, value in (row(2) | fields).items() if value is not None}
-    return lines(1) + json.dumps(changed).encode() + b"\n"
-
-
-BAD_FILES: dict[str, tuple[bytes, list[str], str]] = {
-    # The file, the fields of its violations, and words of the remedy.
-    "a row without an answer": (
-        bad_row(label=None), ["lines[2].label"], "give the choice's number from 1",
-    ),
-    "an answer out of range": (
-        bad_row(label="4"), ["lines[2].label"], "give 1 to 3, or a letter from A to C",
-    ),
-    "an answer of zero": (bad_row(label=0), ["lines[2].label"], "give 1 to 3"),
-    "an answer that is none": (bad_row(label="N/A"), ["lines[2].label"], "give 1 to 3"),
-    "invalid UTF-8": (
-        lines(1) + json_lines([row(2)]).replace(b"Sam", b"S\xff"), ["lines[2]"], "as UTF-8",
-    ),
-    "an empty file": (b"", ["file"], "give at least one"),
-    "blank lines alone": (b"\n\n", ["file"], "give at least one"),
-    "no JSON": (b"hello\n", ["lines[1]"], "give one JSON object"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize(("content", "fields", "remedy"), BAD_FILES.values(), ids=BAD_FILES)
-async def test_a_bad_file_is_told_by_line_and_field_and_nothing_of_it_is_kept(
-    harness: DatasetHarness, content: bytes, fields: list[str], remedy: str
-) -> None:
-    stub = await harness.stub()
-
-    async with nothing_changes(harness):
-        error = await refusal(load(content)(stub))
-
-    assert (error.code, error.reason) == (INVALID, "INVALID_ROWS")
-    assert error.message.startswith("chunk: ")
-    assert [violation.field for violation in error.violations] == fields
-    assert remedy in error.violations[0].description
-
-
-async def test_a_line_of_50_megabytes_is_refused(harness: DatasetHarness) -> None:
-    stub = await harness.stub()
-
-    def line() -> Iterator[bytes]:
-        yield lines(1) + b'{"context": "'
-        for _ in range(50):
-            yield b"x" * 1_000_000
-        yield b'"}\n'
-
-    async with nothing_changes(harness):
-        error = await refusal(stub.LoadData(sending(options(sha256="0" * 64), line())))
-
-    assert (error.code, error.reason) == (INVALID, "INVALID_ROWS")
-    assert error.message.startswith("chunk: ")
-    assert [violation.field for violation in error.violations] == ["lines[2]"]
-    assert "longer than 1048576 bytes; split the file" in error.violations[0].description
-
-
-@pytest.mark.parametrize(
-    ("messages", "field", "remedy"),
-    [
-        ([dataset_pb2.LoadDataRequest(options=options(sha256="0" * 64))] * 2, "options", "first"),
-        (
-            [
-                dataset_pb2.LoadDataRequest(options=options(sha256="0" * 64)),
-                dataset_pb2.LoadDataRequest(),
-            ],
-            "chunk",
-            "send bytes",
-        ),
-        (
-            [
-                dataset_pb2.LoadDataRequest(options=options(sha256="0" * 64)),
-                dataset_pb2.LoadDataRequest(chunk=b"x" * ((1 << 20) + 1)),
-            ],
-            "chunk",
-            "at most 1048576",
-        ),
-    ],
-    ids=["options twice", "an empty message", "a chunk above a mebibyte"],
-)
-async def test_a_load_that_breaks_its_order_is_refused(
-    harness: DatasetHarness,
-    messages: list[dataset_pb2.LoadDataRequest],
-    field: str,
-    remedy: str,
-) -> None:
-    stub = await harness.stub()
-
-    async with nothing_changes(harness):
-        error = await refusal(stub.LoadData(iter(messages)))
-
-    assert (error.code, error.reason) == (INVALID, "INVALID_FIELD")
-    assert [violation.field for violation in error.violations] == [field]
-    assert remedy in error.message
 
 
 def forged(owner: Identity, server: str) -> str:

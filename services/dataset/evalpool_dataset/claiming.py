@@ -9,12 +9,12 @@ from uuid import uuid4
 
 from sqlalchemy import Connection
 
+from evalpool_dataset.datasets import parameters_of
 from evalpool_dataset.inquiry import ask
 from evalpool_dataset.outcome import Chunk, Claim
-from evalpool_dataset.parts import Evaluator, Kind, Parameters, Parts
-from evalpool_dataset.problem import UNAVAILABLE, Problem
+from evalpool_dataset.parts import Evaluator, Kind, Parts
+from evalpool_dataset.problem import INTERNAL, UNAVAILABLE, Problem
 from evalpool_dataset.run import Run
-from evalpool_dataset.scoring import Metric
 from evalpool_dataset.store import definitions, evaluations, runs
 from evalpool_dataset.store.definitions import Version
 from evalpool_dataset.store.recording import fail_run
@@ -75,9 +75,14 @@ class Claiming:
                 "the dataset service any more; install it there and start the run again",
                 UNAVAILABLE,
             )
-        return kind.parts(
-            Parameters(evaluator, Metric(definition.metric), definition.system_prompt)
-        )
+        try:
+            return kind.parts(parameters_of(definition, evaluator))
+        except Exception as error:
+            # Kinds are others' code too: one that is broken must not keep the other runs waiting.
+            return Problem(
+                f'the kind "{definition.kind}" is broken: {error}; mend it and start the run again',
+                INTERNAL,
+            )
 
 
 def _chunk(

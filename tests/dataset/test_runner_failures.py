@@ -1,0 +1,262 @@
+"""What the runner makes of calls that fail, on both databases."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from evalpool_dataset.inquiry import Asked
+from evalpool_dataset.outcome import Outcome, Started, Unanswered
+from evalpool_dataset.parts import Kind, Parameters, Parts, installed_kinds
+from evalpool_dataset.problem import CallEnded, Problem
+from evalpool_dataset.run import RunState
+from tests.dataset.runner_harness import (
+    Behaviour,
+    Herd,
+    Running,
+    all_right,
+    answered,
+    ended,
+)
+from tests.dataset.stored_run import add_run
+
+
+def call_ends(reason: str, code: str = "", *, started: bool = False, **fields: Any) -> Behaviour:
+    """A call that ends early, before or after a worker began."""
+
+    async def ends(asked: dict[int, Asked]) -> AsyncIterator[Outcome]:
+        if started:
+            yield Started(tuple(asked))
+        raise CallEnded(Problem(reason, code, **fields))
+
+    return ends
+
+
+def unanswered(reason: str, code: str, **fields: Any) -> Behaviour:
+    """Every question fails by itself, before a worker said that it began."""
+
+    async def fails(asked: dict[int, Asked]) -> AsyncIterator[Outcome]:
+        for number in asked:
+            yield Unanswered(number, Problem(reason, code, **fields))
+
+    return fails
+
+
+async def test_an_answer_that_was_not_asked_for_ends_the_call_and_the_others_are_asked_again(
+    running: Running,
+) -> None:
+    async def strange(asked: dict[int, Asked]) -> AsyncIterator[Outcome]:
+        number = min(asked)
+        yield answered(number, asked[number])
+        raise CallEnded(Problem("what is 99?", "ENGINE_FAILED"))
+
+    herd = Herd(strange)
+    running.begin(running.runner(herd, questions=20))
+
+    run = await running.until(ended)
+
+    # They only stood by, so there was no pause.
+    assert (run.state, run.done) == (RunState.COMPLETE, 20)
+    assert len(herd.asked) == 39
+
+
+async def test_a_call_that_ends_without_answers_is_made_again_after_a_pause(
+    running: Running,
+) -> None:
+    async def silent(asked: dict[int, Asked]) -> AsyncIterator[Outcome]:
+        return
+        yield
+
+    runner = running.runner(Herd(silent), questions=20)
+    running.begin(runner)
+
+    run = await running.until_ended(runner)
+
+    assert run.state is RunState.COMPLETE
+    assert set(await running.states()) == {("done", 1)}
+
+
+@pytest.mark.parametrize(
+    "behaviour",
+    [
+        call_ends("the engine failed", "ENGINE_FAILED"),
+        call_ends("a worker was lost", "WORKER_LOST"),
+        call_ends("an error with the id 7", "INTERNAL"),
+        call_ends("not admitted", "NOT_ALLOWED"),
+        call_ends("the call broke off"),
+        unanswered("the engine is not ready", "LEASE_LOST"),
+    ],
+)
+async def test_what_fails_again_and_again_before_a_worker_starts_ends_with_its_reason(
+    running: Running, behaviour: Behaviour
+) -> None:
+    herd = Herd(*[behaviour] * 3)
+    runner = running.runner(herd, questions=20, failed_starts=3)
+    running.begin(runner)
+
+    run = await running.until_ended(runner)
+
+    assert (run.state, run.failed, run.done) == (RunState.FAILED, 20, 0)
+    assert run.reason_code == "EVALUATION_FAILED"
+    assert run.reason.startswith("20 of 20 questions could not be evaluated; the first because: ")
+    assert set(await running.states()) == {("failed", 0)}
+    assert herd.calls == 3
+
+
+async def test_a_fault_of_the_service_itself_is_bounded_too(running: Running) -> None:
+    async def broken(asked: dict[int, Asked]) -> AsyncIterator[Outcome]:
+        raise ArithmeticError("a bug")
+        yield
+
+    runner = running.runner(Herd(*[broken] * 2), questions=20, failed_starts=2)
+    running.begin(runner)
+
+    run = await running.until_ended(runner)
+
+    assert (run.state, run.failed) == (RunState.FAILED, 20)
+    assert "a fault of the dataset service" in run.reason
+
+
+@pytest.mark.parametrize("code", ["QUEUE_FULL", "WORKER_BUSY", "NO_WORKER", "UNAVAILABLE"])
+async def test_waiting_for_the_herd_costs_nothing_however_often_and_shows_its_reason(
+    running: Running, code: str
+) -> None:
+    herd = Herd(*[call_ends("the herd is full", code)] * 8)
+    runner = running.runner(herd, questions=20, attempts=1, failed_starts=1)
+    running.begin(runner)
+
+    waiting = await running.until(lambda run: bool(run.reason))
+    run = await running.until_ended(runner)
+
+    assert (waiting.state, waiting.reason, waiting.reason_code) == (
+        RunState.QUEUED,
+        "the herd is full",
+        code,
+    )
+    assert (run.state, run.done, run.reason, run.reason_code) == (RunState.COMPLETE, 20, "", "")
+    assert herd.calls == 9
+    assert set(await running.states()) == {("done", 1)}
+
+
+async def test_while_the_herd_sends_work_away_nothing_new_is_begun(running: Running) -> None:
+    times: list[float] = []
+
+    def noting(behaviour: Behaviour) -> Behaviour:
+        def noted(asked: dict[int, Asked]) -> AsyncIterator[Outcome]:
+            times.append(running.clock.monotonic())
+            return behaviour(asked)
+
+        return noted
+
+    full = call_ends("the herd is full", "QUEUE_FULL", retry_after=20.0)
+    runner = running.runner(Herd(noting(full), noting(all_right)), questions=20)
+    running.begin(runner)
+
+    await running.until(lambda run: bool(run.reason))
+    while len(times) < 2:
+        running.clock.advance(timedelta(seconds=1))
+        runner.wake()
+        await running.changes.wait(running.changes.version, 0.01)
+
+    assert times[1] - times[0] >= 20
+    assert (await running.until(ended)).state is RunState.COMPLETE
+
+
+async def test_a_call_that_can_never_succeed_fails_its_questions(running: Running) -> None:
+    refused = call_ends("no such thing", "INVALID_FIELD", retryable=False)
+    running.begin(running.runner(Herd(refused), questions=20))
+
+    run = await running.until(ended)
+
+    assert (run.state, run.failed, run.done) == (RunState.FAILED, 20, 0)
+    assert "no such thing" in run.reason
+
+
+async def test_a_question_fails_after_its_last_attempt(running: Running) -> None:
+    breaks = call_ends("broken", "UNAVAILABLE", started=True)
+    running.begin(running.runner(Herd(breaks), questions=20, attempts=1))
+
+    run = await running.until(ended)
+
+    assert (run.state, run.failed, run.correct) == (RunState.FAILED, 20, 0)
+    assert set(await running.states()) == {("failed", 1)}
+
+
+@pytest.mark.parametrize("code", ["WORKER_LOST", "ENGINE_FAILED"])
+async def test_a_worker_that_dies_before_it_says_that_it_started_costs_an_attempt(
+    running: Running, code: str
+) -> None:
+    herd = Herd(unanswered("the worker died", code))
+    running.begin(running.runner(herd, questions=20, attempts=1))
+
+    run = await running.until(ended)
+
+    assert (run.state, run.failed, run.correct) == (RunState.FAILED, 20, 0)
+    assert set(await running.states()) == {("failed", 1)}
+
+
+def gone(kinds: Mapping[str, Kind]) -> Mapping[str, Kind]:
+    return {name: kind for name, kind in kinds.items() if name != "siqa"}
+
+
+def without_evaluators(kinds: Mapping[str, Kind]) -> Mapping[str, Kind]:
+    return {**kinds, "siqa": replace(kinds["siqa"], evaluators=frozenset())}
+
+
+def broken(kinds: Mapping[str, Kind]) -> Mapping[str, Kind]:
+    def build(parameters: Parameters) -> Parts:
+        raise ArithmeticError("a bug")
+
+    return {**kinds, "siqa": replace(kinds["siqa"], build=build)}
+
+
+@pytest.mark.parametrize(
+    ("change", "reason", "code"),
+    [
+        (gone, 'the kind "siqa" with the evaluator loglikelihood is not installed', "UNAVAILABLE"),
+        (without_evaluators, "is not installed", "UNAVAILABLE"),
+        (broken, 'the kind "siqa" is broken: a bug; mend it', "INTERNAL"),
+    ],
+)
+async def test_a_run_whose_kind_cannot_be_used_fails_and_the_others_go_on(
+    running: Running,
+    change: Callable[[Mapping[str, Kind]], Mapping[str, Kind]],
+    reason: str,
+    code: str,
+) -> None:
+    await running.database.write(
+        lambda c: add_run(c, questions=3, run="other", dataset="e", kind="multiple_choice")
+    )
+    running.begin(running.runner(Herd(), kinds=change(installed_kinds())))
+
+    while not ended(other := await running.run("other")):
+        await running.changes.wait(running.changes.version, 0.1)
+    failed = await running.run()
+
+    assert (other.state, other.done) == (RunState.COMPLETE, 3)
+    assert (failed.state, failed.failed, failed.reason_code) == (RunState.FAILED, 20, code)
+    assert reason in failed.reason
+
+
+async def test_a_models_failure_among_other_outcomes_counts_each_question_once(
+    running: Running,
+) -> None:
+    missing = Problem("no such file", "MODEL_FETCH_FAILED", retryable=False)
+
+    async def mixed(asked: dict[int, Asked]) -> AsyncIterator[Outcome]:
+        first, second, third, fourth, *_ = asked
+        yield answered(first, asked[first])
+        yield Unanswered(second, missing)
+        yield Unanswered(third, missing)
+        yield answered(fourth, asked[fourth])
+
+    running.begin(running.runner(Herd(mixed), questions=20))
+
+    run = await running.until(ended)
+
+    assert (run.state, run.done, run.failed) == (RunState.FAILED, 1, 19)
+    assert (run.reason, run.reason_code) == ("no such file", "MODEL_FETCH_FAILED")
