@@ -17,7 +17,7 @@ from .errors import (
 )
 from .fetch import fetch
 from .gguf import GgufHeader, read_gguf
-from .partial import Upload, sha256_of
+from .partial import sha256_of
 from .policy import FetchLimits, FetchPolicy
 from .progress import Progress, no_progress
 from .pull import ensure, pull
@@ -32,6 +32,7 @@ from .sources import (
     parse_source,
 )
 from .store import ModelStore, StoredFile, default_store_root
+from .upload import Upload
 
 __all__ = [
     "QUANTISATIONS",

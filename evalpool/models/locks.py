@@ -32,15 +32,6 @@ def open_folder(path: Path) -> int:
     return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
-def sync_folder(path: Path) -> None:
-    """Make the names in a folder durable."""
-    descriptor = open_folder(path)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def across_processes(path: Path) -> FileLock:
     """A lock of one holder among all threads and processes that use this path."""
     # Acquired in one thread and released in another where callers move work to threads.

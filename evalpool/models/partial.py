@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeAlias
 
-from evalpool.values import parse_digest
-
-from .errors import DigestMismatch, ModelInUse, SizeMismatch
+from .disk import writing
+from .errors import DigestMismatch, ModelInUse
 from .locks import open_folder, try_exclusive
 
-_CHUNK = 1024 * 1024
+Check: TypeAlias = Callable[[Path], object]
+"""Looks at a file whose digest is right, and raises what it has against it."""
+
+_PART = re.compile(r"(?:fetch|upload|put)-[0-9a-f.]+\.(\d+)")
 
 
 def sha256_of(path: Path) -> str:
@@ -24,18 +27,9 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _made_and_open(folder: Path) -> int:
-    while True:
-        folder.mkdir(exist_ok=True)
-        # A writer that ends removes its folder, perhaps just now.
-        with suppress(FileNotFoundError):
-            return open_folder(folder)
-
-
 class PartialFile:
     """A folder with a file that is being written, held by one writer.
 
-    The folder's name is `<purpose>-<key>.<announced size>`; the size is what the store reserves.
     Everything that a fetch leaves beside the file lies in the folder too, and goes with it.
 
     Args:
@@ -50,16 +44,14 @@ class PartialFile:
         self.folder = folder
         self.content = folder / "content"
         self._keep = keep
-        self._descriptor = _made_and_open(folder)
-        if not try_exclusive(self._descriptor):
-            os.close(self._descriptor)
-            raise ModelInUse(
-                f"{folder.name.partition('-')[2][:64]} is being written by another caller; "
-                "try again when that has ended"
-            )
+        self._descriptor = _held_alone(folder)
 
-    def keep(self, digest: str | None = None) -> Path:
+    def keep(self, digest: str | None = None, check: Check | None = None) -> Path:
         """Verify the content, make it durable and move it into the store; gives its path there.
+
+        Args:
+            digest: The SHA-256 that it must have, if known.
+            check: Called with the verified content; where it raises, nothing is kept.
 
         Raises:
             DigestMismatch: The content is another one; it is gone.
@@ -69,12 +61,14 @@ class PartialFile:
         if digest is not None and actual != digest:
             self.discard()
             raise DigestMismatch(digest, actual, "the content that came")
-        return self.keep_verified(actual)
+        return self.keep_verified(actual, check)
 
-    def keep_verified(self, digest: str) -> Path:
+    def keep_verified(self, digest: str, check: Check | None = None) -> Path:
         """As `keep`, for a content whose digest the caller has computed."""
         try:
-            with self.content.open("rb") as file:
+            if check is not None:
+                check(self.content)
+            with writing(self.folder), self.content.open("rb") as file:
                 os.fsync(file.fileno())
             return self._keep(self.content, digest)
         finally:
@@ -87,7 +81,7 @@ class PartialFile:
     def close(self) -> None:
         """Let others write; what is here stays for them, unless it is nothing."""
         if self._descriptor >= 0:
-            if not (self.content.exists() and self.content.stat().st_size):
+            if not _size(self.content):
                 self.discard()
             os.close(self._descriptor)
             self._descriptor = -1
@@ -99,90 +93,99 @@ class PartialFile:
         self.close()
 
 
-class Upload:
-    """Content that comes in pieces, and may go on where it stopped, today or tomorrow.
+class Parts:
+    """The folder of all partial files.
 
-    Use it as a context manager. Leaving it without `commit` keeps the part for a continuation.
-    Not for two threads at once.
+    A part's folder is named `<purpose>-<key>.<announced size>`; the size is what it reserves.
 
-    Attributes:
-        digest: The SHA-256 that the content must have.
-        size: The number of bytes that it must have.
-        offset: How many of them are here: the position from which to send.
+    Args:
+        folder: The folder, made if it does not exist.
+        keep: Moves a finished file, with its verified digest, into the store.
     """
 
-    def __init__(self, partial: PartialFile, digest: str, size: int) -> None:
-        self.digest = parse_digest(digest)
-        self.size = size
-        self._partial = partial
-        self._hash = hashlib.sha256()
-        self._file = partial.content.open("a+b", buffering=0)
-        self._file.seek(0)
-        self.offset = 0
-        while chunk := self._file.read(_CHUNK):
-            self._hash.update(chunk)
-            self.offset += len(chunk)
+    def __init__(self, folder: Path, keep: Callable[[Path, str], Path]) -> None:
+        self._folder = folder
+        self._keep = keep
+        folder.mkdir(parents=True, exist_ok=True)
 
-    def write(self, chunk: bytes) -> None:
-        """Append a chunk.
+    def hold(self, purpose: str, key: str, size: int | None) -> PartialFile:
+        """Begin a part, or go on with one. The store's lock is held.
 
         Raises:
-            SizeMismatch: There is more than was announced; nothing is kept.
+            ModelInUse: Another writer holds it.
         """
-        if self.offset + len(chunk) > self.size:
-            self._file.close()
-            self._partial.discard()
-            raise SizeMismatch(
-                f"more than the announced {self.size} bytes came; nothing was kept, "
-                "announce the right size"
-            )
-        view = memoryview(chunk)
-        while view:
-            written = self._file.write(view)
-            view = view[written:]
-        self._hash.update(chunk)
-        self.offset += len(chunk)
+        return PartialFile(self._place(purpose, key, size), self._keep)
 
-    def commit(self, check: Callable[[Path], object] | None = None) -> Path:
-        """Verify size and digest and put the content into the store; gives its path there.
+    def written(self, purpose: str, key: str, size: int | None) -> int:
+        """How many bytes of a part are here."""
+        return _size(self._place(purpose, key, size) / "content")
+
+    def reserved(self) -> int:
+        """The bytes that all parts take or will take."""
+        return sum(
+            max(announced, _size(folder / "content")) for folder, announced in self._announced()
+        )
+
+    def clean(self, before: float) -> None:
+        """Remove what crashes left, and parts that nobody wrote to since `before`.
 
         Args:
-            check: Called with the verified file before it is kept; where it raises, nothing is.
-
-        Raises:
-            SizeMismatch: Bytes are missing; the part is kept.
-            DigestMismatch: The content is another one; nothing is kept.
-            StoreFull: There is no room; nothing is kept.
+            before: In seconds since the epoch.
         """
-        if self.offset != self.size:
-            raise SizeMismatch(
-                f"{self.offset} of the announced {self.size} bytes came; send the rest"
+        for folder, _ in self._announced():
+            # A writer that ends removes its folder without the store's lock.
+            with suppress(FileNotFoundError):
+                descriptor = open_folder(folder)
+                try:
+                    if try_exclusive(descriptor):
+                        _clean(folder, before)
+                finally:
+                    os.close(descriptor)
+
+    def _place(self, purpose: str, key: str, size: int | None) -> Path:
+        return self._folder / f"{purpose}-{key}.{size or 0}"
+
+    def _announced(self) -> list[tuple[Path, int]]:
+        return [
+            (folder, int(match[1]))
+            for folder in self._folder.iterdir()
+            if (match := _PART.fullmatch(folder.name))
+        ]
+
+
+def _held_alone(folder: Path) -> int:
+    """Open a folder, made if it does not exist, and hold it."""
+    while True:
+        folder.mkdir(exist_ok=True)
+        try:
+            descriptor = open_folder(folder)
+        except FileNotFoundError:
+            continue  # a writer that ended has removed it just now
+        if not try_exclusive(descriptor):
+            os.close(descriptor)
+            raise ModelInUse(
+                f"{folder.name.partition('-')[2][:64]} is being written by another caller; "
+                "try again when that has ended"
             )
-        self._file.close()
-        actual = self._hash.hexdigest()
-        if actual != self.digest:
-            self._partial.discard()
-            raise DigestMismatch(self.digest, actual, "the content that came")
-        if check is not None:
-            try:
-                check(self._partial.content)
-            except BaseException:
-                self._partial.discard()
-                raise
-        return self._partial.keep_verified(actual)
+        # What is held may be the folder of a writer that ended, and has no name any more.
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(descriptor), folder.stat()):
+                return descriptor
+        os.close(descriptor)
 
-    def discard(self) -> None:
-        """Give up, and keep nothing."""
-        self._file.close()
-        self._partial.discard()
 
-    def close(self) -> None:
-        """Stop for now; the part is kept."""
-        self._file.close()
-        self._partial.close()
+def _clean(folder: Path, before: float) -> None:
+    content = folder / "content"
+    changed = (content if content.exists() else folder).stat().st_mtime
+    if folder.name.startswith("put-") or not content.exists() or changed < before:
+        shutil.rmtree(folder)
+        return
+    for leftover in folder.glob("content.wheel-*"):
+        shutil.rmtree(leftover)
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(self, *_exc: object) -> None:
-        self.close()
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0

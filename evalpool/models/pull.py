@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from evalpool.values import parse_digest
@@ -12,10 +12,12 @@ from .catalogue import CatalogueModel
 from .errors import ModelError, ModelFetchError, ModelNotFound, StoreFull
 from .fetch import fetch
 from .gguf import read_gguf
+from .learned import source_key
+from .partial import Check
 from .policy import FetchLimits, FetchPolicy
 from .progress import Progress, no_progress
 from .sources import HttpsSource, HubSource, Source
-from .store import ModelStore, source_key
+from .store import ModelStore
 
 
 def ensure(
@@ -65,7 +67,7 @@ def pull(
     progress: Progress = no_progress,
     policy: FetchPolicy | None = None,
     limits: FetchLimits | None = None,
-    check: Callable[[Path], None] | None = None,
+    check: Check | None = None,
 ) -> Path:
     """Give the path of a file, fetching it from the first source that has it. Blocks.
 
@@ -80,7 +82,8 @@ def pull(
         progress: Called with the bytes done and the total; it may raise to cancel.
         policy: What may be reached; by default what the environment says.
         limits: How much and how long.
-        check: Looks at a fetched file, and raises a `ModelError` to refuse it.
+        check: Looks at a fetched file, once its digest is right, and raises a `ModelError` to
+            refuse it.
 
     Raises:
         InvalidValue: The digest is none.
@@ -96,8 +99,10 @@ def pull(
         return present
     policy = policy or FetchPolicy.from_environment()
     limits = limits or FetchLimits()
-    if size_bytes is not None:
-        limits = dataclasses.replace(limits, max_bytes=min(limits.max_bytes, size_bytes))
+    bounds = (limits.max_bytes, size_bytes, store.capacity_bytes)
+    limits = dataclasses.replace(
+        limits, max_bytes=min(bound for bound in bounds if bound is not None)
+    )
     key = digest or source_key(sources[0])
     errors: list[ModelError] = []
     with store.fetching(key, progress, size_bytes):
@@ -120,14 +125,15 @@ def pull(
                         partial.discard()
                     errors.append(error)
                     continue
+                except StoreFull:
+                    # A part would keep the disk full for everybody else on it.
+                    partial.discard()
+                    raise
                 try:
-                    if check is not None:
-                        check(partial.content)
-                    path = partial.keep(digest)
+                    path = partial.keep(digest, check)
                 except StoreFull:
                     raise
                 except ModelError as error:
-                    partial.discard()
                     errors.append(error)
                     continue
             if digest is None:

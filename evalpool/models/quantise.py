@@ -14,10 +14,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Literal, TypeAlias, get_args
 
+from .disk import sync_folder
 from .errors import QuantiseError
 from .ggml_types import FILE_TYPES
 from .gguf import read_gguf
-from .locks import sync_folder
 
 _logger = logging.getLogger("evalpool.models.quantise")
 

@@ -15,14 +15,11 @@ after it was verified and made durable, so that a crash leaves nothing but a par
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-import re
-import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,15 +27,17 @@ import platformdirs
 
 from evalpool.values import InvalidValue, parse_digest
 
+from .disk import writing
 from .errors import DigestMismatch, ModelInUse, ModelNotFound, SizeMismatch, StoreFull
-from .locks import across_processes, open_folder, shared, sync_folder, try_exclusive, waiting
-from .partial import PartialFile, Upload, sha256_of
+from .learned import LearnedDigests
+from .locks import across_processes, waiting
+from .partial import PartialFile, Parts, sha256_of
 from .progress import Progress, no_progress
+from .shelf import Shelf
 from .sources import Source
+from .upload import Upload
 
 _CHUNK = 1024 * 1024
-_PART = re.compile(r"(?:fetch|upload|put)-[0-9a-f.]+\.(\d+)")
-_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 def default_store_root() -> Path:
@@ -90,13 +89,15 @@ class ModelStore:
         self.capacity_bytes = capacity_bytes
         self._partial_seconds = partial_seconds
         self._clock = clock
-        for name in ("sha256", "partial", "pins", "learned", "locks"):
-            (self.root / name).mkdir(parents=True, exist_ok=True)
+        self._shelf = Shelf(self.root, clock)
+        self._parts = Parts(self.root / "partial", self._keep)
+        self._learned = LearnedDigests(self.root / "learned")
+        (self.root / "locks").mkdir(exist_ok=True)
         self.clean()
 
     def has(self, digest: str) -> bool:
         """Tell whether the store has the file."""
-        return self._place(digest).is_file()
+        return self._shelf.place(digest).is_file()
 
     def path(self, digest: str) -> Path:
         """Give the file's path, and count it as used now. Only a pin keeps it from eviction.
@@ -104,8 +105,8 @@ class ModelStore:
         Raises:
             ModelNotFound: The store does not have it.
         """
-        place = self._present(digest)
-        self._touch(place)
+        place = self._shelf.find(digest)
+        self._shelf.touch(place)
         return place
 
     def size(self, digest: str) -> int:
@@ -114,14 +115,14 @@ class ModelStore:
         Raises:
             ModelNotFound: The store does not have it.
         """
-        return self._present(digest).stat().st_size
+        return self._shelf.find(digest).stat().st_size
 
     def entries(self) -> tuple[StoredFile, ...]:
         """List the files, by digest."""
         with self._locked():
             found = []
-            for place, status in self._files():
-                with self._unpinned(place.name) as free:
+            for place, status in self._shelf.files():
+                with self._shelf.unused(place.name) as free:
                     found.append(StoredFile(place.name, status.st_size, status.st_mtime, not free))
         return tuple(sorted(found, key=lambda entry: entry.digest))
 
@@ -132,15 +133,12 @@ class ModelStore:
         Raises:
             ModelNotFound: The store does not have it.
         """
-        with self._locked():
-            place = self._present(digest)
-            self._touch(place)
-            pin = self._open_pin(digest)
-            shared(pin)
-        try:
+        with ExitStack() as pin:
+            with self._locked():
+                place = self._shelf.find(digest)
+                self._shelf.touch(place)
+                pin.enter_context(self._shelf.pinned(digest))
             yield place
-        finally:
-            os.close(pin)
 
     def remove(self, digest: str) -> None:
         """Remove a file.
@@ -150,11 +148,11 @@ class ModelStore:
             ModelInUse: Somebody uses it.
         """
         with self._locked():
-            place = self._present(digest)
-            with self._unpinned(digest) as free:
+            place = self._shelf.find(digest)
+            with self._shelf.unused(digest) as free:
                 if not free:
                     raise ModelInUse(f"{digest} is in use; unload it first")
-                self._unlink(place)
+                self._shelf.remove(place)
 
     def verify(self, digest: str) -> None:
         """Read a file and compare it with its digest; a file that is damaged is removed.
@@ -207,7 +205,7 @@ class ModelStore:
         done = 0
         with self.partial("put", uuid.uuid4().hex, size) as partial:
             try:
-                with partial.content.open("wb") as file:
+                with writing(self.root), partial.content.open("wb") as file:
                     for chunk in chunks:
                         done += len(chunk)
                         if most is not None and done > most:
@@ -242,15 +240,16 @@ class ModelStore:
         """
         if size < 1:
             raise InvalidValue(f"the size is {size}; announce at least 1 byte")
-        return Upload(self.partial("upload", _upload_key(digest, owner), size), digest, size)
+        partial = self.partial("upload", _upload_key(digest, owner), size)
+        try:
+            return Upload(partial, digest, size)
+        except BaseException:
+            partial.close()
+            raise
 
     def upload_offset(self, digest: str, size: int, *, owner: str = "") -> int:
         """How many bytes of an upload are here, without going on with it; as in `begin_upload`."""
-        folder = self.root / "partial" / f"upload-{_upload_key(digest, owner)}.{size}"
-        try:
-            return (folder / "content").stat().st_size
-        except FileNotFoundError:
-            return 0
+        return self._parts.written("upload", _upload_key(digest, owner), size)
 
     def partial(self, purpose: str, key: str, size: int | None = None) -> PartialFile:
         """Begin to write a file, or go on with one; the size, if known, is reserved.
@@ -264,13 +263,12 @@ class ModelStore:
             ModelInUse: Another writer holds it.
             StoreFull: There is no room for it.
         """
-        folder = self.root / "partial" / f"{purpose}-{key}.{size or 0}"
-        with self._locked():
-            partial = PartialFile(folder, self._keep)
+        with writing(self.root), self._locked():
+            partial = self._parts.hold(purpose, key, size)
             try:
-                # The folder's name reserves the size from here on.
+                # Its folder's name reserves the size from here on.
                 self._make_room()
-            except StoreFull:
+            except BaseException:
                 partial.close()
                 raise
             return partial
@@ -291,144 +289,41 @@ class ModelStore:
 
     def learned_digest(self, source: Source) -> str | None:
         """The digest that a source turned out to have when it was fetched without knowing it."""
-        try:
-            note = json.loads(self._note(source).read_text(encoding="utf-8"))
-            return parse_digest(note["digest"])
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
-            return None
+        return self._learned.find(source)
 
     def learn_digest(self, source: Source, digest: str) -> None:
         """Remember the digest that a source turned out to have."""
-        text = json.dumps({"source": str(source), "digest": parse_digest(digest)})
-        note = self._note(source)
-        draft = note.with_suffix(".new")
         with self._locked():
-            draft.write_text(text, encoding="utf-8")
-            draft.replace(note)
+            self._learned.write(source, digest)
 
     def clean(self) -> None:
         """Remove what crashes left, and parts that nobody went on with for too long."""
         with self._locked():
-            for folder, _ in self._parts():
-                # A writer that ends removes its folder without the store's lock.
-                with suppress(FileNotFoundError):
-                    descriptor = open_folder(folder)
-                    try:
-                        if try_exclusive(descriptor):
-                            self._clean_partial(folder)
-                    finally:
-                        os.close(descriptor)
-            for pin in (self.root / "pins").iterdir():
-                if not (self.root / "sha256" / pin.name[:2] / pin.name).exists():
-                    pin.unlink()
-
-    def _clean_partial(self, folder: Path) -> None:
-        content = folder / "content"
-        age = self._clock() - (content if content.exists() else folder).stat().st_mtime
-        if folder.name.startswith("put-") or not content.exists() or age > self._partial_seconds:
-            shutil.rmtree(folder)
-            return
-        for leftover in folder.glob("content.wheel-*"):
-            shutil.rmtree(leftover)
+            self._parts.clean(self._clock() - self._partial_seconds)
+            self._shelf.clean()
 
     def _keep(self, content: Path, digest: str) -> Path:
         """Move a verified file to its place. It counts as a part until it is there."""
-        place = self._place(digest)
         with self._locked():
+            place = self._shelf.place(digest)
             if not place.exists():
                 self._make_room()
-                made = not place.parent.exists()
-                place.parent.mkdir(exist_ok=True)
-                content.chmod(0o444)
-                content.replace(place)
-                sync_folder(place.parent)
-                if made:
-                    sync_folder(place.parent.parent)
-            self._touch(place)
+                self._shelf.take_in(content, digest)
+            self._shelf.touch(place)
         return place
 
     def _make_room(self) -> None:
         """Evict until everything, reservations among it, fits. The store's lock is held."""
         if self.capacity_bytes is None:
             return
-        files = self._files()
-        excess = sum(status.st_size for _, status in files) + self._reserved()
-        excess -= self.capacity_bytes
-        victims: list[Path] = []
-        with _Several() as held:
-            for place, status in sorted(files, key=lambda each: (each[1].st_mtime, each[0].name)):
-                if excess <= 0:
-                    break
-                if held.add(self._open_pin(place.name)):
-                    victims.append(place)
-                    excess -= status.st_size
-            if excess > 0:
-                raise StoreFull(
-                    f"the store {self.root} holds at most {self.capacity_bytes} bytes, and "
-                    f"{excess} more are needed even without every file that is not in use; "
-                    "remove models or raise the capacity"
-                )
-            for place in victims:
-                self._unlink(place)
-
-    def _reserved(self) -> int:
-        total = 0
-        for folder, announced in self._parts():
-            written = 0
-            with suppress(FileNotFoundError):
-                written = (folder / "content").stat().st_size
-            total += max(announced, written)
-        return total
-
-    def _parts(self) -> list[tuple[Path, int]]:
-        """The folders of parts, and the size that each announces."""
-        return [
-            (folder, int(match[1]))
-            for folder in (self.root / "partial").iterdir()
-            if (match := _PART.fullmatch(folder.name))
-        ]
-
-    def _files(self) -> list[tuple[Path, os.stat_result]]:
-        return [
-            (place, place.stat())
-            for place in (self.root / "sha256").glob("??/*")
-            if _DIGEST.fullmatch(place.name)
-        ]
-
-    @contextmanager
-    def _unpinned(self, digest: str) -> Iterator[bool]:
-        """Hold a file against new pins; False if somebody uses it. The store's lock is held."""
-        pin = self._open_pin(digest)
-        try:
-            yield try_exclusive(pin)
-        finally:
-            os.close(pin)
-
-    def _open_pin(self, digest: str) -> int:
-        return os.open(self.root / "pins" / digest, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-
-    def _unlink(self, place: Path) -> None:
-        place.unlink()
-        (self.root / "pins" / place.name).unlink(missing_ok=True)
-
-    def _present(self, digest: str) -> Path:
-        place = self._place(digest)
-        if not place.is_file():
-            raise ModelNotFound(f"the store has no file with the SHA-256 {digest}; fetch it first")
-        return place
-
-    def _place(self, digest: str) -> Path:
-        parse_digest(digest)
-        return self.root / "sha256" / digest[:2] / digest
-
-    def _note(self, source: Source) -> Path:
-        return self.root / "learned" / f"{source_key(source)}.json"
-
-    def _touch(self, place: Path) -> None:
-        now = self._clock()
-        # A file that another user of a shared folder put can't be touched; its age then counts.
-        with suppress(PermissionError, FileNotFoundError):
-            os.utime(place, (now, now))
+        kept = sum(status.st_size for _, status in self._shelf.files())
+        excess = self._shelf.remove_oldest(kept + self._parts.reserved() - self.capacity_bytes)
+        if excess:
+            raise StoreFull(
+                f"the store {self.root} holds at most {self.capacity_bytes} bytes, and "
+                f"{excess} more are needed even without every file that is not in use; "
+                "remove models or raise the capacity"
+            )
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -441,29 +336,6 @@ class ModelStore:
         return SizeMismatch(f"more than the announced {size} bytes came; nothing was kept")
 
 
-class _Several:
-    """Open files, locked together and closed together."""
-
-    def __init__(self) -> None:
-        self._open: list[int] = []
-
-    def add(self, descriptor: int) -> bool:
-        self._open.append(descriptor)
-        return try_exclusive(descriptor)
-
-    def __enter__(self) -> _Several:
-        return self
-
-    def __exit__(self, *_exc: object) -> None:
-        for descriptor in self._open:
-            os.close(descriptor)
-
-
 def _upload_key(digest: str, owner: str) -> str:
     suffix = "." + hashlib.sha256(owner.encode()).hexdigest()[:16] if owner else ""
     return parse_digest(digest) + suffix
-
-
-def source_key(source: Source) -> str:
-    """A name for a source that is a file's name: the SHA-256 of its text."""
-    return hashlib.sha256(str(source).encode()).hexdigest()

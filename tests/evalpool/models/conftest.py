@@ -1,4 +1,4 @@
-"""Fixtures for models: a web server, a package index in a folder, a store."""
+"""Fixtures for models: a web server, a package index in a folder, stores."""
 
 from __future__ import annotations
 
@@ -44,3 +44,25 @@ def index(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
 @pytest.fixture
 def store(tmp_path: Path) -> ModelStore:
     return ModelStore(tmp_path / "store")
+
+
+class Clock:
+    """Seconds that pass when they are told to."""
+
+    def __init__(self) -> None:
+        self.now = 1_000_000.0
+
+    def __call__(self) -> float:
+        self.now += 1
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def small(tmp_path: Path, clock: Clock) -> ModelStore:
+    """Holds three of the contents."""
+    return ModelStore(tmp_path / "small", capacity_bytes=300, clock=clock)

@@ -7,7 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from evalpool.models import FetchLimits, FetchPolicy, ModelFetchError, fetch, parse_source
+from evalpool.models import (
+    FetchLimits,
+    FetchPolicy,
+    ModelFetchError,
+    StoreFull,
+    fetch,
+    parse_source,
+)
+from evalpool.models.fetch import open_beneath
 
 
 @pytest.fixture
@@ -119,3 +127,23 @@ def test_a_destination_that_can_not_be_written_is_a_fetch_error(
 ) -> None:
     (allowed / "a.gguf").write_bytes(b"x")
     assert "could not be fetched" in refusal(allowed / "a.gguf", tmp_path / "no" / "folder", policy)
+
+
+@pytest.mark.parametrize("put_in_between", ["inner", "inner/a.gguf"])
+def test_a_link_that_was_put_in_after_the_check_is_not_followed(
+    put_in_between: str, allowed: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "a.gguf").write_bytes(b"secret")
+    place = allowed / put_in_between
+    place.parent.mkdir(exist_ok=True)
+    place.symlink_to(tmp_path / "other" / place.relative_to(allowed / "inner"))
+    with pytest.raises(OSError, match=r"inner|a\.gguf"):
+        open_beneath(allowed, Path("inner/a.gguf"))
+
+
+def test_a_full_disk_is_told_as_such(allowed: Path, policy: FetchPolicy, tmp_path: Path) -> None:
+    (allowed / "a.gguf").write_bytes(b"model")
+    (tmp_path / "out").symlink_to("/dev/full")
+    with pytest.raises(StoreFull, match=f"the disk of {tmp_path} has no room"):
+        fetch(parse_source(f"file:{allowed}/a.gguf"), tmp_path / "out", policy=policy)

@@ -92,6 +92,13 @@ def test_a_very_long_name_is_cut_off() -> None:
     assert header.name == "x" * 256
 
 
+@pytest.mark.parametrize("key", ["general.name", "general.license"])
+def test_what_would_drive_a_terminal_or_break_a_database_is_replaced(key: str) -> None:
+    header = read(Gguf().replace(key, string("\x1b]0;owned\x07 a\0b\n")).to_bytes())
+    shown = header.name if key == "general.name" else header.license
+    assert shown == "\ufffd]0;owned\ufffd a\ufffdb\ufffd"
+
+
 def test_a_file_from_the_disk_is_read(tmp_path: Path) -> None:
     path = tmp_path / "tiny.gguf"
     path.write_bytes(Gguf().to_bytes())
@@ -183,6 +190,7 @@ def test_a_wrong_beginning_is_refused_by_field_and_offset(
     [
         ("general.architecture", scalar(UINT32, 1)),
         ("general.architecture", string("")),
+        ("general.architecture", string("lla\x1b[2Jma")),
         ("general.architecture", string(b"\xff\xfe")),
         ("general.name", string(b"caf\xe9")),
         ("general.name", struct.pack("<IQ", TEXT, 2**40)),
@@ -191,6 +199,7 @@ def test_a_wrong_beginning_is_refused_by_field_and_offset(
         ("llama.context_length", string("512")),
         ("llama.context_length", scalar(INT32, -1)),
         ("llama.context_length", scalar(FLOAT32, 512.0)),
+        ("llama.context_length", scalar(UINT64, 2**31)),
         ("tokenizer.ggml.tokens", struct.pack("<IIQ", ARRAY, TEXT, 2**62)),
         ("tokenizer.ggml.tokens", struct.pack("<IIQQ", ARRAY, TEXT, 1, 2**63)),
         ("tokenizer.ggml.scores", struct.pack("<IIQ", ARRAY, FLOAT32, 2**62)),

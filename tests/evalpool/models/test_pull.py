@@ -24,6 +24,7 @@ from evalpool.models import (
     sha256_of,
 )
 from evalpool.values import InvalidValue
+from tests.evalpool.models.full_disk import room_for
 from tests.evalpool.models.gguf_writer import Gguf
 from tests.evalpool.models.site import Site, answering, serving
 from tests.evalpool.models.wheel_writer import make_wheel
@@ -151,6 +152,30 @@ def test_what_does_not_fit_is_not_fetched(
     assert site.requests == []
 
 
+def test_what_shows_late_that_it_does_not_fit_is_broken_off(
+    tmp_path: Path, site: Site, policy: FetchPolicy, limits: FetchLimits
+) -> None:
+    store = ModelStore(tmp_path / "small", capacity_bytes=1000)
+    site.answers["/a"] = serving(CONTENT)
+    with pytest.raises(ModelFetchError, match="at most 1000"):
+        pull(store, [parse_source(f"{site.url}/a")], digest=DIGEST, policy=policy, limits=limits)
+    assert parts(store) == []
+
+
+def test_a_disk_that_gets_full_is_not_kept_full_by_a_part(
+    store: ModelStore, site: Site, policy: FetchPolicy, limits: FetchLimits
+) -> None:
+    content = bytes(3_000_000)
+    site.answers["/a"] = serving(content)
+    digest = hashlib.sha256(content).hexdigest()
+    sources = [parse_source(f"{site.url}/a")]
+    with room_for(1_000_000), pytest.raises(StoreFull, match=f"the disk of {store.root}"):
+        pull(store, sources, digest=digest, policy=policy, limits=limits)
+    assert parts(store) == []
+
+    assert pull(store, sources, digest=digest, policy=policy, limits=limits).name == digest
+
+
 def test_what_is_no_digest_is_refused(store: ModelStore, policy: FetchPolicy) -> None:
     with pytest.raises(InvalidValue):
         pull(store, [parse_source("https://host/a")], digest="abc", policy=policy)
@@ -188,6 +213,17 @@ def test_a_truncated_language_model_is_refused(
     with pytest.raises(InvalidGguf, match="truncated"):
         ensure(store, model(f"{site.url}/a", None), policy=policy, limits=limits)
     assert store.entries() == ()
+
+
+def test_a_source_with_another_content_is_told_as_such_also_where_that_is_no_gguf(
+    store: ModelStore, site: Site, policy: FetchPolicy, limits: FetchLimits
+) -> None:
+    """It says nothing about the model that was asked for."""
+    site.answers["/a"] = serving(b"<html>log in first</html>")
+    digest = hashlib.sha256(GGUF).hexdigest()
+    with pytest.raises(DigestMismatch):
+        ensure(store, model(f"{site.url}/a", digest), policy=policy, limits=limits)
+    assert parts(store) == []
 
 
 def test_a_failed_wheel_leaves_nothing(store: ModelStore, index: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 import subprocess
 import sys
 import textwrap
@@ -74,6 +75,16 @@ store.put_stream(content())
 """
 
 
+COMMIT = f"""
+import os, signal
+Path.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+upload = store.begin_upload("{DIGEST_A}", 100)
+upload.write(b"a" * 100)
+wait()
+upload.commit()
+"""
+
+
 def test_what_another_process_uses_is_neither_evicted_nor_removed(small: ModelStore) -> None:
     small.put_stream([A])
     small.put_stream([B])
@@ -105,6 +116,18 @@ def test_a_killed_upload_goes_on_in_another_process(small: ModelStore) -> None:
             assert upload.offset == 40
             upload.write(A[40:])
             upload.commit()
+    assert small.path(DIGEST_A).read_bytes() == A
+
+
+def test_an_upload_that_was_killed_right_before_its_move_goes_on(small: ModelStore) -> None:
+    with other_process(small, COMMIT) as process:
+        print(file=process.stdin, flush=True)
+        process.wait()
+    (content,) = (small.root / "partial").glob("*/content")
+    assert content.stat().st_mode & stat.S_IWUSR, "its owner may write to it"
+    with small.begin_upload(DIGEST_A, 100) as upload:
+        assert upload.offset == 100
+        upload.commit()
     assert small.path(DIGEST_A).read_bytes() == A
 
 
