@@ -44,6 +44,12 @@ def test_the_herds_own_delay_is_kept_to() -> None:
     assert held.seconds(1.0) == 59
 
 
+def test_a_delay_of_nothing_is_none() -> None:
+    held = HoldBack()
+    held.sent_away(0.0, 0.0)
+    assert held.seconds(0.0) == 1
+
+
 def test_after_an_answer_it_begins_anew() -> None:
     held = HoldBack()
     for now in (0.0, 10.0, 20.0):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evalpool_dataset.run import ENDED, Run, RunState, run_id, verdict
+from evalpool_dataset.run import ENDED, Run, RunState, reopened, run_id, verdict
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 RUN = Run("r", 1, 1, 1, "loglikelihood", RunState.RUNNING, total=4, cursor=1, create_time=NOW)
@@ -60,3 +60,50 @@ def test_scores_that_are_all_alike_are_refused(alike: int, compared: int, state:
 @pytest.mark.parametrize("state", sorted(ENDED))
 def test_a_run_that_has_ended_keeps_its_reason(state: RunState) -> None:
     assert verdict(replace(RUN, state=state, done=0, failed=4), "another") is None
+
+
+def test_a_retried_run_keeps_what_is_done() -> None:
+    ended = replace(
+        RUN,
+        done=3,
+        correct=2,
+        failed=1,
+        state=RunState.FAILED,
+        reason="no",
+        reason_code="EVALUATION_FAILED",
+        metric_counts={"acc": 2},
+        provenance={"engine": "e"},
+        start_time=NOW,
+        end_time=NOW,
+    )
+
+    again = reopened(ended)
+
+    assert (again.state, again.reason, again.reason_code) == (RunState.RUNNING, "", "")
+    assert (again.correct, again.done, again.failed) == (2, 3, 0)
+    assert (again.metric_counts, again.provenance) == ({"acc": 2}, {"engine": "e"})
+    assert (again.start_time, again.end_time) == (NOW, None)
+
+
+def test_a_retried_run_with_nothing_done_is_queued_again() -> None:
+    ended = replace(RUN, failed=4, state=RunState.FAILED, reason_code="EVALUATION_FAILED")
+    assert reopened(ended).state is RunState.QUEUED
+    assert reopened(replace(RUN, state=RunState.UNFUNDED)).state is RunState.QUEUED
+
+
+def test_a_retried_run_whose_scores_said_nothing_begins_anew() -> None:
+    ended = replace(
+        RUN,
+        done=4,
+        correct=2,
+        state=RunState.FAILED,
+        reason_code="DEGENERATE_SCORES",
+        metric_counts={"acc": 2, "alike": 4},
+        provenance={"engine": "e"},
+        start_time=NOW,
+    )
+
+    again = reopened(ended)
+
+    assert (again.state, again.correct, again.done) == (RunState.QUEUED, 0, 0)
+    assert (again.metric_counts, again.provenance, again.start_time) == ({}, None, None)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
 
+import pytest
 from sqlalchemy import Connection
 
 from evalpool_dataset.evaluation import Policy
@@ -81,6 +82,20 @@ async def test_a_lease_that_has_not_lapsed_is_left_alone(running: Running) -> No
     await running.runner(Herd()).expire()
 
     assert [state for state, _ in await running.states()][:5] == ["leased"] * 5
+
+
+async def test_all_lapsed_leases_are_taken_back_however_many(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evalpool_dataset.runner.LAPSED_A_READ", 3)
+    await running.database.write(
+        lambda c: evaluations.claim_some(c, "run", holder="h", now=START, lease=LEASE, limit=20)
+    )
+    running.clock.advance(LEASE)
+
+    await running.runner(Herd()).expire()
+
+    assert set(await running.states()) == {("pending", 0)}
 
 
 async def test_leases_are_renewed_for_as_long_as_the_call_is_open(running: Running) -> None:

@@ -24,7 +24,7 @@ class HoldBack:
 
         What was under way together and is sent away together is one time.
         """
-        if retry_after is None:
+        if not retry_after:
             if now < self._until:
                 return
             # Beyond 2^32 it is the longest anyway; the bound keeps the power small.

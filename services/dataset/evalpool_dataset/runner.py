@@ -35,7 +35,7 @@ from evalpool_runtime.watch import Changes
 GROUP_SECONDS = 0.2
 IDLE_SECONDS = 5.0
 SHORTEST_IDLE_SECONDS = 0.05
-LAPSED_A_SWEEP = 1000
+LAPSED_A_READ = 1000
 UNFINISHED = Problem("the herd ended the call without an answer to every question", ENGINE_FAILED)
 
 
@@ -110,17 +110,22 @@ class Runner:
         """Take back leases that have lapsed: what held them is gone."""
         now = self._clock.now()
         policy = self._settings.policy
-        by_run: dict[str, list[int]] = {}
-        lapsed = await self._database.read(
-            lambda connection: evaluations.lapsed(connection, now, LAPSED_A_SWEEP)
-        )
-        for number, run in lapsed:
-            by_run.setdefault(run, []).append(number)
-        for run, ids in by_run.items():
-            await self._database.write(partial(expire, run_id=run, ids=ids, now=now, policy=policy))
-        if by_run:
-            self._changes.notify()
-            self.wake()
+        found = True
+        while found:
+            lapsed = await self._database.read(
+                lambda connection: evaluations.lapsed(connection, now, LAPSED_A_READ)
+            )
+            by_run: dict[str, list[int]] = {}
+            for number, run in lapsed:
+                by_run.setdefault(run, []).append(number)
+            for run, ids in by_run.items():
+                await self._database.write(
+                    partial(expire, run_id=run, ids=ids, now=now, policy=policy)
+                )
+            found = bool(by_run)
+            if found:
+                self._changes.notify()
+                self.wake()
 
     async def _fill(self, under_way: set[asyncio.Task[None]]) -> float:
         """Begin chunks while there is room and something to do; returns when to look again."""
