@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -106,6 +106,47 @@ async def test_a_text_is_streamed_and_ends_with_usage(
     assert text == "".join(m.chunk.text for m in again)
     assert first[-1].WhichOneof("event") == "complete"
     assert 1 <= first[-1].complete.usage.completion_tokens <= 12
+
+
+async def test_a_models_hostile_template_fails_its_own_conversations_alone(
+    tmp_path: Path,
+    smollm2_path: Path,
+    with_template: Callable[[str], Path],
+) -> None:
+    loops = "{% for i in range(99999) %}" * 3 + "{% endfor %}" * 3
+    store = ModelStore(tmp_path / "models")
+    hostile = store.put_file(with_template(loops))
+    good = store.put_file(smollm2_path)
+
+    def hello(digest: str) -> inference_pb2.InferRequest:
+        return inference_pb2.InferRequest(
+            model=inference_pb2.ModelReference(digest=digest),
+            chat=inference_pb2.Chat(
+                messages=[inference_pb2.ChatMessage(role="user", content="Hello")]
+            ),
+            sampling=inference_pb2.Sampling(max_tokens=4),
+        )
+
+    async with (
+        running(SERVICE, tmp_path / "worker", models_dir=store.root) as worker,
+        worker.channel(worker.operator) as channel,
+    ):
+        stub = worker_pb2_grpc.WorkerServiceStub(channel)
+        refused = asyncio.create_task(refusal(stub.Infer(hello(hostile))))
+        messages = [message async for message in stub.Infer(hello(good))]
+        error = await refused
+        # Without its template the model is as good as any.
+        plain = inference_pb2.InferRequest(
+            model=inference_pb2.ModelReference(digest=hostile), prompt="Hello"
+        )
+        others = [message async for message in stub.Infer(plain)]
+
+    assert messages[-1].HasField("complete")
+    assert others[-1].HasField("complete")
+    assert error.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert error.reason == "INVALID_FIELD"
+    assert "chat template more than 1 s" in error.message
+    assert [violation.field for violation in error.violations] == ["chat.messages"]
 
 
 async def test_only_admitted_routers_and_the_operator_may_call(

@@ -7,13 +7,8 @@ from datetime import UTC, datetime, timedelta
 from evalpool.inference.v1 import inference_pb2
 from evalpool_runtime.errors import reason_name, reasons
 from evalpool_runtime.protobuf import duration, timestamp
-from evalpool_worker.engine.base import (
-    EngineInfo,
-    FinishReason,
-    GenerationEnd,
-    QuestionFailure,
-    QuestionResult,
-)
+from evalpool_worker.engine.base import FinishReason, GenerationEnd, QuestionFailure, QuestionResult
+from evalpool_worker.engine.info import EngineInfo
 
 _FINISH = {
     FinishReason.STOP: inference_pb2.FINISH_REASON_STOP,

@@ -9,10 +9,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from evalpool.models import ModelStore
+from evalpool.models import ModelNotFound, ModelStore
 from evalpool_runtime.clock import Clock
-from evalpool_runtime.errors import FailedPrecondition, NotFound, ResourceExhausted, reasons
-from evalpool_worker.engine.base import Engine, EngineInfo, ModelLoadError
+from evalpool_runtime.errors import (
+    FailedPrecondition,
+    Internal,
+    NotFound,
+    ResourceExhausted,
+    reasons,
+)
+from evalpool_worker.engine.base import Engine
+from evalpool_worker.engine.errors import ModelLoadError
+from evalpool_worker.engine.info import EngineInfo
 
 Progress = Callable[[str, float], None]
 RETRY_SECONDS = 1.0
@@ -90,6 +98,7 @@ class ModelHost:
         self._clock = clock
         self._places: dict[str, _Place] = {}
         self._room = asyncio.Lock()
+        self._tokens_before = 0
 
     @property
     def loaded(self) -> list[LoadedModel]:
@@ -101,9 +110,10 @@ class ModelHost:
         ]
 
     @property
-    def engines(self) -> list[Engine]:
-        """The engines that have a model."""
-        return [p.engine for p in self._places.values() if p.engine is not None]
+    def computed_tokens(self) -> int:
+        """Tokens computed since the start, for questions, prompts and texts; never falls."""
+        engines = [p.engine for p in self._places.values() if p.engine is not None]
+        return self._tokens_before + sum(map(_tokens, engines))
 
     @asynccontextmanager
     async def using(
@@ -111,16 +121,19 @@ class ModelHost:
     ) -> AsyncIterator[Engine]:
         """Use a model for the length of a block, fetching and loading it where needed.
 
-        Requests for a model that is on its way share its fetch and its loading.
+        Requests for a model that is on its way share its fetch and its loading, which end when
+        nobody waits for them any more; what was fetched by then is there for the next one.
 
         Raises:
-            FailedPrecondition: It cannot be fetched or loaded, or is larger than the memory cap.
+            FailedPrecondition: It cannot be fetched or loaded.
+            Internal: It is larger than the memory cap.
             ResourceExhausted: Models in use leave no room for it now.
         """
         place = self._places.get(digest)
         if place is None:
             place = self._places[digest] = _Place(digest, name or digest[:12])
             place.loading = asyncio.create_task(self._load(place, sources))
+            place.loading.add_done_callback(_look_at)
         place.users += 1
         place.watchers.append(progress)
         try:
@@ -133,6 +146,9 @@ class ModelHost:
             place.watchers.remove(progress)
             place.users -= 1
             place.last_used = self._clock.monotonic()
+            if not place.users and place.engine is None and place.loading is not None:
+                self._forget(place)
+                place.loading.cancel()
 
     async def unload(self, digest: str) -> None:
         """Free a model.
@@ -144,12 +160,14 @@ class ModelHost:
         place = self._places.get(digest)
         if place is None or place.engine is None:
             raise NotFound(
-                reasons.ERROR_REASON_MODEL_NOT_FOUND, f"the model {digest} is not loaded"
+                reasons.ERROR_REASON_MODEL_NOT_FOUND,
+                f"digest: the model {digest} is not loaded; ListModels lists those that are",
             )
         if place.users:
-            raise FailedPrecondition(
+            raise ResourceExhausted(
                 reasons.ERROR_REASON_WORKER_BUSY,
-                f"the model {digest} is in use by {place.users} requests; try again later",
+                f"digest: {place.users} requests use the model {digest}; try again later",
+                retry_after=RETRY_SECONDS,
             )
         await self._evict(place)
 
@@ -163,9 +181,7 @@ class ModelHost:
 
     async def _load(self, place: _Place, sources: Sequence[str]) -> Engine:
         try:
-            path = await self._fetcher.fetch(place.digest, sources, place.tell)
-            # Pinned for as long as it is loaded: no other process may evict the file.
-            place.pin.enter_context(self._store.pinned(place.digest))
+            path = await self._fetch_and_pin(place, sources)
             place.size_bytes = path.stat().st_size
             async with self._room:
                 await self._make_room(place)
@@ -182,21 +198,32 @@ class ModelHost:
         except ModelLoadError as error:
             raise FailedPrecondition(
                 reasons.ERROR_REASON_MODEL_LOAD_FAILED,
-                f"the model {place.digest} cannot be loaded: {error}",
+                f"model.digest: the model {place.digest} cannot be loaded: {error}",
                 digest=place.digest,
             ) from error
         finally:
             if place.engine is None:
                 # The next request tries anew.
-                self._places.pop(place.digest, None)
+                self._forget(place)
                 place.pin.close()
+
+    async def _fetch_and_pin(self, place: _Place, sources: Sequence[str]) -> Path:
+        while True:
+            await self._fetcher.fetch(place.digest, sources, place.tell)
+            try:
+                # For as long as it is loaded: no process that shares the store may evict the file.
+                return place.pin.enter_context(self._store.pinned(place.digest))
+            except ModelNotFound:
+                # One has, in between.
+                continue
 
     async def _make_room(self, place: _Place) -> None:
         if place.size_bytes > self._memory_bytes:
-            raise FailedPrecondition(
-                reasons.ERROR_REASON_MODEL_LOAD_FAILED,
-                f"the model {place.digest} has {place.size_bytes} bytes; this worker gives models "
-                f"at most {self._memory_bytes}",
+            # This worker's limit, and no fault of the model's.
+            raise Internal(
+                reasons.ERROR_REASON_ENGINE_FAILED,
+                f"model.digest: the model {place.digest} has {place.size_bytes} bytes, and this "
+                f"worker gives models at most {self._memory_bytes}; use one with more memory",
                 digest=place.digest,
             )
         while self._used() + place.size_bytes > self._memory_bytes:
@@ -213,8 +240,26 @@ class ModelHost:
         return sum(p.size_bytes for p in self._places.values() if p.engine is not None)
 
     async def _evict(self, place: _Place) -> None:
-        self._places.pop(place.digest, None)
+        self._forget(place)
         engine, place.engine = place.engine, None
-        if engine is not None:
-            await engine.close()
-        place.pin.close()
+        try:
+            if engine is not None:
+                self._tokens_before += _tokens(engine)
+                await engine.close()
+        finally:
+            place.pin.close()
+
+    def _forget(self, place: _Place) -> None:
+        if self._places.get(place.digest) is place:
+            del self._places[place.digest]
+
+
+def _tokens(engine: Engine) -> int:
+    load = engine.load_now
+    return load.computed_tokens + load.prompt_tokens + load.completion_tokens
+
+
+def _look_at(loading: asyncio.Task[Engine]) -> None:
+    """Whoever waited may have gone, and nobody else asks for the exception."""
+    if not loading.cancelled():
+        loading.exception()

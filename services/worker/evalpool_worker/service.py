@@ -5,23 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from sqlalchemy import Connection
-
 from evalpool.models import FetchPolicy, ModelStore
 from evalpool.router.v1 import router_pb2_grpc
 from evalpool.worker.v1 import worker_pb2_grpc
 from evalpool_runtime.access import Who
 from evalpool_runtime.replay import forget_expired
 from evalpool_runtime.service import Runtime, ServiceDefinition
+from evalpool_worker.defaults import Defaults
 from evalpool_worker.engine.base import Engine
 from evalpool_worker.fetching import ModelFetcher, RouterRepository
 from evalpool_worker.metrics import WorkerMetrics
 from evalpool_worker.model_host import ModelHost
 from evalpool_worker.registration import Offer, Reading, Registration
-from evalpool_worker.servicer import Defaults, WorkerServicer
+from evalpool_worker.servicer import WorkerServicer
 from evalpool_worker.settings import WorkerSettings
 from evalpool_worker.slots import Slots
-from evalpool_worker.store import read_setting
 
 FORGET_SECONDS = 300.0
 
@@ -51,7 +49,6 @@ async def build(runtime: Runtime[WorkerSettings]) -> None:
     host = ModelHost(make_engine, store, fetcher, settings.memory_bytes, runtime.clock)
     runtime.on_stop(host.close)
     slots = Slots(settings.slots)
-    computed = ComputedTokens(host)
 
     registration: Registration | None = None
     if router is not None:
@@ -66,28 +63,22 @@ async def build(runtime: Runtime[WorkerSettings]) -> None:
                 engine_build,
             ),
             lambda: Reading(
-                slots.busy, tuple(model.digest for model in host.loaded), computed.read()
+                slots.busy, tuple(model.digest for model in host.loaded), host.computed_tokens
             ),
             runtime.stopping,
         )
         runtime.on_stop(registration.leave)
         runtime.spawn("registration", registration.keep)
 
-    def read_defaults(connection: Connection) -> Defaults:
-        max_tokens = read_setting(connection, "max_tokens")
-        system_prompt = read_setting(connection, "system_prompt")
-        return Defaults(
-            settings.max_tokens if max_tokens is None else max_tokens,
-            settings.system_prompt if system_prompt is None else system_prompt,
-        )
-
+    defaults = Defaults(database, settings)
+    await defaults.refresh()
     servicer = WorkerServicer(
         runtime,
         database,
         host,
         store,
         slots,
-        await database.read(read_defaults),
+        defaults,
         lambda: registration.generation if registration is not None else 0,
         engine_build,
         WorkerMetrics(runtime.metrics, lambda: slots.busy, lambda: len(host.loaded)),
@@ -98,24 +89,6 @@ async def build(runtime: Runtime[WorkerSettings]) -> None:
         await database.write(lambda connection: forget_expired(connection, runtime.clock.now()))
 
     runtime.every("forget-tokens", FORGET_SECONDS, forget)
-
-
-class ComputedTokens:
-    """Counts tokens computed since the start, over models that come and go."""
-
-    def __init__(self, host: ModelHost) -> None:
-        self._host = host
-        self._seen: dict[int, int] = {}
-        self._total = 0
-
-    def read(self) -> int:
-        """The count; grows whenever an engine gets on."""
-        for engine in self._host.engines:
-            load = engine.load_now
-            now = load.computed_tokens + load.prompt_tokens + load.completion_tokens
-            self._total += max(0, now - self._seen.get(id(engine), 0))
-            self._seen[id(engine)] = now
-        return self._total
 
 
 def _models_dir(runtime: Runtime[WorkerSettings]) -> Path:

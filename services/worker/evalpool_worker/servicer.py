@@ -5,52 +5,40 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
-from dataclasses import dataclass
 from typing import Any
 
+from sqlalchemy import Connection
+
 from evalpool.inference.v1 import inference_pb2
-from evalpool.models import ModelError, ModelStore, read_gguf
+from evalpool.models import ModelStore
 from evalpool.values import Fields, parse_digest, parse_integer, parse_text
 from evalpool.worker.v1 import worker_pb2, worker_pb2_grpc
 from evalpool_runtime.database import Database
 from evalpool_runtime.errors import (
     FailedPrecondition,
     Internal,
-    InvalidRequest,
     ResourceExhausted,
-    Unavailable,
     reasons,
 )
 from evalpool_runtime.replay import once
 from evalpool_runtime.service import Runtime
 from evalpool_worker.answers import generation_end, provenance, question_result
-from evalpool_worker.engine.base import (
-    Engine,
-    FinishReason,
-    GenerationEnd,
-    InvalidParametersError,
-    NoModelLoadedError,
-    QuestionFailure,
-    QuestionResult,
-)
+from evalpool_worker.defaults import Defaults
+from evalpool_worker.engine.base import Engine, FinishReason, GenerationEnd
+from evalpool_worker.engine.errors import EngineError
+from evalpool_worker.listing import loaded_model, stored_models
 from evalpool_worker.metrics import WorkerMetrics
-from evalpool_worker.model_host import LoadedModel, ModelHost
-from evalpool_worker.requests import WantedModel, parse_infer, parse_score_choices
+from evalpool_worker.model_host import ModelHost
+from evalpool_worker.refusals import as_domain_error, unloaded
+from evalpool_worker.relay import Relay
+from evalpool_worker.requests import Scoring, WantedModel, parse_infer, parse_score_choices
+from evalpool_worker.score_stream import ScoreStream
 from evalpool_worker.settings import WorkerSettings
 from evalpool_worker.slots import RETRY_SECONDS, Slots
 from evalpool_worker.store import write_setting
 
 DISPATCH_HEADER = "x-evalpool-dispatch"
 MAX_SYSTEM_PROMPT = 16_384
-RESULTS_A_MESSAGE = 64
-
-
-@dataclass
-class Defaults:
-    """What requests that do not say get; set by calls, kept in the database."""
-
-    max_tokens: int
-    system_prompt: str
 
 
 class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
@@ -97,51 +85,12 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
         work = parse_score_choices(request)
         dispatch = _dispatch(context)
         self._check_registered(dispatch)
-        events: asyncio.Queue[inference_pb2.ScoreChoicesResponse | None] = asyncio.Queue()
-
-        def progress(stage: str, share: float) -> None:
-            events.put_nowait(
-                inference_pb2.ScoreChoicesResponse(
-                    reference=work.reference,
-                    progress=inference_pb2.ScoreProgress(stage=stage, stage_progress=share),
-                )
-            )
-
-        async def compute() -> None:
-            try:
-                async with self._host.using(
-                    work.model.digest, work.model.name, work.model.sources, progress
-                ) as engine:
-                    origin = self._origin(engine, dispatch, scoring=True)
-                    events.put_nowait(
-                        inference_pb2.ScoreChoicesResponse(
-                            reference=work.reference,
-                            started=inference_pb2.ScoreStarted(
-                                ids=[q.id for q in work.questions], worker=origin.worker
-                            ),
-                        )
-                    )
-                    async with aclosing(engine.score(work.questions)) as outcomes:  # type: ignore[type-var]
-                        async for outcome in outcomes:
-                            self._metrics.question(outcome)
-                            events.put_nowait(_results(work.reference, outcome, origin))
-            finally:
-                events.put_nowait(None)
-
-        tally = _Tally()
+        stream = ScoreStream(work.reference)
         with self._slots.taken():
-            computing = asyncio.create_task(compute())
-            try:
-                async for message in _merged(events, work.reference):
-                    tally.count(message)
+            scoring = self._score(work, dispatch, stream)
+            async with aclosing(stream.during(scoring)) as messages:  # type: ignore[type-var]
+                async for message in messages:
                     yield message
-                await computing
-            except NoModelLoadedError as error:
-                raise _unloaded() from error
-            finally:
-                computing.cancel()
-                await asyncio.gather(computing, return_exceptions=True)
-        yield tally.complete(work.reference)
 
     async def Infer(
         self, request: inference_pb2.InferRequest, context: Any
@@ -176,10 +125,8 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
                                         text=event.text, tokens=len(event.token_ids)
                                     ),
                                 )
-                except InvalidParametersError as error:
-                    raise _invalid(error) from error
-                except NoModelLoadedError as error:
-                    raise _unloaded() from error
+                except EngineError as error:
+                    raise as_domain_error(error) from error
 
     async def LoadModel(
         self, request: worker_pb2.LoadModelRequest, context: Any
@@ -188,32 +135,26 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
         fields = Fields()
         digest = fields.parse("model.digest", parse_digest, request.model.digest)
         fields.check()
-        events: asyncio.Queue[worker_pb2.LoadModelResponse | None] = asyncio.Queue()
+        relay: Relay[worker_pb2.LoadModelResponse] = Relay()
 
         def progress(stage: str, share: float) -> None:
-            events.put_nowait(worker_pb2.LoadModelResponse(stage=stage, progress=share))
+            relay.tell(worker_pb2.LoadModelResponse(stage=stage, progress=share))
 
         async def load() -> None:
-            try:
-                async with self._host.using(
-                    digest, request.model.name, tuple(request.model.sources), progress
-                ):
-                    return
-            finally:
-                events.put_nowait(None)
+            async with self._host.using(
+                digest, request.model.name, tuple(request.model.sources), progress
+            ):
+                loaded = next(model for model in self._host.loaded if model.digest == digest)
+                relay.tell(
+                    worker_pb2.LoadModelResponse(
+                        stage="loading", progress=1.0, loaded=loaded_model(loaded)
+                    )
+                )
 
-        loading = asyncio.create_task(load())
-        try:
-            while (event := await events.get()) is not None:
-                yield event
-            await loading
-        finally:
-            loading.cancel()
-            await asyncio.gather(loading, return_exceptions=True)
-        loaded = next(model for model in self._host.loaded if model.digest == digest)
-        yield worker_pb2.LoadModelResponse(
-            stage="loading", progress=1.0, loaded=_loaded_model(loaded)
-        )
+        async with aclosing(relay.during(load())) as told:  # type: ignore[type-var]
+            async for messages in told:
+                for message in messages:
+                    yield message
 
     async def UnloadModel(
         self, request: worker_pb2.UnloadModelRequest, context: Any
@@ -236,9 +177,9 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
         )
         fields.check()
         begin = self._runtime.page_tokens.decode("ListModels", None, request.page_token) or 0
-        loaded = [_loaded_model(model) for model in self._host.loaded]
+        loaded = [loaded_model(model) for model in self._host.loaded]
         in_memory = {model.digest for model in loaded}
-        stored = await asyncio.to_thread(_stored_models, self._store, in_memory)
+        stored = await asyncio.to_thread(stored_models, self._store, in_memory)
         models = [*loaded, *stored]
         end = begin + size
         return worker_pb2.ListModelsResponse(
@@ -258,12 +199,12 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
         )
         fields.check()
 
-        def work(connection: Any) -> worker_pb2.SetMaxTokensResponse:
+        def work(connection: Connection) -> worker_pb2.SetMaxTokensResponse:
             write_setting(connection, "max_tokens", value)
             return worker_pb2.SetMaxTokensResponse(max_tokens=value)
 
         response = await once(self._database, worker_pb2.SetMaxTokensResponse, work)
-        self._defaults.max_tokens = response.max_tokens
+        await self._defaults.refresh()
         return response
 
     async def SetSystemPrompt(
@@ -278,13 +219,28 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
         )
         fields.check()
 
-        def work(connection: Any) -> worker_pb2.SetSystemPromptResponse:
+        def work(connection: Connection) -> worker_pb2.SetSystemPromptResponse:
             write_setting(connection, "system_prompt", value)
             return worker_pb2.SetSystemPromptResponse(system_prompt=value)
 
         response = await once(self._database, worker_pb2.SetSystemPromptResponse, work)
-        self._defaults.system_prompt = response.system_prompt
+        await self._defaults.refresh()
         return response
+
+    async def _score(self, work: Scoring, dispatch: int, stream: ScoreStream) -> None:
+        model = work.model
+        async with self._host.using(
+            model.digest, model.name, model.sources, stream.progress
+        ) as engine:
+            origin = self._origin(engine, dispatch, scoring=True)
+            stream.started([question.id for question in work.questions], origin.worker)
+            try:
+                async with aclosing(engine.score(work.questions)) as outcomes:  # type: ignore[type-var]
+                    async for outcome in outcomes:
+                        self._metrics.question(outcome)
+                        stream.result(question_result(outcome, origin))
+            except EngineError as error:
+                raise as_domain_error(error) from error
 
     def _check_registered(self, dispatch: int) -> None:
         # The router may dispatch before the answer to our registration is here; an answer without
@@ -299,7 +255,7 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
     def _origin(self, engine: Engine, dispatch: int, *, scoring: bool) -> inference_pb2.Provenance:
         info = engine.info
         if info is None:
-            raise _unloaded()
+            raise unloaded()
         return provenance(
             info,
             worker=self._runtime.identity.address,
@@ -315,91 +271,15 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
         if len(loaded) != 1:
             raise FailedPrecondition(
                 reasons.ERROR_REASON_MODEL_NOT_FOUND,
-                f"no model is named and {len(loaded)} are loaded; name one in model.digest",
+                f"model.digest: it names none, and {len(loaded)} models are loaded; name one",
             )
         return WantedModel(loaded[0].digest, loaded[0].name, ())
-
-
-class _Tally:
-    """Counts what a scoring request took."""
-
-    def __init__(self) -> None:
-        self._scored = 0
-        self._failed = 0
-        self._usage = inference_pb2.Usage()
-
-    def count(self, message: inference_pb2.ScoreChoicesResponse) -> None:
-        for result in message.results.results:
-            if result.HasField("failure"):
-                self._failed += 1
-            else:
-                self._scored += 1
-            self._usage.prompt_tokens += result.usage.prompt_tokens
-            self._usage.computed_tokens += result.usage.computed_tokens
-
-    def complete(self, reference: str) -> inference_pb2.ScoreChoicesResponse:
-        return inference_pb2.ScoreChoicesResponse(
-            reference=reference,
-            complete=inference_pb2.ScoreComplete(
-                scored=self._scored, failed=self._failed, usage=self._usage
-            ),
-        )
-
-
-async def _merged(
-    events: asyncio.Queue[inference_pb2.ScoreChoicesResponse | None], reference: str
-) -> AsyncIterator[inference_pb2.ScoreChoicesResponse]:
-    """Yield events until the end, with results that wait together in one message."""
-    ended = False
-    while not ended:
-        batch = [await events.get()]
-        while not events.empty() and len(batch) < RESULTS_A_MESSAGE:
-            batch.append(events.get_nowait())
-        results = inference_pb2.QuestionResults()
-        for event in batch:
-            if event is None:
-                ended = True
-            elif event.HasField("results"):
-                results.results.extend(event.results.results)
-            else:
-                yield event
-        if results.results:
-            yield inference_pb2.ScoreChoicesResponse(reference=reference, results=results)
-
-
-def _results(
-    reference: str, outcome: QuestionResult | QuestionFailure, origin: inference_pb2.Provenance
-) -> inference_pb2.ScoreChoicesResponse:
-    return inference_pb2.ScoreChoicesResponse(
-        reference=reference,
-        results=inference_pb2.QuestionResults(results=[question_result(outcome, origin)]),
-    )
 
 
 def _completed(end: GenerationEnd, origin: inference_pb2.Provenance) -> inference_pb2.InferComplete:
     if end.finish_reason is FinishReason.ERROR:
         raise Internal(reasons.ERROR_REASON_ENGINE_FAILED, end.message)
     return generation_end(end, origin)
-
-
-def _invalid(error: InvalidParametersError) -> InvalidRequest:
-    fields = Fields()
-    fields.refuse(error.field, str(error))
-    too_long = error.field == "prompt"
-    return InvalidRequest(
-        fields.violations,
-        reason=reasons.ERROR_REASON_CONTEXT_TOO_LONG
-        if too_long
-        else reasons.ERROR_REASON_INVALID_FIELD,
-    )
-
-
-def _unloaded() -> Unavailable:
-    return Unavailable(
-        reasons.ERROR_REASON_UNAVAILABLE,
-        "the model was unloaded before the request began; try again",
-        retry_after=0.2,
-    )
 
 
 def _dispatch(context: Any) -> int:
@@ -416,37 +296,3 @@ def _dispatch(context: Any) -> int:
 
 def _ignore_progress(_stage: str, _share: float) -> None:
     """Infer has no message for progress."""
-
-
-def _loaded_model(model: LoadedModel) -> worker_pb2.LoadedModel:
-    return worker_pb2.LoadedModel(
-        digest=model.digest,
-        name=model.name,
-        size_bytes=model.size_bytes,
-        loaded=True,
-        in_use=model.in_use,
-        context_length=model.info.n_ctx_train,
-        quantisation=model.info.quantisation,
-    )
-
-
-def _stored_models(store: ModelStore, in_memory: set[str]) -> list[worker_pb2.LoadedModel]:
-    models = []
-    for entry in store.entries():
-        if entry.digest in in_memory:
-            continue
-        try:
-            header = read_gguf(store.path(entry.digest))
-        except ModelError:
-            # The store may hold other files too, such as embedding models.
-            continue
-        models.append(
-            worker_pb2.LoadedModel(
-                digest=entry.digest,
-                name=header.name or "",
-                size_bytes=entry.size_bytes,
-                context_length=header.context_length or 0,
-                quantisation=header.quantisation or "",
-            )
-        )
-    return models

@@ -17,14 +17,16 @@ from evalpool_worker.engine.base import (
     FinishReason,
     GenerationChunk,
     GenerationEnd,
-    InvalidParametersError,
-    ModelAlreadyLoadedError,
-    ModelLoadError,
-    NoModelLoadedError,
     Prompt,
     QuestionFailure,
     QuestionResult,
     SamplingParameters,
+)
+from evalpool_worker.engine.errors import (
+    InvalidParametersError,
+    ModelAlreadyLoadedError,
+    ModelLoadError,
+    NoModelLoadedError,
 )
 
 QUESTIONS = tuple(

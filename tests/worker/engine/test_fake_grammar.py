@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from evalpool_worker.engine.base import InvalidParametersError
+from evalpool_worker.engine.errors import InvalidParametersError
 from evalpool_worker.engine.fake_grammar import parse_grammar
 
 

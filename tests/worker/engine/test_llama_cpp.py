@@ -6,7 +6,7 @@ import asyncio
 import gc
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,11 @@ import pytest
 from numpy.typing import NDArray
 
 from evalpool_worker.engine.base import (
+    ChatMessage,
     ChoiceQuestion,
-    EngineError,
     FinishReason,
     GenerationChunk,
     GenerationEnd,
-    ModelLoadError,
     QuestionFailure,
     QuestionResult,
     SamplingParameters,
@@ -32,6 +31,7 @@ from evalpool_worker.engine.context import (
     DecodeFailedError,
     NoRoomError,
 )
+from evalpool_worker.engine.errors import EngineError, ModelLoadError, NoModelLoadedError
 from evalpool_worker.engine.llama_cpp import LlamaCppEngine
 from evalpool_worker.engine.model import LoadedModel
 from evalpool_worker.engine.scoring import Scorer, prepare_question
@@ -425,3 +425,18 @@ async def test_what_the_model_says_about_itself_is_recorded(llama: LlamaCppEngin
     assert info.n_ctx_train == 8192
     assert "llama-cpp-python 0.3.36" in info.engine_build
     assert info.score_contexts * info.score_threads <= info.generate_threads
+
+
+async def test_unloading_ends_a_conversation_that_is_being_rendered(
+    with_template: Callable[[str], Path],
+) -> None:
+    loops = "{% for i in range(99999) %}" * 3 + "{% endfor %}" * 3
+    engine = LlamaCppEngine()
+    await engine.load(with_template(loops), "digest")
+    stream = engine.generate((ChatMessage("user", "Hello"),), SamplingParameters())
+    first = asyncio.ensure_future(anext(aiter(stream)))
+    await asyncio.sleep(0)
+    await engine.unload()
+    with pytest.raises(NoModelLoadedError):
+        await first
+    await engine.close()

@@ -1,8 +1,9 @@
 """What an engine is: the values that go in and come out, and the interface.
 
 An engine holds at most one model. It scores the choices of questions by log-probability and
-generates text. Everything above it (the worker's RPCs, its slots, its settings) knows engines
-only through this module, so that a test can put `FakeEngine` where the worker has `LlamaCppEngine`.
+generates text. Everything above it (the worker's RPCs, its slots, its settings) knows engines only
+through this module, `errors` and `info`, so that a test can put `FakeEngine` where the worker has
+`LlamaCppEngine`.
 """
 
 from __future__ import annotations
@@ -14,29 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-
-class EngineError(Exception):
-    """Something that an engine can't do, with a sentence that says why."""
-
-
-class ModelLoadError(EngineError):
-    """The file is no model that this engine can load."""
-
-
-class NoModelLoadedError(EngineError):
-    """The call needs a loaded model and there is none."""
-
-
-class ModelAlreadyLoadedError(EngineError):
-    """A model is loaded; it has to be unloaded before another can take its place."""
-
-
-class InvalidParametersError(EngineError):
-    """A request that the engine refuses before it starts; `field` says where it is wrong."""
-
-    def __init__(self, field: str, message: str) -> None:
-        super().__init__(message)
-        self.field = field
+from .errors import InvalidParametersError
+from .info import EngineInfo, EngineLoad
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,73 +231,6 @@ class GenerationEnd:
     message: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class EngineInfo:
-    """What computed a result; recorded with every run.
-
-    Attributes:
-        engine: The engine's name, `llama_cpp` or `fake`.
-        engine_build: Versions and commit, and the processor features that the build uses.
-        model_digest: SHA-256 of the model file as the caller gave it.
-        model_description: What the file says about itself (`llama 134M Q4_1`).
-        quantisation: Of most of the file's tensors (`Q4_1`).
-        parameters: Number of weights.
-        model_bytes: Size of the tensors in bytes.
-        n_vocab: Tokens of the vocabulary.
-        n_ctx_train: Context length that the model was trained with, in tokens.
-        score_contexts: Contexts that score at the same time.
-        score_threads: Threads of each of them, fewer while others want the cores; the number does
-            not change what is computed.
-        score_batch_tokens: Most tokens of one scoring batch; `n_batch` and `n_ubatch` are this.
-        score_context_tokens: Longest question with one choice, in tokens.
-        generate_threads: Threads of the context that generates, likewise.
-        generate_batch_tokens: Most tokens of one generating batch (`n_batch`, `n_ubatch`).
-        generate_context_tokens: Tokens that all streams hold together.
-        generate_slots: Streams at the same time.
-    """
-
-    engine: str
-    engine_build: str
-    model_digest: str
-    model_description: str
-    quantisation: str
-    parameters: int
-    model_bytes: int
-    n_vocab: int
-    n_ctx_train: int
-    score_contexts: int
-    score_threads: int
-    score_batch_tokens: int
-    score_context_tokens: int
-    generate_threads: int
-    generate_batch_tokens: int
-    generate_context_tokens: int
-    generate_slots: int
-
-
-@dataclass(frozen=True, slots=True)
-class EngineLoad:
-    """What an engine has to do at this moment; a reading for metrics, not for decisions.
-
-    Attributes:
-        questions_waiting: Questions that no batch has taken yet.
-        questions_running: Questions in batches.
-        streams_waiting: Generations that have no slot yet.
-        streams_running: Generations in slots.
-        computed_tokens: Tokens computed for questions since the model was loaded.
-        prompt_tokens: Tokens of prompts computed for generations since then.
-        completion_tokens: Tokens sampled since then.
-    """
-
-    questions_waiting: int
-    questions_running: int
-    streams_waiting: int
-    streams_running: int
-    computed_tokens: int
-    prompt_tokens: int
-    completion_tokens: int
-
-
 Prompt = str | Sequence[ChatMessage]
 """A text that goes to the model as it is, or messages that go through the model's chat template."""
 
@@ -395,5 +308,6 @@ class Engine(Protocol):
             NoModelLoadedError: At the first step of the iteration.
             InvalidParametersError: Likewise, where a parameter, the grammar or the messages can't
                 be used, or the prompt does not fit the context.
+            EngineError: Likewise, where the machinery failed before it began.
         """
         ...

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
-from typing import Any, cast
 
-from llama_cpp.llama_chat_format import Jinja2ChatFormatter
-
-from .base import ChatMessage, InvalidParametersError
+from .base import ChatMessage
+from .errors import InvalidParametersError
 from .model import LoadedModel
+from .template_renderer import TemplateRenderer
 from .tokenisation import Tokeniser
 
 # For files without a template, mostly models that were trained on plain text only.
@@ -25,33 +23,22 @@ class ChatTemplate:
     """Renders messages the way that the model was trained on, or as a plain transcript."""
 
     def __init__(self, model: LoadedModel, tokeniser: Tokeniser) -> None:
-        self._template = model.chat_template or _TRANSCRIPT
-        self._tokeniser = tokeniser
-
-    @functools.cached_property
-    def _formatter(self) -> Jinja2ChatFormatter:
-        # Renders in a sandbox: the template comes with the file.
-        return Jinja2ChatFormatter(
-            template=self._template,
-            bos_token=self._tokeniser.bos_text,
-            eos_token=self._tokeniser.eos_text,
+        self._renderer = TemplateRenderer(
+            model.chat_template or _TRANSCRIPT, tokeniser.bos_text, tokeniser.eos_text
         )
 
-    def render(self, messages: Sequence[ChatMessage]) -> str:
+    async def render(self, messages: Sequence[ChatMessage]) -> str:
         """The prompt that asks for the assistant's next message.
 
         Raises:
             InvalidParametersError: There are no messages, or the template refuses them.
+            EngineError: They can't be rendered, through no fault of theirs or the template's.
+            NoModelLoadedError: The model was unloaded.
         """
         if not messages:
             raise InvalidParametersError("messages", "messages must hold at least one message.")
-        rows: list[Any] = [
-            {"role": message.role, "content": message.content} for message in messages
-        ]
-        try:
-            return cast(str, self._formatter(messages=rows).prompt)
-        except Exception as error:
-            # The template is the model's own program: whatever it raises is its refusal.
-            raise InvalidParametersError(
-                "messages", f"messages don't suit the model's chat template: {error}."
-            ) from error
+        return await self._renderer.render(messages)
+
+    async def close(self) -> None:
+        """End what renders."""
+        await self._renderer.close()

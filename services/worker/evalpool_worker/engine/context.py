@@ -10,7 +10,7 @@ import llama_cpp
 import numpy as np
 from numpy.typing import NDArray
 
-from .base import EngineError
+from .errors import EngineError
 from .model import LoadedModel
 from .thread_choice import ThreadChoice
 

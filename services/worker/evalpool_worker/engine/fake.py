@@ -16,23 +16,24 @@ from pathlib import Path
 from .base import (
     ChoiceQuestion,
     ChoiceScore,
-    EngineInfo,
-    EngineLoad,
     FinishReason,
     GenerationChunk,
     GenerationEnd,
     GenerationTimings,
-    InvalidParametersError,
-    ModelAlreadyLoadedError,
-    ModelLoadError,
-    NoModelLoadedError,
     ProgressCallback,
     Prompt,
     QuestionFailure,
     QuestionResult,
     SamplingParameters,
 )
+from .errors import (
+    InvalidParametersError,
+    ModelAlreadyLoadedError,
+    ModelLoadError,
+    NoModelLoadedError,
+)
 from .fake_grammar import parse_grammar
+from .info import EngineInfo, EngineLoad
 from .text_stream import TextStream
 
 _TOKEN_BYTES = 3

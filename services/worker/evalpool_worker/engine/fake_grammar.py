@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from .base import InvalidParametersError
+from .errors import InvalidParametersError
 
 _TOKEN = re.compile(
     r"""\s*(?:\#[^\n]*\n?|

@@ -15,8 +15,9 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from .base import EngineError, FinishReason
+from .base import FinishReason
 from .context import ContextShape, DecodeContext, NoRoomError
+from .errors import EngineError
 from .generation_stream import GenerationStream
 from .model import LoadedModel
 from .scoring_pool import ScoringPool

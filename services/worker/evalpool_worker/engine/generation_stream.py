@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .base import (
-    EngineError,
     FinishReason,
     GenerationChunk,
     GenerationEnd,
@@ -17,6 +16,7 @@ from .base import (
     SamplingParameters,
 )
 from .context import DecodeContext
+from .errors import EngineError
 from .sampling import TokenSampler
 from .text_stream import TextStream
 from .tokenisation import Tokeniser

@@ -16,14 +16,8 @@ from pathlib import Path
 
 from .base import (
     ChoiceQuestion,
-    EngineInfo,
-    EngineLoad,
     GenerationChunk,
     GenerationEnd,
-    InvalidParametersError,
-    ModelAlreadyLoadedError,
-    ModelLoadError,
-    NoModelLoadedError,
     ProgressCallback,
     Prompt,
     QuestionFailure,
@@ -31,8 +25,16 @@ from .base import (
     SamplingParameters,
 )
 from .chat_template import ChatTemplate
+from .errors import (
+    InvalidParametersError,
+    ModelAlreadyLoadedError,
+    ModelLoadError,
+    NoModelLoadedError,
+    PromptTooLongError,
+)
 from .generation_loop import GenerationLoop
 from .generation_stream import GenerationStream
+from .info import EngineInfo, EngineLoad
 from .library import library_build
 from .model import LoadedModel
 from .sampling import TokenSampler
@@ -124,7 +126,7 @@ class LlamaCppEngine:
         async with self._changing:
             running, self._running = self._running, None
             if running is not None:
-                await asyncio.shield(asyncio.to_thread(_stop, running))
+                await asyncio.shield(_stop(running))
 
     async def close(self) -> None:
         """Unload and refuse everything from now on."""
@@ -167,9 +169,14 @@ class LlamaCppEngine:
             NoModelLoadedError: No model is loaded.
             InvalidParametersError: A parameter, the grammar or the messages can't be used, or the
                 prompt does not fit the context.
+            EngineError: The machinery failed before it began.
         """
+        parameters.validate()
         running = self._require()
-        stream = self._stream(running, prompt, parameters)
+        text = prompt if isinstance(prompt, str) else await running.template.render(prompt)
+        if self._running is not running:
+            raise NoModelLoadedError("The model was unloaded.")
+        stream = self._stream(running, text, parameters)
         running.generation.submit(stream)
         try:
             while True:
@@ -218,10 +225,8 @@ class LlamaCppEngine:
         )
 
     def _stream(
-        self, running: _Running, prompt: Prompt, parameters: SamplingParameters
+        self, running: _Running, text: str, parameters: SamplingParameters
     ) -> GenerationStream:
-        parameters.validate()
-        text = prompt if isinstance(prompt, str) else running.template.render(prompt)
         limit = min(running.shape.generate.cells, running.model.n_ctx_train)
         try:
             tokens = running.tokeniser.encode(text)
@@ -230,9 +235,8 @@ class LlamaCppEngine:
         if not tokens:
             raise InvalidParametersError("prompt", "prompt must not be empty for this model.")
         if len(tokens) >= limit:
-            raise InvalidParametersError(
-                "prompt",
-                f"prompt has {len(tokens)} tokens; this worker takes at most {limit - 1}.",
+            raise PromptTooLongError(
+                f"prompt has {len(tokens)} tokens; this worker takes at most {limit - 1}."
             )
         sampler = TokenSampler(running.model, parameters, tokens)
         return GenerationStream(tokens, parameters, sampler, running.tokeniser, limit, self._clock)
@@ -243,9 +247,10 @@ def _free_unwanted(loading: asyncio.Future[LoadedModel]) -> None:
         loading.result().free()
 
 
-def _stop(running: _Running) -> None:
-    running.scoring.stop()
-    running.generation.stop()
+async def _stop(running: _Running) -> None:
+    await running.template.close()
+    await asyncio.to_thread(running.scoring.stop)
+    await asyncio.to_thread(running.generation.stop)
     running.model.free()
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import llama_cpp
 
-from .base import ModelLoadError
+from .errors import ModelLoadError
 from .library import start_library
 
 

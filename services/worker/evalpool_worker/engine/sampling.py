@@ -9,8 +9,9 @@ import llama_cpp
 import numpy as np
 from numpy.typing import NDArray
 
-from .base import EngineError, InvalidParametersError, SamplingParameters
+from .base import SamplingParameters
 from .context import DecodeContext
+from .errors import EngineError, InvalidParametersError
 from .library import start_library
 from .model import LoadedModel
 

@@ -19,9 +19,10 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from .base import ChoiceQuestion, ChoiceScore, EngineError, QuestionFailure, QuestionResult
+from .base import ChoiceQuestion, ChoiceScore, QuestionFailure, QuestionResult
 from .choice_tree import UnscorableError
 from .context import ContextShape, DecodeContext, NoRoomError
+from .errors import EngineError
 from .model import LoadedModel
 from .scoring import (
     PreparedQuestion,

@@ -1,0 +1,72 @@
+"""What an engine says of itself: its model, how it runs it, and what it has to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """What computed a result; recorded with every run.
+
+    Attributes:
+        engine: The engine's name, `llama_cpp` or `fake`.
+        engine_build: Versions and commit, and the processor features that the build uses.
+        model_digest: SHA-256 of the model file as the caller gave it.
+        model_description: What the file says about itself (`llama 134M Q4_1`).
+        quantisation: Of most of the file's tensors (`Q4_1`).
+        parameters: Number of weights.
+        model_bytes: Size of the tensors in bytes.
+        n_vocab: Tokens of the vocabulary.
+        n_ctx_train: Context length that the model was trained with, in tokens.
+        score_contexts: Contexts that score at the same time.
+        score_threads: Threads of each of them, fewer while others want the cores; the number does
+            not change what is computed.
+        score_batch_tokens: Most tokens of one scoring batch; `n_batch` and `n_ubatch` are this.
+        score_context_tokens: Longest question with one choice, in tokens.
+        generate_threads: Threads of the context that generates, likewise.
+        generate_batch_tokens: Most tokens of one generating batch (`n_batch`, `n_ubatch`).
+        generate_context_tokens: Tokens that all streams hold together.
+        generate_slots: Streams at the same time.
+    """
+
+    engine: str
+    engine_build: str
+    model_digest: str
+    model_description: str
+    quantisation: str
+    parameters: int
+    model_bytes: int
+    n_vocab: int
+    n_ctx_train: int
+    score_contexts: int
+    score_threads: int
+    score_batch_tokens: int
+    score_context_tokens: int
+    generate_threads: int
+    generate_batch_tokens: int
+    generate_context_tokens: int
+    generate_slots: int
+
+
+@dataclass(frozen=True, slots=True)
+class EngineLoad:
+    """What an engine has to do at this moment; a reading for metrics, not for decisions.
+
+    Attributes:
+        questions_waiting: Questions that no batch has taken yet.
+        questions_running: Questions in batches.
+        streams_waiting: Generations that have no slot yet.
+        streams_running: Generations in slots.
+        computed_tokens: Tokens computed for questions since the model was loaded.
+        prompt_tokens: Tokens of prompts computed for generations since then.
+        completion_tokens: Tokens sampled since then.
+    """
+
+    questions_waiting: int
+    questions_running: int
+    streams_waiting: int
+    streams_running: int
+    computed_tokens: int
+    prompt_tokens: int
+    completion_tokens: int
