@@ -173,7 +173,9 @@ def parse_tag(name: str, value: str) -> Tag:
             "a letter first"
         )
     if len(value.encode()) > MAX_TAG_VALUE_BYTES:
-        raise InvalidValue(f"the value of {name} is longer than {MAX_TAG_VALUE_BYTES} bytes")
+        raise InvalidValue(
+            f"the value of {name} is longer than {MAX_TAG_VALUE_BYTES} bytes; shorten it"
+        )
     if any(ord(c) < 32 or ord(c) == 127 for c in value):
         raise InvalidValue(f"the value of {name} has a control character; remove it")
     return Tag(name, value)
