@@ -1,15 +1,19 @@
 """Channels that sign every call.
 
-`open_channel` gives an ordinary `grpc.aio.Channel`; each call on it carries a fresh bearer token
-for the server's address, so that a retry by the caller is a new call and a retry by the transport
-is the same one.
+`open_channel` gives an ordinary `grpc.aio.Channel`; each call on it carries a bearer token for the
+server's address. A call with an effect has a fresh one, so that a retry by the caller is a new call
+and a retry by the transport is the same one; methods that the contract marks as free of side
+effects share one for a while.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Awaitable, Callable, Sequence
 
+from google.protobuf import descriptor_pool
+from google.protobuf.descriptor_pb2 import MethodOptions
 from grpc import aio
 
 from evalpool.identity import Identity
@@ -64,6 +68,23 @@ Audience = str | Callable[[], Awaitable[str]]
 """A server's address, or what finds it out at the first call."""
 
 
+@functools.cache
+def changes_nothing(method: str | bytes) -> bool:
+    """Whether the contract marks a method as free of side effects.
+
+    Args:
+        method: As gRPC names it, such as "/evalpool.token.v1.TokenService/GetBalance".
+    """
+    path = method.decode() if isinstance(method, bytes) else method
+    name = path.removeprefix("/").replace("/", ".")
+    try:
+        found = descriptor_pool.Default().FindMethodByName(name)
+    except KeyError:
+        return False
+    options: MethodOptions = found.GetOptions()
+    return options.idempotency_level == MethodOptions.NO_SIDE_EFFECTS
+
+
 class _Signer:
     """Adds the bearer token, and a deadline where the caller set none."""
 
@@ -76,7 +97,11 @@ class _Signer:
         metadata = aio.Metadata(*(details.metadata or ()))
         if all(key != "authorization" for key, _ in metadata):
             audience = self._audience if isinstance(self._audience, str) else await self._audience()
-            metadata.add("authorization", f"Bearer {self._identity.token(audience)}")
+            if changes_nothing(details.method):
+                token = self._identity.reusable_token(audience)
+            else:
+                token = self._identity.token(audience)
+            metadata.add("authorization", f"Bearer {token}")
         return aio.ClientCallDetails(
             method=details.method,
             timeout=details.timeout if details.timeout is not None else self._deadline,

@@ -148,6 +148,29 @@ def test_every_token_has_an_id_of_its_own() -> None:
     assert len({part(identity.token("server"), 1)["jti"] for _ in range(50)}) == 50
 
 
+def test_a_token_for_calls_that_change_nothing_is_used_again_for_a_minute() -> None:
+    identity = Identity.generate()
+    first = identity.reusable_token("server", now=lambda: 1_000.0)
+    assert identity.reusable_token("server", now=lambda: 1_059.9) == first
+    second = identity.reusable_token("server", now=lambda: 1_060.0)
+    assert second != first
+    assert part(second, 1)["exp"] == 1_180
+
+
+def test_a_reused_token_is_for_one_server_only() -> None:
+    identity = Identity.generate()
+    assert part(identity.reusable_token("one"), 1)["aud"] == "one"
+    assert part(identity.reusable_token("two"), 1)["aud"] == "two"
+
+
+def test_a_clock_that_was_set_back_makes_a_new_reusable_token() -> None:
+    identity = Identity.generate()
+    ahead = identity.reusable_token("server", now=lambda: 10_000.0)
+    behind = identity.reusable_token("server", now=lambda: 6_400.0)
+    assert behind != ahead
+    assert part(behind, 1)["iat"] == 6_400
+
+
 def test_derived_secrets_differ_by_key_and_purpose() -> None:
     one, two = Identity.generate(), Identity.generate()
     secrets = {one.derive("a"), one.derive("b"), two.derive("a")}
