@@ -65,11 +65,12 @@ class FetchLimits:
         max_bytes: The size of the file, at most.
         max_archive_bytes: The size of an archive inside a wheel, at most.
         connect_seconds: The time for a connection to stand.
-        idle_seconds: The longest time without a byte.
+        idle_seconds: The time in which a connection must bring `idle_bytes`, or is given up.
+        idle_bytes: So many bytes.
         total_seconds: The time of the whole fetch.
         redirects: How many redirects are followed.
         attempts: How often a download is begun or continued before it is given up; one that
-            brought new bytes does not count.
+            brought new bytes does not count, unless it was too slow.
         retry_seconds: The wait before the second attempt; it doubles with each further one.
     """
 
@@ -77,6 +78,7 @@ class FetchLimits:
     max_archive_bytes: int = 4 * 1024**3
     connect_seconds: float = 15.0
     idle_seconds: float = 60.0
+    idle_bytes: int = 64 * 1024
     total_seconds: float = 6 * 3600.0
     redirects: int = 5
     attempts: int = 3

@@ -5,18 +5,28 @@ from __future__ import annotations
 import ipaddress
 import json
 import re
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import SplitResult, urljoin
+from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 
+import httpcore
 import httpx
 
 from evalpool.values import InvalidValue
 
+from .connection import (
+    Address,
+    Backend,
+    NotPublic,
+    OutOfTime,
+    Pace,
+    TooSlow,
+    UnknownHost,
+    check_public,
+)
 from .errors import ModelFetchError
 from .policy import FetchLimits, FetchPolicy
 from .progress import Progress
@@ -29,6 +39,18 @@ _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)")
 
 class _TryAgain(Exception):
     """The attempt broke off in a way that another one may not."""
+
+
+_PASSING = (
+    _TryAgain,
+    TooSlow,
+    UnknownHost,
+    httpcore.NetworkError,
+    httpcore.ProtocolError,
+    httpcore.ProxyError,
+    httpcore.TimeoutException,
+)
+"""What another attempt may not meet with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +76,7 @@ def download(
     Args:
         url: The https: URL.
         destination: The file to write.
-        progress: Called with the bytes done and the total.
+        progress: Called with the bytes done and the total, also while nothing comes.
         policy: What may be reached.
         limits: How much and how long.
         token: A bearer token; it never follows a redirect to another host.
@@ -67,22 +89,27 @@ def download(
     start = _split(url)
     name = what or start._replace(query="").geturl()
     transfer = _Download(start, destination, progress, policy, limits, token, name)
+    pace = Pace(limits, transfer.report)
     failures = 0
-    with _transport(policy) as transport:
-        while True:
-            before = transfer.done
-            try:
-                transfer.attempt(transport)
-                break
-            except (_TryAgain, httpx.TransportError) as error:
-                failures = 0 if transfer.done > before else failures + 1
-                if failures >= limits.attempts:
-                    raise ModelFetchError(
-                        f"{name} could not be fetched: {_reason(error)}"
-                    ) from error
-                time.sleep(limits.retry_seconds * 2 ** max(failures - 1, 0))
-            except (httpx.HTTPError, httpx.InvalidURL) as error:
-                raise ModelFetchError(f"{name} could not be fetched: {_reason(error)}") from error
+    try:
+        with _connections(policy, pace) as connections:
+            while True:
+                before = transfer.done
+                pace.begin()
+                try:
+                    transfer.attempt(connections)
+                    break
+                except _PASSING as error:
+                    # One that drips brings new bytes for ever.
+                    came_on = transfer.done > before and not isinstance(error, TooSlow)
+                    failures = 0 if came_on else failures + 1
+                    if failures >= limits.attempts:
+                        raise ModelFetchError(
+                            f"{name} could not be fetched: {_reason(error)}"
+                        ) from error
+                    time.sleep(limits.retry_seconds * 2 ** max(failures - 1, 0))
+    except (OutOfTime, NotPublic, httpcore.UnsupportedProtocol) as error:
+        raise ModelFetchError(f"{name} could not be fetched: {error}") from error
     transfer.finish()
 
 
@@ -107,17 +134,20 @@ class _Download:
         self._limits = limits
         self._token = token
         self._name = name
-        self._deadline = time.monotonic() + limits.total_seconds
         self._validator = self._remembered_validator()
+        self._total: int | None = None
         self.done = destination.stat().st_size if self._validator else 0
 
-    def attempt(self, transport: httpx.BaseTransport) -> None:
+    def report(self) -> None:
+        """Tell how far it is; this may raise to cancel."""
+        self._progress(self.done, self._total)
+
+    def attempt(self, connections: httpcore.ConnectionPool) -> None:
         """Get what is missing; `done` tells how far it came when this raises."""
-        self._check_time()
         hop = _Hop(self._start, self._token)
         for _ in range(self._limits.redirects + 1):
-            with self._request(transport, hop) as response:
-                if response.status_code not in _REDIRECTS:
+            with self._request(connections, hop) as response:
+                if response.status not in _REDIRECTS:
                     self._receive(response)
                     return
                 hop = self._redirect(hop, response)
@@ -128,8 +158,11 @@ class _Download:
         self._origin.unlink(missing_ok=True)
 
     @contextmanager
-    def _request(self, transport: httpx.BaseTransport, hop: _Hop) -> Iterator[httpx.Response]:
-        headers = {
+    def _request(
+        self, connections: httpcore.ConnectionPool, hop: _Hop
+    ) -> Iterator[httpcore.Response]:
+        self._check_literal(hop.url)
+        headers: dict[bytes | str, bytes | str] = {
             "host": hop.url.netloc,
             "user-agent": "evalpool",
             "accept": "*/*",
@@ -141,64 +174,29 @@ class _Download:
         if self.done and self._validator:
             headers["range"] = f"bytes={self.done}-"
             headers["if-range"] = self._validator
-        timeout = httpx.Timeout(self._limits.idle_seconds, connect=self._limits.connect_seconds)
-        connection_error: httpx.TransportError | None = None
-        for host in self._hosts(hop.url):
-            request = httpx.Request(
-                "GET",
-                httpx.URL(hop.url.geturl()).copy_with(host=host),
-                headers=headers,
-                extensions={
-                    "timeout": timeout.as_dict(),
-                    # The certificate is checked against the name, not the address connected to.
-                    "sni_hostname": hop.url.hostname or "",
-                },
-            )
-            try:
-                response = transport.handle_request(request)
-            except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-                connection_error = error
-                continue
-            response.request = request
-            try:
-                yield response
-            finally:
-                response.close()
+        seconds = {
+            "connect": self._limits.connect_seconds,
+            "write": self._limits.idle_seconds,
+            "pool": self._limits.connect_seconds,
+        }
+        url = hop.url._replace(fragment="").geturl()
+        with connections.stream(
+            "GET", url, headers=headers, extensions={"timeout": seconds}
+        ) as response:
+            yield response
+
+    def _check_literal(self, url: SplitResult) -> None:
+        """A proxy resolves names itself; what is no name can be checked here."""
+        if self._policy.private_addresses:
             return
-        raise connection_error or httpx.ConnectError("the host has no address")
-
-    def _hosts(self, url: SplitResult) -> list[str]:
-        """The addresses to connect to, each checked; they are what is then connected to.
-
-        Resolving and checking first and connecting by name after would let a name server give
-        another answer the second time.
-        """
-        host = url.hostname or ""
         try:
-            literal = ipaddress.ip_address(host)
+            address = ipaddress.ip_address(url.hostname or "")
         except ValueError:
-            literal = None
-        if self._policy.proxy is not None and literal is None:
-            return [host]
-        if literal is not None:
-            addresses = [literal]
-        else:
-            try:
-                found = socket.getaddrinfo(host, url.port or 443, type=socket.SOCK_STREAM)
-            except (OSError, UnicodeError) as error:
-                raise _TryAgain(f"the host {host} could not be resolved") from error
-            addresses = [ipaddress.ip_address(str(entry[4][0]).split("%")[0]) for entry in found]
-        if not self._policy.private_addresses:
-            for address in addresses:
-                if not is_public(address):
-                    raise ModelFetchError(
-                        f"{self._name} could not be fetched: {host} has the address {address}, "
-                        "which is not public; the operator can allow private addresses"
-                    )
-        return list(dict.fromkeys(str(address) for address in addresses))
+            return
+        check_public(url.hostname or "", address)
 
-    def _redirect(self, hop: _Hop, response: httpx.Response) -> _Hop:
-        location = response.headers.get("location", "")
+    def _redirect(self, hop: _Hop, response: httpcore.Response) -> _Hop:
+        location = _header(response, "location") or ""
         try:
             url = split_https_url(urljoin(hop.url.geturl(), location))
         # ValueError is urljoin's, and InvalidValue's base.
@@ -211,10 +209,10 @@ class _Download:
         same = (url.hostname, url.port or 443) == (hop.url.hostname, hop.url.port or 443)
         return _Hop(url, hop.token if same else None)
 
-    def _receive(self, response: httpx.Response) -> None:
-        status = response.status_code
+    def _receive(self, response: httpcore.Response) -> None:
+        status = response.status
         if status == 416 and self.done:
-            if response.headers.get("content-range") == f"bytes */{self.done}":
+            if _header(response, "content-range") == f"bytes */{self.done}":
                 return
             # What is here is longer than what is there: it belongs to something else.
             self._begin(None)
@@ -223,39 +221,30 @@ class _Download:
             raise _TryAgain(f"the server answers with status {status}")
         if status not in (200, 206):
             raise ModelFetchError(f"{self._name} could not be fetched: {_refusal(status)}")
-        if response.headers.get("content-encoding", "identity").lower() != "identity":
+        if (_header(response, "content-encoding") or "identity").lower() != "identity":
             raise ModelFetchError(
                 f"{self._name} could not be fetched: the server compresses, which was not asked for"
             )
-        length = _whole_number(response.headers.get("content-length"))
+        length = _whole_number(_header(response, "content-length"))
         if status == 206:
-            self._check_range(response.headers.get("content-range", ""))
+            self._check_range(_header(response, "content-range") or "")
         else:
             self._begin(_strong_validator(response))
-        total = None if length is None else self.done + length
-        if total is not None and total > self._limits.max_bytes:
+        self._total = None if length is None else self.done + length
+        most = self._limits.max_bytes
+        if self._total is not None and self._total > most:
             raise ModelFetchError(
-                f"{self._name} has {total} bytes; at most {self._limits.max_bytes} are allowed"
+                f"{self._name} has {self._total} bytes; at most {most} are allowed"
             )
         with self._destination.open("r+b") as file:
             file.seek(self.done)
             file.truncate()
-            for chunk in response.iter_raw():
-                if self.done + len(chunk) > self._limits.max_bytes:
-                    raise ModelFetchError(
-                        f"{self._name} is longer than the {self._limits.max_bytes} bytes allowed"
-                    )
-                self._check_time()
+            for chunk in response.iter_stream():
+                if self.done + len(chunk) > most:
+                    raise ModelFetchError(f"{self._name} is longer than the {most} bytes allowed")
                 file.write(chunk)
                 self.done += len(chunk)
-                self._progress(self.done, total)
-
-    def _check_time(self) -> None:
-        if time.monotonic() > self._deadline:
-            raise ModelFetchError(
-                f"{self._name} could not be fetched: it took longer than "
-                f"{self._limits.total_seconds:.0f} seconds"
-            )
+                self.report()
 
     def _check_range(self, content_range: str) -> None:
         match = _CONTENT_RANGE.fullmatch(content_range)
@@ -284,32 +273,28 @@ class _Download:
             return None
 
 
-def is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    """Tell whether an address is one of the public internet.
+def _connections(policy: FetchPolicy, pace: Pace) -> httpcore.ConnectionPool:
+    """A pool for one download. The environment's proxies and netrc count only by the policy."""
 
-    An IPv6 address that carries an IPv4 one (mapped, 6to4, Teredo, NAT64) is judged by both.
-    """
-    if isinstance(address, ipaddress.IPv6Address):
-        inner = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
-        if address in ipaddress.ip_network("64:ff9b::/96"):
-            inner.append(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
-        if any(each is not None and not is_public(each) for each in inner):
-            return False
-        if address.ipv4_mapped is not None:
-            return True
-        if address.is_site_local:
-            return False
-    return address.is_global and not address.is_multicast
+    def check(host: str, address: Address) -> None:
+        # What is connected to is then the proxy, which the operator chose.
+        if policy.proxy is None and not policy.private_addresses:
+            check_public(host, address)
 
-
-def _transport(policy: FetchPolicy) -> httpx.HTTPTransport:
-    # No client around it: its cookies and its own reading of redirects are not wanted. The
-    # environment's proxies and netrc count only through the policy.
-    return httpx.HTTPTransport(
-        verify=policy.certificates or httpx.create_ssl_context(),
-        trust_env=False,
-        proxy=None if policy.proxy is None else httpx.Proxy(policy.proxy),
+    return httpcore.ConnectionPool(
+        # By httpx, which knows where authorities are found: SSL_CERT_FILE and so on.
+        ssl_context=policy.certificates or httpx.create_ssl_context(),
+        proxy=None if policy.proxy is None else _proxy(policy.proxy),
+        network_backend=Backend(pace, check),
     )
+
+
+def _proxy(url: str) -> httpcore.Proxy:
+    parts = urlsplit(url)
+    auth = None
+    if parts.username is not None:
+        auth = (unquote(parts.username), unquote(parts.password or ""))
+    return httpcore.Proxy(parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl(), auth)
 
 
 def _split(url: str) -> SplitResult:
@@ -319,12 +304,19 @@ def _split(url: str) -> SplitResult:
         raise ModelFetchError(str(error)) from error
 
 
-def _strong_validator(response: httpx.Response) -> str | None:
+def _header(response: httpcore.Response, name: str) -> str | None:
+    """A header, its last line where it comes more than once; None where it does not come."""
+    wanted = name.encode()
+    values = [value for key, value in response.headers if key.lower() == wanted]
+    return values[-1].decode("latin-1") if values else None
+
+
+def _strong_validator(response: httpcore.Response) -> str | None:
     """The entity tag, if a continuation can rely on it (RFC 9110, section 13.1.5)."""
-    tag = response.headers.get("etag")
-    if tag is None or tag.startswith("W/") or response.headers.get("accept-ranges") == "none":
+    tag = _header(response, "etag")
+    if tag is None or tag.startswith("W/") or _header(response, "accept-ranges") == "none":
         return None
-    return str(tag)
+    return tag
 
 
 def _whole_number(text: str | None) -> int | None:
@@ -345,12 +337,10 @@ def _refusal(status: int) -> str:
 
 def _reason(error: Exception) -> str:
     match error:
-        case _TryAgain():
+        case _TryAgain() | TooSlow() | UnknownHost():
             return str(error)
-        case httpx.ConnectTimeout() | httpx.PoolTimeout():
+        case httpcore.ConnectTimeout() | httpcore.PoolTimeout():
             return "no connection in time"
-        case httpx.ConnectError():
+        case httpcore.ConnectError():
             return f"no connection ({error})"
-        case httpx.TimeoutException():
-            return "the server sent nothing for too long"
     return f"the connection broke off ({error})"
