@@ -110,6 +110,10 @@ async def test_a_reply_is_read_and_kept(herd: Herd, router: RouterDouble) -> Non
         103: "B",
     }
     assert answers[102].prediction == 0
+    asked_for = router.inferred[0]
+    assert answers[101].answer.prompt == (
+        f"{asked_for.system_prompt}\n\n{asked_for.chat.messages[0].content}"
+    )
     assert {r.reference for r in router.inferred} == {"ref/101", "ref/102", "ref/103"}
 
 

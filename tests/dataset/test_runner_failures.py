@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
 from datetime import timedelta
@@ -140,6 +141,28 @@ async def test_waiting_for_the_herd_costs_nothing_however_often_and_shows_its_re
     assert (run.state, run.done, run.reason, run.reason_code) == (RunState.COMPLETE, 20, "", "")
     assert herd.calls == 9
     assert set(await running.states()) == {("done", 1)}
+
+
+async def test_what_a_run_waited_for_is_over_once_a_worker_begins(running: Running) -> None:
+    go_on = asyncio.Event()
+
+    async def begins(asked: dict[int, Asked]) -> AsyncIterator[Outcome]:
+        yield Started(tuple(asked))
+        await go_on.wait()
+        for number, question in asked.items():
+            yield answered(number, question)
+
+    full = call_ends("the herd is full", "QUEUE_FULL", retry_after=1.0)
+    runner = running.runner(Herd(full, begins), questions=20)
+    running.begin(runner)
+    await running.until(lambda run: run.reason == "the herd is full")
+
+    running.clock.advance(timedelta(seconds=1))
+    runner.wake()
+    run = await running.until(lambda run: run.state is RunState.RUNNING)
+    go_on.set()
+
+    assert (run.reason, run.reason_code) == ("", "")
 
 
 async def test_while_the_herd_sends_work_away_nothing_new_is_begun(running: Running) -> None:

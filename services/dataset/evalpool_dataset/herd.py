@@ -231,11 +231,12 @@ class Herd:
             return Unanswered(number, _another_model(origin))
         if complete.finish_reason not in _WHOLE:
             return Unanswered(number, Problem("the worker gave the reply up", ENGINE_FAILED))
+        turns = (request.system_prompt, request.chat.messages[0].content)
         return Answered(
             id=number,
             prediction=read_reply(asked, reply),
             answer=Answer(
-                prompt=f"{request.system_prompt}\n\n{request.chat.messages[0].content}".lstrip(),
+                prompt="\n\n".join(filter(None, turns)),
                 sum_logprobs=None,
                 predictions=None,
                 reply=reply,

@@ -80,6 +80,7 @@ class Upload:
             done, _ = await asyncio.wait({reading}, timeout=SILENT_CLIENT_SECONDS)
             if not done:
                 reading.cancel()
+                await asyncio.gather(reading, return_exceptions=True)
                 return
             message = reading.result()
             if message is None:
