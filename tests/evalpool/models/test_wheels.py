@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import os
+import socket
 import stat
+import threading
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -154,3 +161,61 @@ def test_pip_is_stopped_when_its_time_is_over(index: Path, out: Path) -> None:
     message = refusal("pypi:model-a==1.0#m/a.gguf", out, FetchLimits(total_seconds=0.0))
     assert "took longer" in message
     assert [entry.name for entry in out.parent.iterdir()] == ["out"]
+
+
+@contextmanager
+def over_http(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Have pip find the folder's wheels on a server, so that it downloads them."""
+    handler = partial(_QuietHandler, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        monkeypatch.setenv("PIP_FIND_LINKS", f"http://127.0.0.1:{server.server_address[1]}/")
+        try:
+            yield
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+class _QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing."""
+
+
+def test_a_wheel_above_the_limit_is_broken_off(
+    index: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Of a shorter one pip reports no progress.
+    make_wheel(index, "model-a", "1.0", {"m/a.gguf": CONTENT * 5})
+    limits = FetchLimits(max_archive_bytes=100_000)
+    with over_http(index, monkeypatch):
+        message = refusal("pypi:model-a==1.0#m/a.gguf", out, limits)
+    assert message.startswith("pypi:model-a==1.0#m/a.gguf is in a wheel of 1000")
+    assert "at most 100000 are allowed" in message
+    assert [entry.name for entry in out.parent.iterdir()] == ["out"]
+
+
+def test_a_fetch_can_be_cancelled_while_pip_waits_for_its_index_and_leaves_nothing(
+    index: Path, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Cancelled(Exception):
+        pass
+
+    def cancel(done: int, total: int | None) -> None:
+        connection, _ = silent.accept()  # pip has come as far as this
+        connections.append(connection)
+        raise Cancelled
+
+    connections: list[socket.socket] = []
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("PIP_FIND_LINKS", f"http://127.0.0.1:{silent.getsockname()[1]}/")
+        with pytest.raises(Cancelled):
+            fetch(parse_source("pypi:model-a==1.0#m/a.gguf"), out, cancel)
+    for connection in connections:
+        connection.close()
+    assert list(temporary.iterdir()) == []
+    assert sorted(entry.name for entry in out.parent.iterdir()) == ["out", "temporary"]
