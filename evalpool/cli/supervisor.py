@@ -159,7 +159,7 @@ class _Supervisor:
                 ending = _ending(await self._run_once(charge))
                 reason = _last_line(plan.log, charge.log_begin)
             except OSError as error:
-                ending = reason = f"cannot be started ({error})"
+                ending, reason = f"cannot be started ({error})", str(error)
             if not charge.answered.is_set():
                 raise Failure(f"{plan.name} does not start: {reason or f'it {ending}'}")
             if loop.time() - started > STEADY_SECONDS:

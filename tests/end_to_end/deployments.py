@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from evalpool.endpoints import FURTHER_WORKERS_PORT, PORTS
 from evalpool.models import ModelStore, ensure, find_model
 
@@ -63,26 +65,32 @@ class Deployment:
     def children(self, service: str = "") -> list[int]:
         """Its processes that run a service, or any."""
         found = []
-        for entry in Path("/proc").iterdir():
-            if not entry.name.isdigit():
-                continue
-            try:
-                words = (entry / "cmdline").read_bytes().decode().split("\0")
-            except OSError:
-                continue
-            of_this = any(word.startswith(f"{self.data}/") for word in words)
-            if of_this and "serve" in words and service in ("", words[words.index("serve") + 1]):
-                found.append(int(entry.name))
+        for child in psutil.Process(self.process.pid).children():
+            words = child.cmdline()
+            if "serve" in words and service in ("", words[words.index("serve") + 1]):
+                found.append(child.pid)
         return found
 
-    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
-        """Stop it by a signal; gives its exit status."""
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
+        """Stop it by a signal, cleanly: nothing has to be killed, and nothing is left."""
         self.process.send_signal(number)
         assert self.process.stdout is not None
         # Read to the end, so that it is never held up by a full pipe.
-        self.process.stdout.read()
-        self.process.stdout.close()
-        return self.process.wait(timeout=60)
+        with self.process.stdout:
+            said = [json.loads(line) for line in self.process.stdout]
+        assert self.process.wait(timeout=60) == 0
+        assert said[-1] == {"event": "stopped"}
+        assert not any("did not stop" in event.get("message", "") for event in said)
+        assert processes_on(self.data) == []
+
+
+def processes_on(data: Path) -> list[psutil.Process]:
+    """Processes that have something to do with a data directory."""
+    return [
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if any(word.startswith(f"{data}/") for word in process.info["cmdline"] or ())
+    ]
 
 
 def free_ports() -> dict[str, int]:

@@ -32,7 +32,9 @@ def as_json(done: subprocess.CompletedProcess[str]) -> Any:
 def deployment(tmp_path: Path, model_store: ModelStore) -> Iterator[Deployment]:
     """Six services to be killed, not those that other tests share."""
     share_models(tmp_path / "data", model_store, SMOLLM2, *EMBEDDING_MODELS)
-    with running(tmp_path / "data", free_ports()) as deployment:
+    # What a killed process had leased is taken over when the lease has lapsed.
+    leases = {"EVALPOOL_DATASET_LEASE_SECONDS": "6", "EVALPOOL_BENCHMARK_LEASE_SECONDS": "6"}
+    with running(tmp_path / "data", free_ports(), environment=leases) as deployment:
         yield deployment
 
 

@@ -40,7 +40,6 @@ class Outcome:
         assert self.err.count("\n") == 1, self.err
         return self.err.removeprefix("error: ").rstrip("\n")
 
-
     @property
     def error(self) -> Any:
         """The JSON object that it failed with, for programs, in one line."""
