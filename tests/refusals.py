@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import grpc
@@ -47,21 +47,6 @@ async def refusal(
 Metadata = tuple[tuple[str, str], ...]
 
 
-def bad_credentials(victim: Identity, server: str) -> Iterator[tuple[str, str, Metadata]]:
-    """Credentials that no server takes for the victim's: a name, the reason, and the metadata."""
-    yield "none", "TOKEN_MISSING", ()
-    yield "another scheme", "TOKEN_MISSING", (("authorization", "Basic bWU6bWU="),)
-    long_ago = time.time() - 3_600
-    yield "expired", "TOKEN_EXPIRED", bearer(victim.token(server, now=lambda: long_ago))
-    elsewhere = Identity.generate().address
-    yield (
-        "for another server",
-        "TOKEN_FOR_ANOTHER_SERVER",
-        bearer(victim.token(elsewhere)),
-    )
-    yield "signed by another key", "TOKEN_INVALID", bearer(forged(victim, server))
-
-
 def bearer(token: str) -> Metadata:
     """The metadata that carries a token."""
     return (("authorization", f"Bearer {token}"),)
@@ -73,3 +58,28 @@ def forged(victim: Identity, server: str) -> str:
     claims = {"aud": server, "iat": now, "exp": now + 60, "jti": "0123456789abcdef"}
     header = {"alg": ALGORITHM, "jwk": victim.public_jwk}
     return jwt.encode(header, claims, Identity.generate()._key, algorithms=[ALGORITHM])
+
+
+def _expired(victim: Identity, server: str) -> str:
+    long_ago = time.time() - 3_600
+    # A test may have its own clock for the keys of its people.
+    return Identity(victim._key).token(server, now=lambda: long_ago)
+
+
+BAD_CREDENTIALS: Mapping[str, Callable[[Identity, str], tuple[str, Metadata]]] = {
+    "none": lambda victim, server: ("TOKEN_MISSING", ()),
+    "another scheme": lambda victim, server: (
+        "TOKEN_MISSING",
+        (("authorization", "Basic bWU6bWU="),),
+    ),
+    "expired": lambda victim, server: ("TOKEN_EXPIRED", bearer(_expired(victim, server))),
+    "for another server": lambda victim, server: (
+        "TOKEN_FOR_ANOTHER_SERVER",
+        bearer(victim.token(Identity.generate().address)),
+    ),
+    "signed by another key": lambda victim, server: (
+        "TOKEN_INVALID",
+        bearer(forged(victim, server)),
+    ),
+}
+"""Credentials that no server takes for the victim's: the reason, and the metadata, by name."""

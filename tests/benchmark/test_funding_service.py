@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-import grpc
 import pytest
+from grpc import StatusCode
 
 from evalpool.benchmark.v1 import benchmark_pb2 as pb
-from evalpool.errors import CallError
 from tests.benchmark.world import DATASET, World
+from tests.refusals import refusal
 
 DAY = timedelta(days=1)
 
@@ -166,19 +166,24 @@ async def test_only_the_payer_and_the_operator_see_why(world: World) -> None:
 
 async def test_a_transfer_that_was_never_sent_here_is_not_found(world: World) -> None:
     funder = await world.funder()
-    with pytest.raises(grpc.aio.AioRpcError) as refused:
-        await world.pools(funder).GetFunding(pb.GetFundingRequest(transfer="A" * 43))
-    error = CallError.of(refused.value)
-    assert (error.code, error.reason) == (grpc.StatusCode.NOT_FOUND, "FUNDING_NOT_FOUND")
+    await refusal(
+        world.pools(funder).GetFunding(pb.GetFundingRequest(transfer="A" * 43)),
+        StatusCode.NOT_FOUND,
+        "FUNDING_NOT_FOUND",
+        "transfer",
+    )
 
 
 async def test_a_refund_is_no_funding_of_its_own(world: World) -> None:
     funder = await world.funder()
     told = await world.refunded(funder, await world.transfer(funder, 5))
     request = pb.GetFundingRequest(transfer=told.refund_transfer)
-    with pytest.raises(grpc.aio.AioRpcError) as refused:
-        await world.pools(funder).GetFunding(request)
-    assert CallError.of(refused.value).reason == "FUNDING_NOT_FOUND"
+    await refusal(
+        world.pools(funder).GetFunding(request),
+        StatusCode.NOT_FOUND,
+        "FUNDING_NOT_FOUND",
+        "transfer",
+    )
 
 
 async def test_a_credit_waits_while_the_dataset_service_is_out_of_reach(world: World) -> None:
@@ -244,12 +249,11 @@ async def test_a_start_in_the_future_keeps_entries_out_until_then(world: World) 
     pool = await world.pool(funder, Starts_At=iso(world, DAY), Duration="P2D")
     assert (await world.show(pool)).pool.state == pb.POOL_STATE_SCHEDULED
     digest = world.dataset.add_model(1)
-    with pytest.raises(grpc.aio.AioRpcError) as refused:
-        await world.join(pool, digest, world.person())
-    error = CallError.of(refused.value)
-    assert (error.code, error.reason) == (
-        grpc.StatusCode.FAILED_PRECONDITION,
+    await refusal(
+        world.join(pool, digest, world.person()),
+        StatusCode.FAILED_PRECONDITION,
         "POOL_NOT_STARTED",
+        "pool",
     )
     world.clock.advance(DAY)
     await world.join(pool, digest, world.person())
@@ -271,6 +275,9 @@ async def test_pools_are_listed_newest_first_by_page_state_and_dataset(world: Wo
     assert [pool.id for pool in others.pools] == [made[1]]
     closing = await stub.ListPools(pb.ListPoolsRequest(state=pb.POOL_STATE_CLOSING))
     assert list(closing.pools) == []
-    with pytest.raises(grpc.aio.AioRpcError) as refused:
-        await stub.ListPools(pb.ListPoolsRequest(dataset="other", page_token=first.next_page_token))
-    assert CallError.of(refused.value).reason == "INVALID_PAGE_TOKEN"
+    await refusal(
+        stub.ListPools(pb.ListPoolsRequest(dataset="other", page_token=first.next_page_token)),
+        StatusCode.INVALID_ARGUMENT,
+        "INVALID_PAGE_TOKEN",
+        "page_token",
+    )

@@ -6,16 +6,15 @@ import asyncio
 from datetime import UTC, timedelta
 from pathlib import Path
 
-import grpc
-import pytest
+from grpc import StatusCode
 from sqlalchemy import create_engine, text
 
 from evalpool.benchmark.v1 import benchmark_pb2 as pb
 from evalpool.dataset.v1 import dataset_pb2
-from evalpool.errors import CallError
 from evalpool.token.v1 import token_pb2
 from evalpool_runtime.errors import FailedPrecondition, reasons
 from tests.benchmark.world import DATASET, DATASET_OWNER, World, running_world, until
+from tests.refusals import refusal
 
 DAY = timedelta(days=1)
 END = 31 * DAY
@@ -85,13 +84,7 @@ async def test_a_pools_life_from_funding_to_payout(tmp_path: Path, database_url:
 
 async def test_nothing_can_be_allocated_before_the_end(world: World) -> None:
     pool = await world.pool(await world.funder())
-    with pytest.raises(grpc.aio.AioRpcError) as refused:
-        await world.allocate(pool)
-    error = CallError.of(refused.value)
-    assert (error.code, error.reason) == (
-        grpc.StatusCode.FAILED_PRECONDITION,
-        "POOL_NOT_ENDED",
-    )
+    await refusal(world.allocate(pool), StatusCode.FAILED_PRECONDITION, "POOL_NOT_ENDED", "pool")
     assert await world.allocate() == []
 
 
@@ -262,11 +255,14 @@ async def test_a_stop_between_the_plan_and_the_payment_pays_once(world: World) -
     shown = await world.show(pool)
     assert shown.payouts_final
     assert [payout.transfer for payout in shown.payouts] == ["", ""]
-    with pytest.raises(grpc.aio.AioRpcError) as refused:
-        await world.pools(world.operator).DisqualifyEntry(
+    await refusal(
+        world.pools(world.operator).DisqualifyEntry(
             pb.DisqualifyEntryRequest(id=shown.payouts[0].entry, reason="too late")
-        )
-    assert CallError.of(refused.value).reason == "ENTRY_STATE"
+        ),
+        StatusCode.FAILED_PRECONDITION,
+        "ENTRY_STATE",
+        "id",
+    )
     await world.stop_benchmark()
     await world.start_token()
     await world.start_benchmark()

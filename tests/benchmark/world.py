@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import re
+import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -42,6 +44,9 @@ class ClockedIdentity(Identity):
 
     def token(self, audience: str, **_: Any) -> str:
         return super().token(audience, now=lambda: self.clock.now().timestamp())
+
+    def reusable_token(self, audience: str, **_: Any) -> str:
+        return self.token(audience)
 
 
 class World:
@@ -299,6 +304,13 @@ class World:
             lambda: self.show(pool),
             lambda shown: shown.pool.state in (pb.POOL_STATE_PAID, pb.POOL_STATE_RETURNED),
         )
+
+    def everything(self) -> list[str]:
+        """All that the benchmark service has stored, on SQLite; not how far it has read."""
+        path = self._directory / "benchmark" / "benchmark.db"
+        with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as connection:
+            passing = re.compile(r'INSERT INTO "(leases|cursors)"')
+            return [line for line in connection.iterdump() if not passing.match(line)]
 
     def name(self) -> str:
         """A new request id."""

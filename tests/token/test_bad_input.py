@@ -18,7 +18,7 @@ from evalpool.token.v1 import token_pb2 as pb
 from evalpool_runtime.protobuf import duration
 from evalpool_runtime.testing import running
 from evalpool_token.service import SERVICE
-from tests.refusals import bad_credentials, refusal
+from tests.refusals import BAD_CREDENTIALS, refusal
 from tests.token.ledger_harness import Ledger
 
 if TYPE_CHECKING:
@@ -201,12 +201,10 @@ async def test_the_same_request_id_with_other_content_is_refused(bank: Bank) -> 
     assert bank.everything() == before
 
 
-@pytest.mark.parametrize("name", ["none", "another scheme", "expired", "for another server",
-                                  "signed by another key"])  # fmt: skip
+@pytest.mark.parametrize("name", BAD_CREDENTIALS)
 async def test_credentials_that_prove_nothing_are_refused(bank: Bank, name: str) -> None:
     unsigned = await bank.stub(None)
-    credentials = bad_credentials(bank.alice, bank.ledger.service.address)
-    ((reason, metadata),) = [(r, m) for each, r, m in credentials if each == name]
+    reason, metadata = BAD_CREDENTIALS[name](bank.alice, bank.ledger.service.address)
     before = bank.everything()
     for call in (
         unsigned.Transfer(bank.transfer(), metadata=metadata),

@@ -82,18 +82,18 @@ class Admission:
             return None
         try:
             return await self._datasets.subject(join.subject)
-        except PeerUnavailable as error:
+        except (PeerUnavailable, PeerRefused) as error:
+            if isinstance(error, PeerRefused) and error.not_found:
+                raise NotFound(
+                    reasons.ERROR_REASON_MODEL_NOT_FOUND,
+                    f'subject: nothing with the digest "{join.subject}" is in the catalogue or the '
+                    "repository; upload it first, or correct the digest",
+                    subject=join.subject,
+                ) from error
             raise Unavailable(
                 reasons.ERROR_REASON_UNAVAILABLE,
-                "the dataset service cannot be reached now; join again",
+                "the dataset service cannot be asked for the subject now; join again",
                 retry_after=1.0,
-            ) from error
-        except PeerRefused as error:
-            raise NotFound(
-                reasons.ERROR_REASON_MODEL_NOT_FOUND,
-                f'subject: nothing with the digest "{join.subject}" is in the catalogue or the '
-                "repository; upload it first, or correct the digest",
-                subject=join.subject,
             ) from error
 
 
@@ -188,13 +188,13 @@ def take_out(connection: Connection, entry: str, participant: str, now: datetime
     if pool.state(now) not in (PoolState.SCHEDULED, PoolState.OPEN):
         raise FailedPrecondition(
             reasons.ERROR_REASON_ENTRY_STATE,
-            "id: the pool has ended, so its entries stay as they are",
+            "id: the pool has ended, so its entries stay as they are; withdraw while a pool is open",
             state=present.state.value,
         )
     if present.state is EntryState.DISQUALIFIED:
         raise FailedPrecondition(
             reasons.ERROR_REASON_ENTRY_STATE,
-            "id: the entry is disqualified and cannot be withdrawn",
+            "id: the entry is disqualified and stays so; its reason says why",
             state=present.state.value,
         )
     gone = withdraw(present, now)
@@ -212,7 +212,7 @@ def exclude(connection: Connection, entry: str, reason: str, now: datetime) -> E
     if pool.state(now) in FROZEN:
         raise FailedPrecondition(
             reasons.ERROR_REASON_ENTRY_STATE,
-            "id: the pool's result is frozen, so its entries stay as they are",
+            "id: the pool's result is frozen, so its entries stay as they are; disqualify before",
             state=present.state.value,
         )
     if present.state is EntryState.DISQUALIFIED and present.reason == reason:
