@@ -42,6 +42,7 @@ class WorkerDouble(worker_pb2_grpc.WorkerServiceServicer):
         error: Code and reason that every call ends with; None for none.
         forge: Changes the provenance of results.
         leave_out: Ids of questions that it does not answer.
+        failures: What it says of questions that it fails, by id.
         scored: Questions that it was sent, package by package.
         prompted: Requests of Infer that it was sent.
         callers: Addresses that called.
@@ -60,6 +61,7 @@ class WorkerDouble(worker_pb2_grpc.WorkerServiceServicer):
         self.error: tuple[grpc.StatusCode, str] | None = None
         self.forge: Callable[[inference_pb2.Provenance], None] = lambda provenance: None
         self.leave_out: set[str] = set()
+        self.failures: dict[str, inference_pb2.QuestionFailure] = {}
         self.scored: list[inference_pb2.ScoreChoicesRequest] = []
         self.prompted: list[inference_pb2.InferRequest] = []
         self.callers: set[str] = set()
@@ -99,6 +101,7 @@ class WorkerDouble(worker_pb2_grpc.WorkerServiceServicer):
         stub: router_pb2_grpc.RouterServiceAsyncStub,
         *,
         slots: int = 4,
+        memory: int = 10**9,
         kinds: tuple[router_pb2.WorkerKind.ValueType, ...] = ALL_KINDS,
         models: tuple[str, ...] = (),
         instance: str = "first",
@@ -108,7 +111,7 @@ class WorkerDouble(worker_pb2_grpc.WorkerServiceServicer):
                 endpoint=self.endpoint,
                 kinds=kinds,
                 slots=slots,
-                memory_bytes=10**9,
+                memory_bytes=memory,
                 models=models,
                 engine="double",
                 engine_build="double 1",
@@ -158,13 +161,14 @@ class WorkerDouble(worker_pb2_grpc.WorkerServiceServicer):
                 await self._wait(place)
                 result = inference_pb2.QuestionResult(
                     id=question.id,
-                    scores=[
-                        inference_pb2.ChoiceScore(sum_logprob=score(question.prompt, c), tokens=1)
-                        for c in question.choices
-                    ],
                     provenance=origin,
                     usage=inference_pb2.Usage(prompt_tokens=5, computed_tokens=4),
                 )
+                if question.id in self.failures:
+                    result.failure.CopyFrom(self.failures[question.id])
+                else:
+                    for choice in question.choices:
+                        result.scores.add(sum_logprob=score(question.prompt, choice), tokens=1)
                 yield inference_pb2.ScoreChoicesResponse(
                     results=inference_pb2.QuestionResults(results=[result])
                 )

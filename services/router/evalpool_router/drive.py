@@ -15,12 +15,14 @@ from evalpool_router.metrics import RouterMetrics
 from evalpool_router.scheduler import Dispatch, Effect, Scheduler
 from evalpool_router.worker_link import (
     WorkerLink,
+    as_an_error,
     as_the_requests_error,
     is_busy,
     is_own_trouble,
     refuses_us,
 )
 from evalpool_runtime.clock import Clock
+from evalpool_runtime.errors import DomainError
 
 LATE = 2.0
 """Seconds after a deadline until a call to a worker ends by itself, should nobody have ended it."""
@@ -172,16 +174,21 @@ class Drive:
         indices: Mapping[str, int],
     ) -> None:
         found: dict[int, inference_pb2.QuestionResult] = {}
+        failed: dict[int, DomainError] = {}
         discarded = 0
         for result in results:
             index = indices.get(result.id)
             if (
                 index is not None
                 and index not in found
+                and index not in failed
                 and job.answers(index, result)
                 and self._is_mine(result.provenance)
             ):
-                found[index] = result
+                if result.failure.retryable:
+                    failed[index] = as_an_error(result.failure)
+                else:
+                    found[index] = result
             else:
                 discarded += 1
         tokens = sum(result.usage.computed_tokens for result in found.values())
@@ -196,6 +203,13 @@ class Drive:
             self._metrics.tokens.inc(tokens)
             self._desk.tell_results(job, [found[index] for index in counting])
         self._desk.carry_out(effects)
+        if failed:
+            self._metrics.retries.labels("trouble").inc()
+            self._desk.carry_out(
+                self._desk.scheduler.questions_failed(
+                    self._dispatch.id, failed, self._clock.monotonic()
+                )
+            )
 
     # What came of it
 
@@ -231,6 +245,8 @@ class Drive:
             self._lost(attempt=False, cause="unreachable")
         elif (passed_on := as_the_requests_error(error)) is not None:
             blamed = is_own_trouble(passed_on)
+            if blamed:
+                self._metrics.retries.labels("trouble").inc()
             self._desk.carry_out(
                 self._desk.scheduler.failed(self._dispatch.id, passed_on, now, blamed=blamed)
             )

@@ -333,16 +333,11 @@ class Herd:
         )
 
     def _progress(self, job: ScoreJob) -> inference_pb2.ScoreChoicesResponse:
-        position = self.scheduler.position(job.id)
-        if not self.scheduler.able(job.kind):
-            stage = f"waiting for a worker that takes work of the kind {job.kind.name.lower()}"
-        elif job.first_dispatch is None:
-            stage = "waiting in the queue"
-        else:
-            stage = "at work"
         return inference_pb2.ScoreChoicesResponse(
             reference=job.reference,
-            progress=inference_pb2.ScoreProgress(queue_position=position, stage=stage),
+            progress=inference_pb2.ScoreProgress(
+                queue_position=self.scheduler.position(job.id), stage=self.scheduler.stage(job.id)
+            ),
         )
 
     # Links

@@ -127,6 +127,7 @@ class Inference:
                 multiplier=terms.multiplier,
                 scoring=True,
                 size_bytes=request.ByteSize(),
+                model_bytes=model.size_bytes,
             ),
         )
         async with aclosing(self._herd.score(job, self._settings.progress_seconds)) as responses:
@@ -267,6 +268,7 @@ class Inference:
                 deadline=deadline,
                 multiplier=terms.multiplier,
                 size_bytes=asked.ByteSize(),
+                model_bytes=model.size_bytes,
             ),
         )
         async with aclosing(self._herd.infer(job)) as responses:

@@ -47,8 +47,8 @@ class RouterMetrics:
         )
         self.retries = Counter(
             "evalpool_router_retries_total",
-            "Times that work went back to the queue: the worker was busy, not to be reached, was "
-            "lost, or left work undone.",
+            "Times that a worker did not do its work, so that others get it: it was busy, could "
+            "not be reached, was lost, left work undone, or had trouble that may be its own.",
             ["cause"],
             registry=registry,
         )

@@ -103,6 +103,7 @@ class Roster:
                 slots=candidate.slots,
                 models=candidate.models,
                 draining=self._membership.is_draining(candidate.address),
+                memory_bytes=candidate.memory_bytes,
             ),
             candidate.endpoint,
         )

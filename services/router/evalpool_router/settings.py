@@ -68,6 +68,13 @@ class RouterSettings(ServiceSettings):
         ge=1,
         description="How many workers may be lost over a question or prompt before it is given up.",
     )
+    tries: int = Field(
+        3,
+        ge=1,
+        description="How many workers may fail a question, or a request of which nobody has "
+        "answered anything, by trouble that may be their own (they cannot fetch or load the model, "
+        "or their engine fails), before it is given up.",
+    )
     lease_seconds: float = Field(
         15.0, gt=0, description="Seconds that a worker's lease lasts from each heartbeat."
     )
@@ -116,6 +123,7 @@ class RouterSettings(ServiceSettings):
             largest_package=self.largest_package,
             package_tokens=self.package_tokens,
             losses=self.losses,
+            tries=self.tries,
             lease_seconds=self.lease_seconds,
             hung_seconds=self.hung_seconds,
         )

@@ -10,6 +10,7 @@ from grpc_status import rpc_status
 from evalpool.channel import open_channel
 from evalpool.common.v1.error_reason_pb2 import ErrorReason
 from evalpool.identity import Identity
+from evalpool.inference.v1 import inference_pb2
 from evalpool.values import Violation
 from evalpool.worker.v1 import worker_pb2_grpc
 from evalpool_runtime.errors import (
@@ -110,6 +111,14 @@ def refuses_us(error: aio.AioRpcError) -> bool:
 def is_own_trouble(error: DomainError) -> bool:
     """Whether an error may be this one worker's: another might do better."""
     return error.reason in _OWN_TROUBLE
+
+
+def as_an_error(failure: inference_pb2.QuestionFailure) -> DomainError:
+    """What a worker says of a question that another attempt may answer."""
+    name = f"ERROR_REASON_{failure.reason_code}"
+    known = name in ErrorReason.keys()  # noqa: SIM118
+    reason = ErrorReason.Value(name) if known else reasons.ERROR_REASON_ENGINE_FAILED
+    return Internal(reason, failure.message or "the worker could not score the question")
 
 
 def as_the_requests_error(error: aio.AioRpcError) -> DomainError | None:

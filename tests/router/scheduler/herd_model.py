@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 from fractions import Fraction
 
@@ -26,7 +27,14 @@ NEVER = 1e9
 
 
 class HerdModel:
-    """Drives a scheduler and keeps, from its effects alone, what is where."""
+    """Drives a scheduler and keeps, from its effects alone, what is where.
+
+    Attributes:
+        failed_at: Workers, with their generation, that have failed a request.
+        question_failed_at: The same by request and question.
+        blamed: Errors that workers failed with by trouble that may be their own.
+        begun: Requests of which a part of the answer has been sent.
+    """
 
     def __init__(self, rules: Rules | None = None) -> None:
         self.now = 100.0
@@ -39,7 +47,13 @@ class HerdModel:
         self.ended: dict[int, DomainError | None] = {}
         self.generations: dict[str, int] = {}
         self.requests: dict[int, Request] = {}
-        self.progressing: set[int] = set()
+        self.memories: dict[str, int] = {}
+        self.failed_at: defaultdict[int, set[tuple[str, int]]] = defaultdict(set)
+        self.question_failed_at: defaultdict[tuple[int, int], set[tuple[str, int]]]
+        self.question_failed_at = defaultdict(set)
+        self.blamed: list[DomainError] = []
+        self.begun: set[int] = set()
+        self.taken_back: defaultdict[int, set[int]] = defaultdict(set)
 
     def carry_out(self, effects: Iterable[Effect]) -> list[Dispatch]:
         new = []
@@ -48,15 +62,21 @@ class HerdModel:
                 case Dispatch():
                     assert effect.id not in self.running
                     assert effect.request not in self.ended
+                    assert self.may_take(effect.worker, effect.request, effect.questions)
                     self.running[effect.id] = effect
                     self.dispatched.append(effect)
                     new.append(effect)
                 case Recall():
                     del self.running[effect.dispatch]
                 case FailQuestions():
+                    if effect.error in self.blamed:
+                        for question in effect.questions:
+                            assert self.is_given_up_rightly(effect.request, question)
                     self.given_up[effect.request].extend(effect.questions)
                 case End():
                     assert effect.request not in self.ended
+                    if effect.error in self.blamed:
+                        assert self.is_ended_rightly(effect.request)
                     self.ended[effect.request] = effect.error
         return new
 
@@ -68,15 +88,15 @@ class HerdModel:
         kinds: frozenset[Kind] = ALL_KINDS,
         models: Iterable[str] = (),
         draining: bool = False,
+        memory: int = 0,
     ) -> list[Dispatch]:
         generation = self.generations.get(address, 0) + 1
         self.generations[address] = generation
-        return self.carry_out(
-            self.scheduler.worker_registered(
-                Registration(address, generation, kinds, slots, frozenset(models), draining),
-                self.now,
-            )
+        self.memories[address] = memory
+        registration = Registration(
+            address, generation, kinds, slots, frozenset(models), draining, memory
         )
+        return self.carry_out(self.scheduler.worker_registered(registration, self.now))
 
     def score(
         self,
@@ -87,9 +107,17 @@ class HerdModel:
         model: str = MODEL,
         deadline: float = NEVER,
         multiplier: Fraction = Fraction(1),
+        size: int = 0,
     ) -> int:
         return self._submit(
-            Kind.EVALUATE, (tokens,) * questions, caller, model, deadline, multiplier, scoring=True
+            Kind.EVALUATE,
+            (tokens,) * questions,
+            caller,
+            model,
+            deadline,
+            multiplier,
+            size,
+            scoring=True,
         )
 
     def infer(
@@ -101,8 +129,11 @@ class HerdModel:
         model: str = MODEL,
         deadline: float = NEVER,
         multiplier: Fraction = Fraction(1),
+        size: int = 0,
     ) -> int:
-        return self._submit(kind, (tokens,), caller, model, deadline, multiplier, scoring=False)
+        return self._submit(
+            kind, (tokens,), caller, model, deadline, multiplier, size, scoring=False
+        )
 
     def _submit(
         self,
@@ -112,12 +143,13 @@ class HerdModel:
         model: str,
         deadline: float,
         multiplier: Fraction,
+        size: int,
         *,
         scoring: bool,
     ) -> int:
         number = len(self.requests) + 1
         request = Request(
-            number, caller, kind, model, tokens, deadline, multiplier, scoring, sum(tokens)
+            number, caller, kind, model, tokens, deadline, multiplier, scoring, sum(tokens), size
         )
         effects = self.scheduler.submit(request, self.now)
         self.requests[number] = request
@@ -150,9 +182,97 @@ class HerdModel:
         self.carry_out(self.scheduler.lost(dispatch.id, self.now))
 
     def refuse(self, dispatch: Dispatch) -> None:
-        """The worker says that it is busy."""
+        """The worker says that it is busy, once it has been reached."""
         self.running.pop(dispatch.id, None)
+        self.scheduler.accepted(dispatch.id, self.now)
         self.carry_out(self.scheduler.refused(dispatch.id, self.now))
+
+    def fail(self, dispatch: Dispatch, error: DomainError, *, blamed: bool = True) -> None:
+        """The worker ends the dispatch with an error, by trouble that may be its own if blamed."""
+        self.running.pop(dispatch.id, None)
+        if blamed and self.outstanding(dispatch):
+            self.failed_at[dispatch.request].add((dispatch.worker, dispatch.generation))
+            self.blamed.append(error)
+        self.carry_out(self.scheduler.failed(dispatch.id, error, self.now, blamed=blamed))
+
+    def fail_questions(
+        self, dispatch: Dispatch, questions: Iterable[int], error: DomainError
+    ) -> None:
+        """The worker could not answer some questions, by trouble that may be its own."""
+        self.scheduler.accepted(dispatch.id, self.now)
+        self.blamed.append(error)
+        failing = [question for question in questions if question in self.outstanding(dispatch)]
+        for question in failing:
+            worker = (dispatch.worker, dispatch.generation)
+            self.question_failed_at[dispatch.request, question].add(worker)
+        self.taken_back[dispatch.id].update(failing)
+        self.carry_out(
+            self.scheduler.questions_failed(dispatch.id, dict.fromkeys(questions, error), self.now)
+        )
+
+    def send_a_part(self, dispatch: Dispatch) -> None:
+        """A part of the answer goes to the caller."""
+        self.scheduler.accepted(dispatch.id, self.now)
+        self.scheduler.sent(dispatch.id)
+        self.begun.add(dispatch.request)
+
+    def outstanding(self, dispatch: Dispatch) -> list[int]:
+        """Questions that a worker still has to answer."""
+        finished = self.done[dispatch.request] + self.given_up[dispatch.request]
+        taken_back = self.taken_back[dispatch.id]
+        return [q for q in dispatch.questions if q not in finished and q not in taken_back]
+
+    def waiting(self, request: int) -> list[int]:
+        """Questions of a request that has not ended which no worker is at."""
+        elsewhere = {*self.done[request], *self.given_up[request]}
+        for dispatch in self.running.values():
+            if dispatch.request == request:
+                elsewhere.update(self.outstanding(dispatch))
+        return [q for q in range(len(self.requests[request].tokens)) if q not in elsewhere]
+
+    def holds(self, address: str, request: int) -> bool:
+        """Whether a worker's memory is enough for the model of a request."""
+        return not self.memories[address] or (
+            self.memories[address] >= self.requests[request].model_bytes
+        )
+
+    def may_take(self, address: str, request: int, questions: Iterable[int]) -> bool:
+        """Whether a worker can hold the model, and has failed none of these questions."""
+        worker = (address, self.generations[address])
+        return self.holds(address, request) and not any(
+            worker in self.failed_at[request] | self.question_failed_at[request, question]
+            for question in questions
+        )
+
+    def are_tries_used_up(self, request: int) -> bool:
+        """Whether so many workers have failed a request that no other is to try."""
+        return len(self.failed_at[request]) >= self.rules.tries and not self.done[request]
+
+    def is_ended_rightly(self, request: int) -> bool:
+        """Whether a request may end with an error that may be the workers' own."""
+        return (
+            request in self.begun
+            or self.are_tries_used_up(request)
+            or not self.others(request, self.failed_at[request])
+        )
+
+    def is_given_up_rightly(self, request: int, question: int) -> bool:
+        """Whether a question may be given up for an error that may be the workers' own."""
+        failed_at = self.question_failed_at[request, question]
+        return len(failed_at) >= self.rules.tries or not self.others(
+            request, failed_at | self.failed_at[request]
+        )
+
+    def others(self, request: int, failed_at: set[tuple[str, int]]) -> list[str]:
+        """Workers that could take a request, busy or not, but for those that have failed it."""
+        return [
+            view.address
+            for view in self.scheduler.workers(self.now)
+            if self.requests[request].kind in view.kinds
+            and not view.draining
+            and self.holds(view.address, request)
+            and (view.address, view.generation) not in failed_at
+        ]
 
     def heartbeat(self, address: str, **told: object) -> None:
         self.carry_out(

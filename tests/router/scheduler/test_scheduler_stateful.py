@@ -9,13 +9,15 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from evalpool.common.v1.error_reason_pb2 import ErrorReason
 from evalpool_router.scheduler import Dispatch, Kind, Rules
-from evalpool_runtime.errors import FailedPrecondition, ResourceExhausted, reasons
+from evalpool_runtime.errors import FailedPrecondition, Internal, ResourceExhausted, reasons
 from tests.router.scheduler.herd_model import ALL_KINDS, MODEL, NEVER, OTHER_MODEL, HerdModel
 
 ADDRESSES = ("a", "b", "c")
 RULES = Rules(
     queue_units=120,
+    tries=2,
     packages_per_worker=2,
     smallest_package=2,
     largest_package=8,
@@ -28,6 +30,11 @@ kinds = st.sampled_from([ALL_KINDS, frozenset({Kind.EVALUATE}), frozenset({Kind.
 models = st.sampled_from([MODEL, OTHER_MODEL])
 callers = st.sampled_from(["x", "y", "z"])
 multipliers = st.sampled_from([Fraction(1), Fraction(3, 2), Fraction(100)])
+memories = st.sampled_from([0, 100, 200])
+sizes = st.sampled_from([0, 50, 100, 150, 201])
+troubles = st.sampled_from(
+    [reasons.ERROR_REASON_MODEL_FETCH_FAILED, reasons.ERROR_REASON_MODEL_LOAD_FAILED]
+)
 deadlines = st.sampled_from([NEVER, NEVER, 5.0, 40.0])
 
 
@@ -38,17 +45,30 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.cancelled: set[int] = set()
         self.slots: dict[str, int] = {}
 
-    @rule(address=st.sampled_from(ADDRESSES), slots=st.integers(1, 4), kinds=kinds, model=models)
+    @rule(
+        address=st.sampled_from(ADDRESSES),
+        slots=st.integers(1, 4),
+        kinds=kinds,
+        model=models,
+        memory=memories,
+    )
     def a_worker_registers(
-        self, address: str, slots: int, kinds: frozenset[Kind], model: str
+        self, address: str, slots: int, kinds: frozenset[Kind], model: str, memory: int
     ) -> None:
         # The old generation is taken out before anything is sent to the new one.
         self.slots[address] = slots
-        self.herd.join(address, slots=slots, kinds=kinds, models=[model])
+        self.herd.join(address, slots=slots, kinds=kinds, models=[model], memory=memory)
 
-    @rule(count=st.integers(1, 40), caller=callers, model=models, mult=multipliers, left=deadlines)
+    @rule(
+        count=st.integers(1, 40),
+        caller=callers,
+        model=models,
+        mult=multipliers,
+        left=deadlines,
+        size=sizes,
+    )
     def questions_come(
-        self, count: int, caller: str, model: str, mult: Fraction, left: float
+        self, count: int, caller: str, model: str, mult: Fraction, left: float, size: int
     ) -> None:
         try:
             self.herd.score(
@@ -57,16 +77,20 @@ class SchedulerMachine(RuleBasedStateMachine):
                 model=model,
                 multiplier=mult,
                 deadline=self.herd.now + left,
+                size=size,
             )
         except ResourceExhausted:
             assert self.herd.scheduler.totals().queued + count > RULES.queue_units * (
                 RULES.caller_share
             )
 
-    @rule(kind=st.sampled_from(list(Kind)), caller=callers, model=models, left=deadlines)
-    def a_prompt_comes(self, kind: Kind, caller: str, model: str, left: float) -> None:
+    @rule(
+        kind=st.sampled_from(list(Kind)), caller=callers, model=models, left=deadlines, size=sizes
+    )
+    def a_prompt_comes(self, kind: Kind, caller: str, model: str, left: float, size: int) -> None:
+        deadline = self.herd.now + left
         try:
-            self.herd.infer(kind=kind, caller=caller, model=model, deadline=self.herd.now + left)
+            self.herd.infer(kind=kind, caller=caller, model=model, deadline=deadline, size=size)
         except ResourceExhausted:
             assert self.herd.scheduler.totals().queued >= RULES.queue_units * RULES.caller_share - 1
 
@@ -103,7 +127,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         if accepted:
             self.herd.scheduler.accepted(dispatch.id, self.herd.now)
             if sent and not self.herd.requests[dispatch.request].scoring:
-                self.herd.scheduler.sent(dispatch.id)
+                self.herd.send_a_part(dispatch)
         self.herd.lose(dispatch)
 
     @precondition(lambda self: self.herd.running)
@@ -112,14 +136,29 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.herd.refuse(self.running(data))
 
     @precondition(lambda self: self.herd.running)
-    @rule(data=st.data(), blamed=st.booleans())
-    def a_dispatch_fails(self, data: st.DataObject, blamed: bool) -> None:
+    @rule(data=st.data(), reason=troubles, sent=st.booleans())
+    def a_worker_has_trouble_of_its_own(
+        self, data: st.DataObject, reason: ErrorReason.ValueType, sent: bool
+    ) -> None:
         dispatch = self.running(data)
-        error = FailedPrecondition(reasons.ERROR_REASON_MODEL_FETCH_FAILED, "no such file")
-        del self.herd.running[dispatch.id]
-        self.herd.carry_out(
-            self.herd.scheduler.failed(dispatch.id, error, self.herd.now, blamed=blamed)
-        )
+        if sent and not self.herd.requests[dispatch.request].scoring:
+            self.herd.send_a_part(dispatch)
+        self.herd.fail(dispatch, FailedPrecondition(reason, "no such file"))
+
+    @precondition(lambda self: self.herd.running)
+    @rule(data=st.data())
+    def a_worker_refuses_the_request(self, data: st.DataObject) -> None:
+        error = FailedPrecondition(reasons.ERROR_REASON_DIGEST_MISMATCH, "another file")
+        self.herd.fail(self.running(data), error, blamed=False)
+
+    @precondition(lambda self: self.herd.running)
+    @rule(data=st.data())
+    def a_workers_engine_fails_questions(self, data: st.DataObject) -> None:
+        dispatch = self.running(data)
+        if self.herd.requests[dispatch.request].scoring:
+            some = data.draw(st.lists(st.sampled_from(dispatch.questions)))
+            error = Internal(reasons.ERROR_REASON_ENGINE_FAILED, "no room")
+            self.herd.fail_questions(dispatch, some, error)
 
     @precondition(lambda self: self.herd.requests)
     @rule(data=st.data())
@@ -167,8 +206,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             assert view.outstanding_tokens == sum(
                 self.herd.requests[d.request].tokens[q]
                 for d in here
-                for q in d.questions
-                if q not in self.herd.done[d.request]
+                for q in self.herd.outstanding(d)
             )
             packages = sum(self.herd.requests[d.request].scoring for d in here)
             assert packages <= RULES.packages_per_worker
@@ -184,8 +222,7 @@ class SchedulerMachine(RuleBasedStateMachine):
                 q
                 for d in self.herd.running.values()
                 if d.request == number
-                for q in d.questions
-                if q not in self.herd.done[number]
+                for q in self.herd.outstanding(d)
             ]
             assert not set(out) & set(finished)
             assert len(out) == len(set(out))
@@ -213,17 +250,46 @@ class SchedulerMachine(RuleBasedStateMachine):
         )
 
     @invariant()
-    def nobody_waits_beside_an_idle_worker(self) -> None:
-        able = [
+    def nothing_waits_beside_a_worker_with_room_for_it(self) -> None:
+        views = [
             view
             for view in self.herd.scheduler.workers(self.herd.now)
-            if not view.draining and not view.resting and view.busy_slots == 0
+            if not view.draining and not view.resting and view.busy_slots < view.slots
         ]
         for number, request in self.herd.requests.items():
             if number in self.herd.ended or number in self.cancelled:
                 continue
-            waits = not any(d.request == number for d in self.herd.running.values())
-            assert not (waits and any(request.kind in view.kinds for view in able))
+            if self.herd.are_tries_used_up(number):
+                # It waits for those that are at another part of it.
+                assert any(d.request == number for d in self.herd.running.values())
+                continue
+            waiting = self.herd.waiting(number)
+            for view in views:
+                packages = sum(
+                    self.herd.requests[d.request].scoring for d in self.herd.at(view.address)
+                )
+                if request.kind in view.kinds and not (
+                    request.scoring and packages == RULES.packages_per_worker
+                ):
+                    assert not any(
+                        self.herd.may_take(view.address, number, [question]) for question in waiting
+                    )
+
+    @invariant()
+    def nothing_waits_for_workers_that_have_all_failed_it(self) -> None:
+        for number in self.herd.requests:
+            if number in self.herd.ended or number in self.cancelled:
+                continue
+            under_way = any(d.request == number for d in self.herd.running.values())
+            for question in self.herd.waiting(number):
+                of_it = self.herd.question_failed_at[number, question]
+                assert len(of_it) < RULES.tries
+                if self.herd.others(number, set()) and not self.herd.others(
+                    number, of_it | self.herd.failed_at[number]
+                ):
+                    # It may end when those that are at another part of it have not done better.
+                    assert under_way
+                    assert not of_it
 
     def teardown(self) -> None:
         """Given workers that work, everything ends."""
@@ -244,4 +310,4 @@ class SchedulerMachine(RuleBasedStateMachine):
 
 
 TestScheduler = SchedulerMachine.TestCase
-TestScheduler.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
+TestScheduler.settings = settings(max_examples=200, stateful_step_count=50, deadline=None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from evalpool_router.scheduler.rules import Rules
-from evalpool_router.scheduler.ticket import Ticket
+from evalpool_router.scheduler.ticket import Portion
 
 
 def package_size(waiting: int, workers: int, rules: Rules) -> int:
@@ -22,14 +22,16 @@ def package_size(waiting: int, workers: int, rules: Rules) -> int:
     return min(max(share, rules.smallest_package), rules.largest_package, waiting)
 
 
-def take_package(ticket: Ticket, workers: int, rules: Rules) -> tuple[int, ...]:
-    """Take the next package of a request out of the queue; returned questions go first."""
+def take_package(portion: Portion, workers: int, rules: Rules) -> tuple[int, ...]:
+    """Take the next package out of a portion, filled up with what its request has pending."""
+    ticket = portion.ticket
     size = package_size(ticket.waiting, workers, rules)
-    taken = [ticket.take_unit()]
-    tokens = ticket.request.tokens[taken[0]]
-    while len(taken) < size:
-        tokens += ticket.request.tokens[ticket.next_unit()]
-        if tokens > rules.package_tokens:
-            break
-        taken.append(ticket.take_unit())
+    taken: list[int] = []
+    tokens = 0
+    for units in (portion.units, ticket.pending.units):
+        while units and len(taken) < size:
+            tokens += ticket.request.tokens[units[0]]
+            if taken and tokens > rules.package_tokens:
+                return tuple(taken)
+            taken.append(units.popleft())
     return tuple(taken)

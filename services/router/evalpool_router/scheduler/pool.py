@@ -1,128 +1,31 @@
-"""The workers, and which of them is to take the next work.
+"""The workers with a lease, and which of them is to take the next work.
 
 The choice is the worker with the fewest outstanding tokens, then one that has the model loaded,
-then the one that has been idle longest. Heaps by lane, and by lane and model, hold the workers that
-have room; a worker's change voids its entries by a new version, so a choice costs a logarithm and
-not a walk over all workers.
+then the one that has been idle longest. Heaps hold the workers that have room: by lane and grade of
+memory, and by lane and model. A worker's change voids its entries by a new version, so a choice
+costs a logarithm and not a walk over all workers.
 """
 
 from __future__ import annotations
 
 import heapq
 import itertools
-from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
+from evalpool_router.scheduler.memory import NOBODY, Memories, grade
 from evalpool_router.scheduler.rules import Rules
-from evalpool_router.scheduler.ticket import Ticket
-from evalpool_router.scheduler.work import Kind, Lane, Registration, WorkerView
+from evalpool_router.scheduler.work import Incarnation, Kind, Lane, Registration, Requirement
+from evalpool_router.scheduler.worker import Placement, Worker
 
 _Entry = tuple[int, int, int, str]
-
-
-@dataclass(slots=True, eq=False)
-class Placement:
-    """A dispatch under way.
-
-    Attributes:
-        id: Its number.
-        ticket: The request that it serves.
-        worker: Where it is.
-        outstanding: Its units that are not done, in order.
-        tokens: Estimated tokens of those.
-        accepted: Whether the worker has begun with it.
-    """
-
-    id: int
-    ticket: Ticket
-    worker: Worker
-    outstanding: dict[int, None]
-    tokens: int
-    accepted: bool = False
-
-
-@dataclass(slots=True, eq=False)
-class Worker:
-    """A worker of the herd.
-
-    Attributes:
-        registration: What it says of itself; `models` there is as of its registration.
-        models: Digests of the models that it has loaded.
-        lease_until: When its lease lapses.
-        progress_at: When it last showed that it gets on, or last had nothing to do.
-        computed_tokens: What its last heartbeat told.
-        placements: What it is at.
-        tokens: Estimated tokens of that, not finished.
-        packages: Packages of questions among that.
-        leaving: Whether it says itself that it takes nothing new.
-        draining: Whether the operator lets it drain.
-        resting_until: Until when it gets nothing new.
-        refusals: Times in a row that it refused work as busy.
-        failures: Times in a row that it failed.
-        completed: Units that it has finished.
-        failed: Dispatches that failed at it.
-        idle_number: Grows with each dispatch that ends anywhere: the least has been idle longest.
-        version: Of its entries in the heaps; others are void.
-    """
-
-    registration: Registration
-    models: frozenset[str]
-    lease_until: float
-    progress_at: float
-    draining: bool
-    computed_tokens: int = -1
-    placements: dict[int, Placement] = field(default_factory=dict)
-    tokens: int = 0
-    packages: int = 0
-    leaving: bool = False
-    resting_until: float = 0.0
-    refusals: int = 0
-    failures: int = 0
-    completed: int = 0
-    failed: int = 0
-    idle_number: int = 0
-    version: int = 0
-
-    @property
-    def address(self) -> str:
-        """The worker's address."""
-        return self.registration.address
-
-    def takes_new(self) -> bool:
-        """Whether it is to get new work, as far as it and the operator say."""
-        return not (self.leaving or self.draining)
-
-    def has_room(self, lane: Lane, now: float, rules: Rules) -> bool:
-        """Whether it can take work of a lane now."""
-        return (
-            self.takes_new()
-            and self.resting_until <= now
-            and len(self.placements) < self.registration.slots
-            and (not lane.scoring or self.packages < rules.packages_per_worker)
-            and lane.kind in self.registration.kinds
-        )
-
-    def view(self, now: float) -> WorkerView:
-        """How it stands."""
-        return WorkerView(
-            address=self.address,
-            generation=self.registration.generation,
-            kinds=self.registration.kinds,
-            slots=self.registration.slots,
-            busy_slots=len(self.placements),
-            outstanding_tokens=self.tokens,
-            models=self.models,
-            draining=not self.takes_new(),
-            resting=self.resting_until > now,
-            lease_until=self.lease_until,
-            completed=self.completed,
-            failed=self.failed,
-        )
+_Heap = list[_Entry]
 
 
 class Pool:
     """The workers with a lease.
+
+    Attributes:
+        revision: Grows when a worker becomes able to take new work, or no longer is.
 
     Args:
         lanes: The lanes there are.
@@ -130,18 +33,18 @@ class Pool:
     """
 
     def __init__(self, lanes: tuple[Lane, ...], rules: Rules) -> None:
+        self.revision = 0
         self._lanes = lanes
         self._rules = rules
         self._workers: dict[str, Worker] = {}
-        self._heaps: dict[tuple[Lane, str], list[_Entry]] = {}
-        self._able: Counter[Kind] = Counter()
-        self._counted: dict[str, frozenset[Kind]] = {}
+        self._free: dict[Lane, dict[int, _Heap]] = {lane: {} for lane in lanes}
+        self._loaded: dict[tuple[Lane, str], _Heap] = {}
+        self._memories = Memories()
+        self._able: dict[Kind, Memories] = {kind: Memories() for kind in Kind}
+        self._counted: dict[str, tuple[frozenset[Kind], int]] = {}
         self._rests: list[tuple[float, str]] = []
         self._versions: Iterator[int] = itertools.count(1)
         self._idle_numbers: Iterator[int] = itertools.count(1)
-
-    def __len__(self) -> int:
-        return len(self._workers)
 
     def __iter__(self) -> Iterator[Worker]:
         return iter(self._workers.values())
@@ -150,23 +53,57 @@ class Pool:
         """The worker with this address, if it has a lease."""
         return self._workers.get(address)
 
-    def able(self, kind: Kind) -> int:
-        """Workers that take new work of a kind, busy or not."""
-        return self._able[kind]
+    # Who could
+
+    def able(self, kind: Kind, size: int = 0, shunned: frozenset[Incarnation] = frozenset()) -> int:
+        """Workers that take new work of a kind, busy or not.
+
+        Args:
+            kind: The kind of work.
+            size: Bytes of the model that they must hold.
+            shunned: Workers that do not count.
+        """
+        able = self._able[kind].holding(size)
+        for incarnation in shunned:
+            worker = self._workers.get(incarnation.address)
+            if worker is not None and worker.incarnation == incarnation:
+                able -= self._is_able(worker, kind) and worker.memory >= size
+        return able
+
+    def largest_memory(self, kind: Kind) -> int:
+        """The most bytes that a worker which takes new work of a kind gives to models."""
+        return self._able[kind].largest()
+
+    def least_holding(self, size: int) -> int:
+        """The least memory of a worker that holds a model of a size; NOBODY where none does."""
+        return self._memories.least_holding(size)
+
+    # Who comes and goes
 
     def add(self, worker: Worker, now: float) -> None:
         """Enter a worker; one with its address must have been removed."""
         worker.idle_number = next(self._idle_numbers)
         self._workers[worker.address] = worker
+        self._memories.add(worker.memory)
         if worker.resting_until > now:
             heapq.heappush(self._rests, (worker.resting_until, worker.address))
+        self.changed(worker, now)
+
+    def renew(self, worker: Worker, registration: Registration, now: float) -> None:
+        """Take in what a worker says of itself now."""
+        self._memories.remove(worker.memory)
+        worker.registration = registration
+        self._memories.add(worker.memory)
         self.changed(worker, now)
 
     def remove(self, worker: Worker) -> None:
         """Take a worker out."""
         del self._workers[worker.address]
+        self._memories.remove(worker.memory)
         worker.version = next(self._versions)
-        self._count(worker.address, frozenset())
+        self._count(worker.address, frozenset(), 0)
+
+    # Load
 
     def place(self, placement: Placement, now: float) -> None:
         """Count a dispatch at its worker."""
@@ -211,40 +148,66 @@ class Pool:
             return
         worker.version = next(self._versions)
         kinds = worker.registration.kinds if worker.takes_new() else frozenset[Kind]()
-        self._count(worker.address, kinds)
+        self._count(worker.address, kinds, worker.memory)
+        if not worker.is_free(now):
+            return
         entry = (worker.tokens, worker.idle_number, worker.version, worker.address)
+        of = grade(worker.memory)
         for lane in self._lanes:
-            if worker.has_room(lane, now, self._rules):
-                self._push((lane, ""), entry)
+            if worker.suits(lane, self._rules):
+                self._push(self._free[lane].setdefault(of, []), entry)
                 for model in worker.models:
-                    self._push((lane, model), entry)
+                    self._push(self._loaded.setdefault((lane, model), []), entry)
 
-    def has_room(self, lane: Lane) -> bool:
-        """Whether any worker can take work of a lane now."""
-        return self._first(lane, "") is not None
+    # The choice
 
-    def choose(self, lane: Lane, model: str) -> Worker | None:
+    def has_room(self, lane: Lane, requirement: Requirement) -> bool:
+        """Whether any worker can take work of a lane, with what it requires, now."""
+        return self._least_loaded(lane, requirement) is not None
+
+    def choose(self, lane: Lane, model: str, requirement: Requirement) -> Worker | None:
         """The worker that is to take the next work of a lane; None where none has room."""
-        least = self._first(lane, "")
+        least = self._least_loaded(lane, requirement)
         if least is None:
             return None
-        loaded = self._first(lane, model)
+        heap = self._loaded.get((lane, model))
+        if heap is None:
+            return self._workers[least[3]]
+        loaded = self._first(heap, requirement)
+        if not heap:
+            del self._loaded[lane, model]
         entry = loaded if loaded is not None and loaded[0] <= least[0] else least
         return self._workers[entry[3]]
 
-    def _first(self, lane: Lane, model: str) -> _Entry | None:
-        heap = self._heaps.get((lane, model))
-        if heap is None:
+    def _least_loaded(self, lane: Lane, requirement: Requirement) -> _Entry | None:
+        if requirement.memory == NOBODY:
             return None
-        while heap:
-            if self._is_current(heap[0]):
-                return heap[0]
-            heapq.heappop(heap)
-        del self._heaps[lane, model]
-        return None
+        least, lowest = None, grade(requirement.memory)
+        for of, heap in self._free[lane].items():
+            if of >= lowest:
+                entry = self._first(heap, requirement)
+                if entry is not None and (least is None or entry < least):
+                    least = entry
+        return least
 
-    def _push(self, name: tuple[Lane, str], entry: _Entry) -> None:
-        heap = self._heaps.setdefault(name, [])
+    def _first(self, heap: _Heap, requirement: Requirement) -> _Entry | None:
+        """The first entry of a worker that meets a requirement; void ones before it go."""
+        passed: _Heap = []
+        found = None
+        while heap:
+            if not self._is_current(heap[0]):
+                heapq.heappop(heap)
+            elif self._workers[heap[0][3]].meets(requirement):
+                found = heap[0]
+                break
+            else:
+                # There are few: the grade leaves out most that lack memory, and few are shunned.
+                passed.append(heapq.heappop(heap))
+        for entry in passed:
+            heapq.heappush(heap, entry)
+        return found
+
+    def _push(self, heap: _Heap, entry: _Entry) -> None:
         heapq.heappush(heap, entry)
         # Void entries that never come to the top must not pile up.
         if len(heap) > 4 * len(self._workers) + 64:
@@ -255,9 +218,19 @@ class Pool:
         worker = self._workers.get(entry[3])
         return worker is not None and worker.version == entry[2]
 
-    def _count(self, address: str, kinds: frozenset[Kind]) -> None:
-        before = self._counted.pop(address, frozenset[Kind]())
-        self._able.subtract(before)
-        self._able.update(kinds)
+    def _is_able(self, worker: Worker, kind: Kind) -> bool:
+        return worker.takes_new() and kind in worker.registration.kinds
+
+    def _count(self, address: str, kinds: frozenset[Kind], memory: int) -> None:
+        counted = self._counted.get(address, (frozenset[Kind](), 0))
+        if counted == (kinds, memory):
+            return
+        self.revision += 1
+        for kind in counted[0]:
+            self._able[kind].remove(counted[1])
+        for kind in kinds:
+            self._able[kind].add(memory)
         if kinds:
-            self._counted[address] = kinds
+            self._counted[address] = kinds, memory
+        else:
+            self._counted.pop(address, None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from evalpool_router.scheduler.work import Kind
 from evalpool_runtime.errors import (
     Aborted,
     DeadlineExceeded,
@@ -36,12 +35,16 @@ def queue_full(queued: int, per_second: float, *, whole: bool) -> DomainError:
     )
 
 
-def too_late(kind: Kind, able: int) -> DomainError:
-    """The request's deadline passed before it was done."""
-    if able:
-        why = "the herd was too busy; give it more time or try again later"
-    else:
-        why = f"no worker of the herd takes work of the kind {kind.name.lower()}; start one"
+def too_late(lack: str, trouble: DomainError | None) -> DomainError:
+    """The request's deadline passed before it was done.
+
+    Args:
+        lack: What the herd lacks for it; empty where it was only busy.
+        trouble: What a worker that failed it said.
+    """
+    why = lack or "the herd was too busy; give it more time or try again later"
+    if trouble is not None:
+        why += f" (of the workers that tried, one failed: {trouble.message})"
     return DeadlineExceeded(
         reasons.ERROR_REASON_DEADLINE_EXCEEDED, f"the request's deadline passed: {why}"
     )

@@ -21,6 +21,8 @@ class Rules:
         package_tokens: Estimated tokens in a package at most, unless one question has more.
         losses: How often a question or prompt may have been at a worker that was lost before it is
             given up: it may be what brings them down.
+        tries: How many workers may fail a question, or a request of which nobody has answered
+            anything, by trouble that may be their own, before it is given up.
         lease_seconds: How long a worker is believed to live after a heartbeat.
         hung_seconds: How long a busy worker may get nowhere before it is treated as lost.
         busy_rest_seconds: Rest of a worker after it refused work as busy; doubles each time.
@@ -37,6 +39,7 @@ class Rules:
     largest_package: int = 64
     package_tokens: int = 16_384
     losses: int = 3
+    tries: int = 3
     lease_seconds: float = 15.0
     hung_seconds: float = 600.0
     busy_rest_seconds: float = 0.1

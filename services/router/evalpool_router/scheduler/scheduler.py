@@ -3,38 +3,18 @@
 from __future__ import annotations
 
 import heapq
-import itertools
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
 
-from evalpool_router.scheduler import refusals
-from evalpool_router.scheduler.fair_queue import FairQueue
-from evalpool_router.scheduler.packaging import take_package
-from evalpool_router.scheduler.pool import Placement, Pool, Worker
+from evalpool_router.scheduler import refusals, standing
+from evalpool_router.scheduler.board import Board
+from evalpool_router.scheduler.matching import match
+from evalpool_router.scheduler.recovery import Recovery, verdict
+from evalpool_router.scheduler.roll import Roll
 from evalpool_router.scheduler.rules import Rules
-from evalpool_router.scheduler.tally import Tally, Totals
-from evalpool_router.scheduler.ticket import Ticket
-from evalpool_router.scheduler.work import (
-    Dispatch,
-    Effect,
-    End,
-    FailQuestions,
-    Kind,
-    Lane,
-    Recall,
-    Registration,
-    Request,
-    WorkerView,
-)
+from evalpool_router.scheduler.tally import Totals
+from evalpool_router.scheduler.work import Effect, Kind, Lane, Registration, Request, WorkerView
 from evalpool_runtime.errors import DomainError
-
-LANES = (
-    Lane(Kind.EVALUATE, False),
-    Lane(Kind.EVALUATE, True),
-    Lane(Kind.CHAT, False),
-    Lane(Kind.JUDGE, False),
-)
 
 
 class Scheduler:
@@ -50,17 +30,10 @@ class Scheduler:
 
     def __init__(self, rules: Rules, now: float) -> None:
         self.rules = rules
-        self._tickets: dict[int, Ticket] = {}
-        self._placements: dict[int, Placement] = {}
-        numbers = itertools.count(1)
-        self._queues = {lane: FairQueue(rules.ageing_seconds, numbers) for lane in LANES}
-        self._pool = Pool(LANES, rules)
+        self._board = Board(rules, now)
+        self._recovery = Recovery(self._board)
+        self._roll = Roll(self._board, self._recovery)
         self._deadlines: list[tuple[float, int]] = []
-        self._orders = itertools.count(1)
-        self._dispatch_numbers = itertools.count(1)
-        self._tally = Tally(rules, now)
-        self._strikes: Counter[str] = Counter()
-        self._effects: list[Effect] = []
 
     # Requests
 
@@ -70,62 +43,38 @@ class Scheduler:
         Raises:
             ResourceExhausted: The queue is full, or the caller's part of it.
         """
-        units = len(request.tokens)
-        self._tally.check_room(request, now)
-        ticket = Ticket(request, now, next(self._orders), unfinished=units)
-        ticket.pending.extend(range(units))
-        self._tickets[request.id] = ticket
-        self._tally.hold(request)
+        tickets = self._board.tickets
+        self._board.enter(request, now)
         heapq.heappush(self._deadlines, (request.deadline, request.id))
-        if len(self._deadlines) > 2 * len(self._tickets) + 1000:
-            self._deadlines = [d for d in self._deadlines if d[1] in self._tickets]
+        if len(self._deadlines) > 2 * len(tickets) + 1000:
+            self._deadlines = [d for d in self._deadlines if d[1] in tickets]
             heapq.heapify(self._deadlines)
-        self._tally.queued(ticket.request, units)
-        self._queues[request.lane].put(ticket, now)
         return self._settle(now)
 
     def cancel(self, request: int, now: float) -> list[Effect]:
         """Forget a request whose caller has gone; nothing where it has ended already."""
-        ticket = self._tickets.get(request)
+        ticket = self._board.tickets.get(request)
         if ticket is not None:
-            self._drop(ticket, now)
+            self._board.drop(ticket, now)
         return self._settle(now)
 
     def position(self, request: int) -> int:
         """About how many units go before the request's next one."""
-        ticket = self._tickets.get(request)
+        ticket = self._board.tickets.get(request)
         if ticket is None or not ticket.waiting:
             return 0
-        return self._queues[ticket.request.lane].ahead(ticket)
+        return self._board.queues[ticket.request.lane].ahead(ticket)
+
+    def stage(self, request: int) -> str:
+        """What a request is at, in a phrase for its caller; empty where it has ended."""
+        ticket = self._board.tickets.get(request)
+        return "" if ticket is None else standing.stage(ticket, self._board.pool)
 
     # Workers
 
     def worker_registered(self, registration: Registration, now: float) -> list[Effect]:
         """Enter a worker, or enter it anew: what it was at under an older generation is lost."""
-        known = self._pool.get(registration.address)
-        if known is not None and known.registration.generation == registration.generation:
-            known.registration = registration
-            known.models = _models(registration.models)
-            known.lease_until = now + self.rules.lease_seconds
-            known.draining = registration.draining
-            self._pool.changed(known, now)
-            return self._settle(now)
-        if known is not None:
-            # A new start in the midst of work is likely to follow a crash.
-            self._remove(known, now, blamed=bool(known.placements))
-        worker = Worker(
-            registration,
-            models=_models(registration.models),
-            lease_until=now + self.rules.lease_seconds,
-            progress_at=now,
-            draining=registration.draining,
-            failures=self._strikes[registration.address],
-        )
-        if worker.failures:
-            worker.resting_until = now + self._rest(
-                self.rules.failure_rest_seconds, worker.failures
-            )
-        self._pool.add(worker, now)
+        self._roll.register(registration, now)
         return self._settle(now)
 
     def heartbeat(
@@ -143,15 +92,14 @@ class Scheduler:
         Raises:
             Aborted: The worker has no lease, or a newer one.
         """
-        worker = self._leased(address, generation)
-        worker.lease_until = now + self.rules.lease_seconds
-        if computed_tokens != worker.computed_tokens:
-            worker.computed_tokens = computed_tokens
-            worker.progress_at = now
-        loaded = _models(models)
-        if loaded != worker.models or leaving != worker.leaving:
-            worker.models, worker.leaving = loaded, leaving
-            self._pool.changed(worker, now)
+        self._roll.heartbeat(
+            address,
+            generation,
+            now,
+            models=models,
+            computed_tokens=computed_tokens,
+            leaving=leaving,
+        )
         return self._settle(now)
 
     def worker_left(self, address: str, generation: int, now: float) -> list[Effect]:
@@ -160,45 +108,33 @@ class Scheduler:
         Raises:
             Aborted: The worker has no lease, or a newer one.
         """
-        self._remove(self._leased(address, generation), now, blamed=False)
+        self._roll.remove(self._roll.leased(address, generation), now, blamed=False)
         return self._settle(now)
 
     def drain(self, address: str, draining: bool, now: float) -> list[Effect]:
         """Let a worker finish what it is at and give it nothing new, or let it take work again."""
-        worker = self._pool.get(address)
-        if worker is not None and worker.draining != draining:
-            worker.draining = draining
-            self._pool.changed(worker, now)
+        self._roll.drain(address, draining, now)
         return self._settle(now)
 
     def restrict(self, address: str, kinds: frozenset[Kind], now: float) -> list[Effect]:
         """Leave a worker only these kinds of work; none: take it out."""
-        worker = self._pool.get(address)
-        if worker is not None and not kinds & worker.registration.kinds:
-            self._remove(worker, now, blamed=False)
-        elif worker is not None:
-            remaining = worker.registration.kinds & kinds
-            worker.registration = replace(worker.registration, kinds=remaining)
-            self._pool.changed(worker, now)
+        self._roll.restrict(address, kinds, now)
         return self._settle(now)
 
     def worker(self, address: str, now: float) -> WorkerView | None:
         """How a worker stands; None for one without a lease."""
-        worker = self._pool.get(address)
+        worker = self._board.pool.get(address)
         return None if worker is None else worker.view(now)
 
     def workers(self, now: float) -> list[WorkerView]:
         """How all workers stand, by address."""
-        return sorted((w.view(now) for w in self._pool), key=lambda view: view.address)
-
-    def able(self, kind: Kind) -> int:
-        """Workers that take new work of a kind, busy or not."""
-        return self._pool.able(kind)
+        views = (worker.view(now) for worker in self._board.pool)
+        return sorted(views, key=lambda view: view.address)
 
     def loaded_models(self, kind: Kind) -> list[str]:
         """Models that workers of a kind have loaded, those of most workers first."""
         loaded: Counter[str] = Counter()
-        for worker in self._pool:
+        for worker in self._board.pool:
             if kind in worker.registration.kinds and worker.takes_new():
                 loaded.update(worker.models)
         # The digest decides between equals, so that two calls get the same answer.
@@ -208,46 +144,44 @@ class Scheduler:
 
     def is_current(self, dispatch: int) -> bool:
         """Whether results of a dispatch still count."""
-        return dispatch in self._placements
+        return dispatch in self._board.placements
 
     def outstanding(self, dispatch: int) -> int:
         """Units of a dispatch that are not done."""
-        placement = self._placements.get(dispatch)
+        placement = self._board.placements.get(dispatch)
         return 0 if placement is None else len(placement.outstanding)
 
     def accepted(self, dispatch: int, now: float) -> None:
         """A worker has begun with a dispatch."""
-        placement = self._placements.get(dispatch)
+        placement = self._board.placements.get(dispatch)
         if placement is not None:
             worker = placement.worker
             placement.accepted = True
             worker.progress_at = now
-            worker.refusals = 0
             # It loads the model now; its heartbeats will tell the same, later.
             worker.models |= {placement.ticket.request.model}
-            self._pool.changed(worker, now)
+            self._board.pool.changed(worker, now)
 
     def progressed(self, dispatch: int, now: float) -> None:
         """A worker gets on with a dispatch, without a result yet."""
-        placement = self._placements.get(dispatch)
+        placement = self._board.placements.get(dispatch)
         if placement is not None:
             placement.worker.progress_at = now
+            placement.worker.refusals = 0
 
     def sent(self, dispatch: int) -> None:
         """A part of the answer is on its way to the caller: it cannot be begun anew."""
-        placement = self._placements.get(dispatch)
+        placement = self._board.placements.get(dispatch)
         if placement is not None:
             placement.ticket.sent = True
 
     def refused(self, dispatch: int, now: float) -> list[Effect]:
         """The worker has no slot for it: no attempt, and it goes back to the front."""
-        placement = self._placements.get(dispatch)
+        placement = self._board.placements.get(dispatch)
         if placement is not None:
-            worker = placement.worker
-            worker.refusals += 1
-            self._release(placement, now)
-            self._pool.rest(worker, self._rest(self.rules.busy_rest_seconds, worker.refusals), now)
-            self._return(placement, now, attempt=False)
+            self._board.release(placement, now)
+            self._roll.refused(placement.worker, now)
+            self._recovery.lost(placement, now, attempt=False)
         return self._settle(now)
 
     def questions_finished(
@@ -264,35 +198,45 @@ class Scheduler:
         Returns:
             The indices that count, which are to be told the caller before the effects; and effects.
         """
-        placement = self._placements.get(dispatch)
+        placement = self._board.placements.get(dispatch)
         if placement is None:
             return (), []
         counting = tuple(dict.fromkeys(q for q in questions if q in placement.outstanding))
         if counting:
-            ticket, worker = placement.ticket, placement.worker
-            for question in counting:
-                del placement.outstanding[question]
-                estimated = ticket.request.tokens[question]
-                placement.tokens -= estimated
-                worker.tokens -= estimated
-            worker.progress_at = now
-            worker.failures = 0
-            self._strikes.pop(worker.address, None)
-            worker.completed += len(counting)
-            self._tally.completed(ticket.request, len(counting), tokens, now)
-            ticket.unfinished -= len(counting)
-            self._pool.changed(worker, now)
-            self._end_if_done(ticket)
+            placement.worker.progress_at = now
+            self._roll.succeeded(placement.worker)
+            self._recovery.proven(placement.ticket)
+            self._board.complete(placement, counting, tokens, now)
         return counting, self._settle(now)
+
+    def questions_failed(
+        self, dispatch: int, errors: Mapping[int, DomainError], now: float
+    ) -> list[Effect]:
+        """A worker could not answer questions, by what may be its own trouble: others get them.
+
+        Args:
+            dispatch: Of which dispatch.
+            errors: What went wrong, by the question's index.
+            now: The present second.
+        """
+        placement = self._board.placements.get(dispatch)
+        if placement is None:
+            return []
+        counting = {q: error for q, error in errors.items() if q in placement.outstanding}
+        if counting:
+            placement.worker.progress_at = now
+            self._roll.strike(placement.worker, now, model=placement.ticket.request.model)
+            self._recovery.failed_units(placement, counting, now)
+        return self._settle(now)
 
     def finished(self, dispatch: int, now: float) -> list[Effect]:
         """The worker is through with a dispatch; what it left out counts as lost there."""
-        placement = self._placements.get(dispatch)
+        placement = self._board.placements.get(dispatch)
         if placement is not None:
-            self._release(placement, now)
+            self._board.release(placement, now)
             if placement.outstanding:
-                self._strike(placement.worker, now)
-            self._return(placement, now, attempt=True)
+                self._roll.strike(placement.worker, now)
+            self._recovery.lost(placement, now, attempt=True)
         return self._settle(now)
 
     def lost(self, dispatch: int, now: float, *, attempt: bool = True) -> list[Effect]:
@@ -303,36 +247,34 @@ class Scheduler:
             now: The present second.
             attempt: False where the worker could not even begin.
         """
-        placement = self._placements.get(dispatch)
+        placement = self._board.placements.get(dispatch)
         if placement is not None:
-            self._release(placement, now)
-            self._strike(placement.worker, now)
-            self._return(placement, now, attempt=attempt and placement.accepted)
+            self._board.release(placement, now)
+            self._roll.strike(placement.worker, now)
+            self._recovery.lost(placement, now, attempt=attempt and placement.accepted)
         return self._settle(now)
 
     def failed(
         self, dispatch: int, error: DomainError, now: float, *, blamed: bool
     ) -> list[Effect]:
-        """The worker ended a dispatch with an error that another worker would give too.
+        """The worker ended a dispatch with an error.
 
         Args:
             dispatch: Which dispatch.
-            error: What to tell the caller.
+            error: What to tell the caller, should no worker do better.
             now: The present second.
-            blamed: Whether it may be this worker's own trouble, so that it gets a rest.
+            blamed: Whether it may be this worker's own trouble, so that others get the work;
+                otherwise they would say the same, and the request ends.
         """
-        placement = self._placements.get(dispatch)
+        placement = self._board.placements.get(dispatch)
         if placement is not None:
             ticket = placement.ticket
-            self._release(placement, now)
-            placement.worker.failed += 1
+            self._board.release(placement, now)
             if blamed:
-                self._strike(placement.worker, now)
-            if ticket.request.id in self._tickets:
-                self._tally.running(ticket.request, -len(placement.outstanding))
-                self._tally.failed(ticket.request, ticket.unfinished)
-                self._drop(ticket, now)
-                self._effects.append(End(ticket.request.id, error))
+                self._roll.strike(placement.worker, now, model=ticket.request.model)
+                self._recovery.failed(placement, error, now)
+            else:
+                self._recovery.rejected(placement, error, now)
         return self._settle(now)
 
     # Time
@@ -341,23 +283,19 @@ class Scheduler:
         """Let deadlines pass, leases lapse, hung workers go and rested ones come back."""
         while self._deadlines and self._deadlines[0][0] <= now:
             _, request = heapq.heappop(self._deadlines)
-            ticket = self._tickets.get(request)
+            ticket = self._board.tickets.get(request)
             if ticket is not None:
-                error = refusals.too_late(ticket.request.kind, self._pool.able(ticket.request.kind))
-                self._tally.failed(ticket.request, ticket.unfinished)
-                self._drop(ticket, now)
-                self._effects.append(End(request, error))
-        for worker in list(self._pool):
-            hung = bool(worker.placements) and (now - worker.progress_at >= self.rules.hung_seconds)
-            if hung or worker.lease_until <= now:
-                self._remove(worker, now, blamed=hung)
-        self._pool.rested(now)
+                lack = standing.lack(ticket.request, self._board.pool)
+                trouble = verdict(ticket.troubles) if ticket.troubles else None
+                self._board.end(ticket, refusals.too_late(lack, trouble), now)
+        self._roll.lapse(now)
+        self._board.pool.rested(now)
         return self._settle(now)
 
     def next_time(self) -> float | None:
         """When `time_passed` has something to do at the latest, leases and hung workers aside."""
         times = [self._deadlines[0][0]] if self._deadlines else []
-        rested = self._pool.next_rested()
+        rested = self._board.pool.next_rested()
         if rested is not None:
             times.append(rested)
         return min(times, default=None)
@@ -366,153 +304,23 @@ class Scheduler:
 
     def totals(self) -> Totals:
         """Units of all models."""
-        return self._tally.totals()
+        return self._board.tally.totals()
 
     def totals_by_model(self) -> dict[str, Totals]:
         """Units by the model's digest."""
-        return self._tally.totals_by_model()
+        return self._board.tally.totals_by_model()
 
     def queued_of(self, lane: Lane) -> int:
         """Units of a lane that wait."""
-        queue = self._queues.get(lane)
+        queue = self._board.queues.get(lane)
         return 0 if queue is None else queue.waiting
 
     def per_second(self, now: float) -> tuple[float, float]:
         """Units and tokens finished a second, over the last minute."""
-        return self._tally.per_second(now)
-
-    # Inside
+        return self._board.tally.per_second(now)
 
     def _settle(self, now: float) -> list[Effect]:
-        """Send out what can be sent out, and hand over the effects so far."""
-        while True:
-            turns = [
-                (turn[0], lane, turn[1])
-                for lane, queue in self._queues.items()
-                if (turn := queue.peek()) is not None and self._pool.has_room(lane)
-            ]
-            if not turns:
-                break
-            _, lane, ticket = min(turns, key=lambda turn: turn[0])
-            self._dispatch(lane, ticket, now)
-        effects, self._effects = self._effects, []
-        return effects
-
-    def _dispatch(self, lane: Lane, ticket: Ticket, now: float) -> None:
-        worker = self._pool.choose(lane, ticket.request.model)
-        if worker is None:
-            raise AssertionError("a lane with room has a worker to choose")
-        units = take_package(ticket, self._pool.able(lane.kind), self.rules)
-        self._queues[lane].took(ticket, len(units), now)
-        self._tally.queued(ticket.request, -len(units))
-        placement = Placement(
-            id=next(self._dispatch_numbers),
-            ticket=ticket,
-            worker=worker,
-            outstanding=dict.fromkeys(units),
-            tokens=sum(ticket.request.tokens[unit] for unit in units),
-        )
-        self._placements[placement.id] = placement
-        ticket.dispatches.add(placement.id)
-        self._tally.running(ticket.request, len(units))
-        self._pool.place(placement, now)
-        self._effects.append(
-            Dispatch(
-                id=placement.id,
-                request=ticket.request.id,
-                worker=worker.address,
-                generation=worker.registration.generation,
-                questions=units,
-            )
-        )
-
-    def _release(self, placement: Placement, now: float) -> None:
-        del self._placements[placement.id]
-        placement.ticket.dispatches.discard(placement.id)
-        self._pool.release(placement, now)
-
-    def _return(self, placement: Placement, now: float, *, attempt: bool) -> None:
-        """Put what a released dispatch left undone to the front of the queue, or give it up."""
-        ticket = placement.ticket
-        units = list(placement.outstanding)
-        if not units or ticket.request.id not in self._tickets:
-            return
-        self._tally.running(ticket.request, -len(units))
-        if attempt:
-            placement.worker.failed += 1
-            if ticket.sent:
-                self._tally.failed(ticket.request, ticket.unfinished)
-                self._drop(ticket, now)
-                self._effects.append(End(ticket.request.id, refusals.worker_lost()))
-                return
-            for unit in units:
-                ticket.losses[unit] = ticket.losses.get(unit, 0) + 1
-        given_up = [u for u in units if ticket.losses.get(u, 0) >= self.rules.losses]
-        again = [u for u in units if ticket.losses.get(u, 0) < self.rules.losses]
-        if again:
-            ticket.returned.extendleft(reversed(again))
-            self._tally.queued(ticket.request, len(again))
-            self._queues[ticket.request.lane].put_back(ticket, len(again), now)
-        if given_up:
-            self._give_up(ticket, tuple(given_up), now)
-
-    def _give_up(self, ticket: Ticket, units: tuple[int, ...], now: float) -> None:
-        self._tally.failed(ticket.request, len(units))
-        ticket.unfinished -= len(units)
-        error = refusals.lost_too_often(self.rules.losses)
-        if ticket.request.scoring:
-            self._effects.append(FailQuestions(ticket.request.id, units, error))
-            self._end_if_done(ticket)
-        else:
-            self._drop(ticket, now)
-            self._effects.append(End(ticket.request.id, error))
-
-    def _end_if_done(self, ticket: Ticket) -> None:
-        """End a request with nothing left; its dispatches go on until their streams end."""
-        if ticket.unfinished == 0:
-            self._forget(ticket)
-            self._effects.append(End(ticket.request.id))
-
-    def _drop(self, ticket: Ticket, now: float) -> None:
-        """Take a request out, from the queue and from its workers."""
-        self._forget(ticket)
-        self._tally.queued(ticket.request, -ticket.waiting)
-        self._queues[ticket.request.lane].remove(ticket)
-        for dispatch in sorted(ticket.dispatches):
-            placement = self._placements[dispatch]
-            self._tally.running(ticket.request, -len(placement.outstanding))
-            self._release(placement, now)
-            self._effects.append(Recall(dispatch))
-
-    def _forget(self, ticket: Ticket) -> None:
-        del self._tickets[ticket.request.id]
-        self._tally.let_go(ticket.request)
-
-    def _remove(self, worker: Worker, now: float, *, blamed: bool) -> None:
-        self._pool.remove(worker)
-        if blamed:
-            self._strikes[worker.address] += 1
-        for placement in list(worker.placements.values()):
-            if placement.id not in self._placements:
-                continue
-            self._effects.append(Recall(placement.id))
-            self._release(placement, now)
-            self._return(placement, now, attempt=placement.accepted)
-
-    def _strike(self, worker: Worker, now: float) -> None:
-        worker.failures += 1
-        self._strikes[worker.address] = worker.failures
-        self._pool.rest(worker, self._rest(self.rules.failure_rest_seconds, worker.failures), now)
-
-    def _rest(self, first: float, times: int) -> float:
-        return min(first * 2.0 ** min(times - 1, 20), self.rules.longest_rest_seconds)
-
-    def _leased(self, address: str, generation: int) -> Worker:
-        worker = self._pool.get(address)
-        if worker is None or worker.registration.generation != generation:
-            raise refusals.lease_lost(generation)
-        return worker
-
-
-def _models(models: Iterable[str]) -> frozenset[str]:
-    return frozenset(model for model in models if model)
+        """Give up what is hopeless, send out what can be, and hand over the effects so far."""
+        self._recovery.give_up_hopeless(now)
+        match(self._board, now)
+        return self._board.take_effects()

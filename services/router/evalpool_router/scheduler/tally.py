@@ -106,4 +106,7 @@ class Tally:
         return self._throughput.per_second(now)
 
     def _of(self, request: Request) -> Counter[str]:
-        return self._by_model.setdefault(request.model, Counter())
+        counts = self._by_model.get(request.model)
+        if counts is None:
+            counts = self._by_model[request.model] = Counter()
+        return counts

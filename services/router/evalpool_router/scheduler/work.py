@@ -30,6 +30,30 @@ class Lane(NamedTuple):
     scoring: bool
 
 
+class Incarnation(NamedTuple):
+    """A worker since its registration: what it did under an older generation is not its doing.
+
+    Attributes:
+        address: The worker's address.
+        generation: The number of the registration.
+    """
+
+    address: str
+    generation: int
+
+
+class Requirement(NamedTuple):
+    """What a worker must have for some work, beside room for its lane.
+
+    Attributes:
+        memory: Bytes that it must give to models at least.
+        shunned: Workers that are not to have it.
+    """
+
+    memory: int = 0
+    shunned: frozenset[Incarnation] = frozenset()
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """What a caller wants done.
@@ -43,7 +67,8 @@ class Request:
         deadline: When it is given up, in the scheduler's seconds.
         multiplier: What the caller offers to go first, at least 1.
         scoring: Whether it is questions to score, which are sent out in packages.
-        size_bytes: What it takes in memory.
+        size_bytes: What it takes in the router's memory.
+        model_bytes: What the model takes in a worker's memory; 0 where unknown.
     """
 
     id: int
@@ -55,6 +80,7 @@ class Request:
     multiplier: Fraction = Fraction(1)
     scoring: bool = False
     size_bytes: int = 0
+    model_bytes: int = 0
 
     @property
     def lane(self) -> Lane:
@@ -73,6 +99,7 @@ class Registration:
         slots: Requests that it takes at a time.
         models: Digests of the models that it has loaded.
         draining: Whether the operator lets it drain.
+        memory_bytes: What it gives to models; 0 where it does not say, so that any may come.
     """
 
     address: str
@@ -81,6 +108,7 @@ class Registration:
     slots: int
     models: frozenset[str] = frozenset()
     draining: bool = False
+    memory_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

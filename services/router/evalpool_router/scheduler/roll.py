@@ -1,0 +1,168 @@
+"""The roll of workers: they come, keep their leases, rest, drain and go."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import replace
+
+from evalpool_router.scheduler import refusals
+from evalpool_router.scheduler.board import Board
+from evalpool_router.scheduler.memory import ENDLESS
+from evalpool_router.scheduler.recovery import Recovery
+from evalpool_router.scheduler.work import Kind, Registration
+from evalpool_router.scheduler.worker import Worker
+
+
+class Roll:
+    """Keeps the pool's workers.
+
+    Args:
+        board: What there is.
+        recovery: Gives back what a worker that goes was at.
+    """
+
+    def __init__(self, board: Board, recovery: Recovery) -> None:
+        self._board = board
+        self._recovery = recovery
+        self._strikes: Counter[str] = Counter()
+
+    def register(self, registration: Registration, now: float) -> None:
+        """Enter a worker, or enter it anew: what it was at under an older generation is lost."""
+        board = self._board
+        lease_until = now + board.rules.lease_seconds
+        known = board.pool.get(registration.address)
+        if known is not None and known.registration.generation == registration.generation:
+            known.models = _models(registration.models)
+            known.lease_until = lease_until
+            known.draining = registration.draining
+            board.pool.renew(known, registration, now)
+        else:
+            if known is not None:
+                # A new start in the midst of work is likely to follow a crash.
+                self.remove(known, now, blamed=bool(known.placements))
+            worker = Worker(
+                registration,
+                models=_models(registration.models),
+                lease_until=lease_until,
+                progress_at=now,
+                draining=registration.draining,
+                failures=self._strikes[registration.address],
+            )
+            if worker.failures:
+                worker.resting_until = now + self._rest(
+                    board.rules.failure_rest_seconds, worker.failures
+                )
+            board.pool.add(worker, now)
+        board.memory_joined(registration.memory_bytes or ENDLESS)
+
+    def heartbeat(
+        self,
+        address: str,
+        generation: int,
+        now: float,
+        *,
+        models: Iterable[str],
+        computed_tokens: int,
+        leaving: bool,
+    ) -> None:
+        """Keep a worker's lease.
+
+        Raises:
+            Aborted: The worker has no lease, or a newer one.
+        """
+        worker = self.leased(address, generation)
+        worker.lease_until = now + self._board.rules.lease_seconds
+        if computed_tokens != worker.computed_tokens:
+            worker.computed_tokens = computed_tokens
+            worker.progress_at = now
+        loaded = _models(models)
+        if loaded != worker.models or leaving != worker.leaving:
+            worker.models, worker.leaving = loaded, leaving
+            self._board.pool.changed(worker, now)
+
+    def drain(self, address: str, draining: bool, now: float) -> None:
+        """Let a worker finish and give it nothing new, or let it take work again."""
+        worker = self._board.pool.get(address)
+        if worker is not None and worker.draining != draining:
+            worker.draining = draining
+            self._board.pool.changed(worker, now)
+
+    def restrict(self, address: str, kinds: frozenset[Kind], now: float) -> None:
+        """Leave a worker only these kinds of work; none: take it out."""
+        worker = self._board.pool.get(address)
+        if worker is None:
+            return
+        remaining = worker.registration.kinds & kinds
+        if remaining:
+            worker.registration = replace(worker.registration, kinds=remaining)
+            self._board.pool.changed(worker, now)
+        else:
+            self.remove(worker, now, blamed=False)
+
+    def lapse(self, now: float) -> None:
+        """Take out workers whose lease has lapsed, and those that hang."""
+        for worker in list(self._board.pool):
+            hung = bool(worker.placements) and (
+                now - worker.progress_at >= self._board.rules.hung_seconds
+            )
+            if hung or worker.lease_until <= now:
+                self.remove(worker, now, blamed=hung)
+
+    def remove(self, worker: Worker, now: float, *, blamed: bool) -> None:
+        """Take a worker out; what it was at goes back to the queue."""
+        self._board.pool.remove(worker)
+        if blamed:
+            self._strikes[worker.address] += 1
+        for placement in list(worker.placements.values()):
+            # Giving one back may end its request, and with it others of the worker's.
+            if placement.id in self._board.placements:
+                self._board.recall(placement, now)
+                self._recovery.lost(placement, now, attempt=placement.accepted)
+
+    def strike(self, worker: Worker, now: float, *, model: str = "") -> None:
+        """A worker has failed: it gets a rest, so that it does not draw all work to it.
+
+        Args:
+            worker: The worker.
+            now: The present second.
+            model: The model that it failed with, where that may be the cause. The rest grows with
+                the models, so that a bad one cannot lay the herd off.
+        """
+        if not model or model not in worker.failed_models:
+            worker.failures += 1
+        if model:
+            worker.failed_models.add(model)
+        self._strikes[worker.address] = worker.failures
+        seconds = self._rest(self._board.rules.failure_rest_seconds, worker.failures)
+        self._board.pool.rest(worker, seconds, now)
+
+    def succeeded(self, worker: Worker) -> None:
+        """A worker has done work: its failures are forgiven."""
+        worker.refusals = worker.failures = 0
+        worker.failed_models.clear()
+        self._strikes.pop(worker.address, None)
+
+    def refused(self, worker: Worker, now: float) -> None:
+        """A worker was busy although it seemed to have room: it gets a short rest."""
+        worker.refusals += 1
+        seconds = self._rest(self._board.rules.busy_rest_seconds, worker.refusals)
+        self._board.pool.rest(worker, seconds, now)
+
+    def leased(self, address: str, generation: int) -> Worker:
+        """The worker with this address and generation.
+
+        Raises:
+            Aborted: It has no lease, or a newer one.
+        """
+        worker = self._board.pool.get(address)
+        if worker is None or worker.registration.generation != generation:
+            raise refusals.lease_lost(generation)
+        return worker
+
+    def _rest(self, first: float, times: int) -> float:
+        return min(first * 2.0 ** min(times - 1, 20), self._board.rules.longest_rest_seconds)
+
+
+def _models(models: Iterable[str]) -> frozenset[str]:
+    return frozenset(model for model in models if model)

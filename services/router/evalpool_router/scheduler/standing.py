@@ -1,0 +1,29 @@
+"""How a request stands, in words for the caller who waits."""
+
+from __future__ import annotations
+
+from evalpool_router.scheduler.pool import Pool
+from evalpool_router.scheduler.ticket import Ticket
+from evalpool_router.scheduler.work import Request
+
+
+def stage(ticket: Ticket, pool: Pool) -> str:
+    """What a request is at, in a phrase."""
+    if ticket.dispatches:
+        return "at work"
+    missing = lack(ticket.request, pool)
+    return f"waiting for a worker: {missing}" if missing else "waiting in the queue"
+
+
+def lack(request: Request, pool: Pool) -> str:
+    """What no worker of the herd has that a request needs, and the remedy; empty for nothing."""
+    kind = request.kind.name.lower()
+    if not pool.able(request.kind):
+        return f"no worker of the herd takes work of the kind {kind}; start one"
+    if not pool.able(request.kind, request.model_bytes):
+        return (
+            f"the model has {request.model_bytes} bytes, and the largest worker for work of the "
+            f"kind {kind} gives models {pool.largest_memory(request.kind)}; start one with more "
+            "memory"
+        )
+    return ""

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+from fractions import Fraction
+
+from evalpool_router.scheduler import Rules
+from tests.router.scheduler.herd_model import HerdModel
+
+
+def test_callers_take_turns() -> None:
+    herd = HerdModel()
+    for _ in range(4):
+        herd.infer(caller="many")
+    herd.infer(caller="few")
+    herd.infer(caller="other")
+    herd.join("a", slots=1)
+    herd.run_to_the_end()
+    callers = [herd.requests[d.request].caller for d in herd.dispatched]
+    assert callers == ["many", "few", "other", "many", "many", "many"]
+
+
+def test_a_chat_is_served_between_the_packages_of_a_long_run() -> None:
+    herd = HerdModel()
+    herd.join("a", slots=1)
+    herd.score(1000)
+    herd.wait(1.0)
+    chat = herd.infer(caller="someone")
+    herd.complete(herd.at("a")[0])
+    herd.complete(herd.at("a")[0])
+    assert chat in {d.request for d in herd.dispatched[:3]}
+
+
+def test_a_higher_multiplier_goes_first() -> None:
+    herd = HerdModel()
+    first = herd.infer(caller="plain")
+    second = herd.infer(caller="paying", multiplier=Fraction(2))
+    third = herd.infer(caller="paying", multiplier=Fraction(4))
+    herd.join("a", slots=1)
+    herd.run_to_the_end()
+    assert [d.request for d in herd.dispatched] == [third, second, first]
+
+
+def test_waiting_long_enough_outweighs_any_multiplier() -> None:
+    herd = HerdModel(Rules(ageing_seconds=10))
+    patient = herd.infer(caller="plain")
+    herd.wait(101)
+    rich = herd.infer(caller="rich", multiplier=Fraction(10**9))
+    herd.join("a", slots=1)
+    herd.run_to_the_end()
+    assert [d.request for d in herd.dispatched] == [patient, rich]
+
+
+def test_the_position_counts_what_goes_before() -> None:
+    herd = HerdModel()
+    herd.score(100)
+    second = herd.score(10)
+    assert herd.scheduler.position(second) == 100
+    herd.join("a", slots=1)
+    assert herd.scheduler.position(second) == 50
+    assert herd.scheduler.position(1) == 0
