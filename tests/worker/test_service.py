@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 from collections.abc import AsyncIterable, AsyncIterator, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -207,6 +208,37 @@ async def test_a_cancelled_request_gives_its_slot_back(
                     if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
                         raise
         assert messages[-1].HasField("complete")
+
+
+async def test_what_does_not_fit_the_models_own_context_is_the_questions_fault(
+    stub: Stub, smollm2: inference_pb2.ModelReference
+) -> None:
+    # SmolLM2 was trained on 8,192 tokens.
+    long = "word " * 8192
+    error = await refusal(stub.Infer(inference_pb2.InferRequest(model=smollm2, prompt=long)))
+    assert error.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert error.reason == "CONTEXT_TOO_LONG"
+    assert re.match(r"prompt: has \d+ tokens; the model takes at most 8191$", error.message)
+
+    request = inference_pb2.ScoreChoicesRequest(
+        model=smollm2,
+        questions=[
+            inference_pb2.ChoiceQuestion(id="long", prompt=long, choices=[" yes", " no"]),
+            inference_pb2.ChoiceQuestion(id="same", prompt="So?", choices=[" yes", " yes"]),
+            *questions(1),
+        ],
+    )
+    messages = [message async for message in stub.ScoreChoices(request)]
+    failures = {
+        r.id: r.failure for m in messages for r in m.results.results if r.HasField("failure")
+    }
+    assert {id: failure.reason_code for id, failure in failures.items()} == {
+        "long": "CONTEXT_TOO_LONG",
+        "same": "INVALID_FIELD",
+    }
+    assert not any(failure.retryable for failure in failures.values())
+    assert messages[-1].complete.scored == 1
+    assert messages[-1].complete.failed == 2
 
 
 async def test_an_unknown_model_without_a_source_fails_with_its_reason(stub: Stub) -> None:

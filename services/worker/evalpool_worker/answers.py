@@ -7,13 +7,25 @@ from datetime import UTC, datetime, timedelta
 from evalpool.inference.v1 import inference_pb2
 from evalpool_runtime.errors import reason_name, reasons
 from evalpool_runtime.protobuf import duration, timestamp
-from evalpool_worker.engine.base import FinishReason, GenerationEnd, QuestionFailure, QuestionResult
+from evalpool_worker.engine.base import (
+    FailureCause,
+    FinishReason,
+    GenerationEnd,
+    QuestionFailure,
+    QuestionResult,
+)
 from evalpool_worker.engine.info import EngineInfo
 
 _FINISH = {
     FinishReason.STOP: inference_pb2.FINISH_REASON_STOP,
     FinishReason.LENGTH: inference_pb2.FINISH_REASON_LENGTH,
     FinishReason.CANCELLED: inference_pb2.FINISH_REASON_CANCELLED,
+}
+_REASONS = {
+    FailureCause.ENGINE: reasons.ERROR_REASON_ENGINE_FAILED,
+    FailureCause.UNLOADED: reasons.ERROR_REASON_UNAVAILABLE,
+    FailureCause.CONTEXT: reasons.ERROR_REASON_CONTEXT_TOO_LONG,
+    FailureCause.QUESTION: reasons.ERROR_REASON_INVALID_FIELD,
 }
 
 
@@ -47,15 +59,10 @@ def question_result(
 ) -> inference_pb2.QuestionResult:
     """What became of one question."""
     if isinstance(outcome, QuestionFailure):
-        reason = (
-            reasons.ERROR_REASON_ENGINE_FAILED
-            if outcome.retriable
-            else reasons.ERROR_REASON_CONTEXT_TOO_LONG
-        )
         return inference_pb2.QuestionResult(
             id=outcome.id,
             failure=inference_pb2.QuestionFailure(
-                reason_code=reason_name(reason),
+                reason_code=reason_name(_REASONS[outcome.cause]),
                 message=outcome.reason,
                 retryable=outcome.retriable,
             ),

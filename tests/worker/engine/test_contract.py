@@ -14,6 +14,7 @@ from evalpool_worker.engine.base import (
     ChatMessage,
     ChoiceQuestion,
     Engine,
+    FailureCause,
     FinishReason,
     GenerationChunk,
     GenerationEnd,
@@ -27,6 +28,7 @@ from evalpool_worker.engine.errors import (
     ModelAlreadyLoadedError,
     ModelLoadError,
     NoModelLoadedError,
+    PromptTooLongError,
 )
 
 QUESTIONS = tuple(
@@ -146,17 +148,22 @@ async def test_one_choice_and_many_choices_are_scored(engine: Engine) -> None:
 
 async def test_what_cant_be_scored_fails_alone_and_says_why(engine: Engine) -> None:
     bad = {
-        "none": ((), "no choices"),
-        "empty": ((" yes", ""), "Choice 2 adds no tokens"),
-        "same": ((" yes", " yes"), "All choices are the same"),
-        "long": ((" yes", " very" * 2000), r"choice 2 has \d+ tokens; this worker scores at most"),
+        "none": ((), "no choices", FailureCause.QUESTION),
+        "empty": ((" yes", ""), "Choice 2 adds no tokens", FailureCause.QUESTION),
+        "same": ((" yes", " yes"), "All choices are the same", FailureCause.QUESTION),
+        "long": (
+            (" yes", " very" * 9000),
+            r"choice 2 has \d+ tokens; the model's context holds \d+\.",
+            FailureCause.CONTEXT,
+        ),
     }
-    questions = [ChoiceQuestion(id, "Is it so?", choices) for id, (choices, _) in bad.items()]
+    questions = [ChoiceQuestion(id, "Is it so?", choices) for id, (choices, *_) in bad.items()]
     outcomes = await score(engine, (*QUESTIONS[:2], *questions, *QUESTIONS[2:4]))
-    for id, (_, reason) in bad.items():
+    for id, (_, reason, cause) in bad.items():
         outcome = outcomes[id]
         assert isinstance(outcome, QuestionFailure)
         assert re.search(reason, outcome.reason)
+        assert outcome.cause is cause
         assert not outcome.retriable
     for question in QUESTIONS[:4]:
         assert isinstance(outcomes[question.id], QuestionResult)
@@ -211,6 +218,7 @@ async def test_unloading_fails_what_is_left_as_retriable(engine: Engine) -> None
     assert len(outcomes) == len(QUESTIONS) * 50
     failures = [outcome for outcome in outcomes if isinstance(outcome, QuestionFailure)]
     assert failures
+    assert {failure.cause for failure in failures} == {FailureCause.UNLOADED}
     assert all(failure.retriable for failure in failures)
 
 
@@ -296,7 +304,7 @@ async def test_parameters_that_cant_be_used_are_refused_by_name(
 
 
 async def test_a_prompt_that_does_not_fit_is_refused(engine: Engine) -> None:
-    with pytest.raises(InvalidParametersError, match="prompt has"):
+    with pytest.raises(PromptTooLongError, match="the model takes at most"):
         await anext(aiter(engine.generate("word " * 20_000, GREEDY)))
     with pytest.raises(InvalidParametersError, match="messages"):
         await anext(aiter(engine.generate((), GREEDY)))

@@ -7,6 +7,7 @@ import gc
 import math
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from evalpool_worker.engine.base import (
     ChatMessage,
     ChoiceQuestion,
+    FailureCause,
     FinishReason,
     GenerationChunk,
     GenerationEnd,
@@ -24,7 +26,7 @@ from evalpool_worker.engine.base import (
     QuestionResult,
     SamplingParameters,
 )
-from evalpool_worker.engine.choice_tree import UnscorableError
+from evalpool_worker.engine.choice_tree import QuestionTooLongError
 from evalpool_worker.engine.context import (
     ContextShape,
     DecodeContext,
@@ -35,7 +37,7 @@ from evalpool_worker.engine.errors import EngineError, ModelLoadError, NoModelLo
 from evalpool_worker.engine.llama_cpp import LlamaCppEngine
 from evalpool_worker.engine.model import LoadedModel
 from evalpool_worker.engine.scoring import Scorer, prepare_question
-from evalpool_worker.engine.shape import EngineSettings
+from evalpool_worker.engine.shape import EngineSettings, GrowingShape
 from evalpool_worker.engine.tokenisation import EncodedPair, Tokeniser
 
 # In another batch a question's cells lie elsewhere, so attention adds in another order; rounding
@@ -60,6 +62,11 @@ def model(smollm2_path: Path) -> Any:
 @pytest.fixture(scope="module")
 def tokeniser(model: LoadedModel) -> Tokeniser:
     return Tokeniser(model)
+
+
+@pytest.fixture(scope="module")
+def shapes(model: LoadedModel) -> GrowingShape:
+    return GrowingShape(SHAPE, model)
 
 
 @pytest.fixture
@@ -165,11 +172,11 @@ async def test_what_is_shared_is_computed_once(llama: LlamaCppEngine) -> None:
     ids=lambda question: question.id,
 )
 def test_trees_score_as_plain_texts_do(
-    model: LoadedModel, tokeniser: Tokeniser, context: DecodeContext, question: ChoiceQuestion
+    tokeniser: Tokeniser, shapes: GrowingShape, context: DecodeContext, question: ChoiceQuestion
 ) -> None:
     expected = plain_sums(context, tokeniser, question)
     for share in (True, False):
-        prepared = prepare_question(question, tokeniser, SHAPE, share)
+        prepared = prepare_question(question, tokeniser, shapes, share)
         [scores] = Scorer(context).score([prepared], lambda: True)
         found = [score.sum_logprob for score in scores]
         assert found == pytest.approx(expected, abs=PACKING_NOISE)
@@ -220,13 +227,13 @@ class Stubborn:
 
 
 def test_a_batch_without_room_is_tried_again_smaller(
-    tokeniser: Tokeniser, context: DecodeContext
+    tokeniser: Tokeniser, shapes: GrowingShape, context: DecodeContext
 ) -> None:
     questions = [
         ChoiceQuestion("one", "He said that he would", (" come", " go away")),
         ChoiceQuestion("two", "She said that she would never", (" come back", " go")),
     ]
-    pack = [prepare_question(question, tokeniser, SHAPE, True) for question in questions]
+    pack = [prepare_question(question, tokeniser, shapes, True) for question in questions]
     expected = Scorer(context).score(pack, lambda: True)
     stubborn = Stubborn(context, most=8)
     found = Scorer(stubborn).score(pack, lambda: True)  # type: ignore[arg-type]
@@ -238,18 +245,22 @@ def test_a_batch_without_room_is_tried_again_smaller(
 
 
 def test_a_cache_that_never_has_room_is_an_error(
-    tokeniser: Tokeniser, context: DecodeContext
+    tokeniser: Tokeniser, shapes: GrowingShape, context: DecodeContext
 ) -> None:
     question = ChoiceQuestion("one", "He said that he would", (" come", " go away"))
-    pack = [prepare_question(question, tokeniser, SHAPE, True)]
+    pack = [prepare_question(question, tokeniser, shapes, True)]
     with pytest.raises(NoRoomError):
         Scorer(Stubborn(context, most=0)).score(pack, lambda: True)  # type: ignore[arg-type]
 
 
-def test_a_choice_that_does_not_fit_is_named(tokeniser: Tokeniser) -> None:
-    question = ChoiceQuestion("one", "He said", (" yes", " no" * 600))
-    with pytest.raises(UnscorableError, match="choice 2 has 602 tokens"):
-        prepare_question(question, tokeniser, SHAPE, True)
+def test_a_choice_that_does_not_fit_the_models_context_is_named(
+    tokeniser: Tokeniser, shapes: GrowingShape
+) -> None:
+    question = ChoiceQuestion("one", "He said", (" yes", " no" * 8191))
+    with pytest.raises(
+        QuestionTooLongError, match="choice 2 has 8193 tokens; the model's context holds 8192"
+    ):
+        prepare_question(question, tokeniser, shapes, True)
 
 
 def test_a_batch_above_the_shape_never_reaches_llama_cpp(context: DecodeContext) -> None:
@@ -274,7 +285,7 @@ async def test_a_failed_batch_fails_alone_and_the_engine_goes_on(
     monkeypatch.setattr(DecodeContext, "decode", fail_once)
     [failed] = [outcome async for outcome in llama.score((question,))]
     assert failed == QuestionFailure(
-        "one", "llama.cpp could not compute a batch (code -3).", retriable=True
+        "one", "llama.cpp could not compute a batch (code -3).", FailureCause.ENGINE
     )
     assert "one" in await sums(llama, (question,))
 
@@ -319,6 +330,7 @@ async def test_logits_that_are_not_finite_fail_the_question_and_the_stream(
     [failed] = [outcome async for outcome in llama.score((question,))]
     assert isinstance(failed, QuestionFailure)
     assert "not a finite number" in failed.reason
+    assert failed.cause is FailureCause.QUESTION
     *_, end = [event async for event in llama.generate("Hello", SamplingParameters(max_tokens=4))]
     assert isinstance(end, GenerationEnd)
     assert end.finish_reason is FinishReason.ERROR
@@ -349,13 +361,134 @@ async def test_streams_that_fill_the_cache_take_turns_and_all_finish(smollm2_pat
     )
     await engine.load(smollm2_path, "digest")
     grammar = 'root ::= ("la ")+ "."'
-    parameters = SamplingParameters(max_tokens=1000, temperature=0.0, grammar=grammar)
+    parameters = SamplingParameters(max_tokens=91, temperature=0.0, grammar=grammar)
     # Each comes to fill the whole cache, though they begin side by side.
     streams = [_collect(engine, "Sing: la la la", parameters) for _ in range(3)]
     for text, end in await asyncio.gather(*streams):
         assert end.finish_reason is FinishReason.LENGTH
         assert end.prompt_tokens + end.completion_tokens == 96
         assert re.fullmatch("(la )+(l|la)?", text)
+    await engine.close()
+
+
+# Smaller than what the tests put into them.
+SMALL = EngineSettings(
+    threads=1,
+    score_context_tokens=64,
+    score_batch_tokens=32,
+    generate_context_tokens=64,
+    generate_batch_tokens=32,
+    generate_slots=4,
+)
+NO_MEMORY = r"A context of \d+ tokens takes \d+ MiB of memory, and this worker has 0 MiB left"
+
+
+async def test_streams_that_outgrow_the_usual_context_get_a_longer_one(smollm2_path: Path) -> None:
+    engine = LlamaCppEngine(SMALL)
+    await engine.load(smollm2_path, "digest")
+    grammar = 'root ::= ("la ")+ "."'
+    parameters = SamplingParameters(max_tokens=150, temperature=0.0, grammar=grammar)
+    streams = [_collect(engine, "Sing: la la la", parameters) for _ in range(2)]
+    for text, end in await asyncio.gather(*streams):
+        assert end.finish_reason is FinishReason.LENGTH
+        assert end.completion_tokens == 150
+        assert re.fullmatch("(la )+(l|la)?", text)
+    await engine.close()
+
+
+async def test_a_prompt_longer_than_the_usual_context_is_read_to_its_end(
+    smollm2_path: Path,
+) -> None:
+    words = "The magic word is PINEAPPLE. Remember it well. " + "Then it rained all day. " * 30
+    prompt = words + "\nThe magic word is"
+    parameters = SamplingParameters(max_tokens=8, temperature=0.0)
+    texts = []
+    for settings in (SMALL, EngineSettings(threads=1)):
+        engine = LlamaCppEngine(settings)
+        await engine.load(smollm2_path, "digest")
+        short, long = await asyncio.gather(
+            _collect(engine, "One, two, three,", parameters), _collect(engine, prompt, parameters)
+        )
+        assert long[1].prompt_tokens > 64
+        texts.append([short[0], long[0]])
+        await engine.close()
+    assert texts[0] == texts[1]
+
+
+async def test_a_prompt_too_long_for_the_memory_fails_alone_and_can_be_tried_elsewhere(
+    smollm2_path: Path,
+) -> None:
+    engine = LlamaCppEngine(SMALL, free_memory=lambda: 0)
+    await engine.load(smollm2_path, "digest")
+    parameters = SamplingParameters(max_tokens=8, temperature=0.0)
+    (_, short), (text, long) = await asyncio.gather(
+        _collect(engine, "One, two, three,", parameters),
+        _collect(engine, "word " * 100, parameters),
+    )
+    assert short.finish_reason in (FinishReason.LENGTH, FinishReason.STOP)
+    assert text == ""
+    assert long.finish_reason is FinishReason.ERROR
+    assert re.match(NO_MEMORY, long.message)
+    await engine.wait_idle()
+    await engine.close()
+
+
+async def test_a_stream_that_outgrows_the_memory_ends_and_the_others_go_on(
+    smollm2_path: Path,
+) -> None:
+    engine = LlamaCppEngine(SMALL, free_memory=lambda: 0)
+    await engine.load(smollm2_path, "digest")
+    grammar = 'root ::= ("la ")+ "."'
+    parameters = SamplingParameters(max_tokens=100, temperature=0.0, grammar=grammar)
+    short = replace(parameters, max_tokens=40)
+    (text, long), (_, end) = await asyncio.gather(
+        _collect(engine, "Sing: la la la", parameters), _collect(engine, "Sing: la", short)
+    )
+    assert long.finish_reason is FinishReason.ERROR
+    assert long.prompt_tokens + long.completion_tokens == 65
+    assert text.startswith("la la")
+    assert end.finish_reason is FinishReason.LENGTH
+    await engine.close()
+
+
+async def test_questions_longer_than_the_usual_context_score_as_in_a_long_one(
+    smollm2_path: Path,
+) -> None:
+    context = "Sam walked to the shop and bought some bread and milk for his mother. " * 5
+    questions = [
+        ChoiceQuestion("short", "The sky is", (" blue", " loud")),
+        ChoiceQuestion("long", context + "Sam went to the", (" shop", " moon", " shop again")),
+        ChoiceQuestion("longer", context * 2 + "Sam bought", (" bread", " a moon")),
+        ChoiceQuestion("wide", context, tuple(f" {n} more" for n in range(34))),
+    ]
+    found = []
+    for settings in (SMALL, EngineSettings(threads=1)):
+        engine = LlamaCppEngine(settings)
+        await engine.load(smollm2_path, "digest")
+        found.append(await sums(engine, questions))
+        await engine.close()
+    for id, expected in found[1].items():
+        assert found[0][id] == pytest.approx(expected, abs=2 * PACKING_NOISE), id
+
+
+async def test_a_question_too_long_for_the_memory_fails_alone_and_can_be_tried_elsewhere(
+    smollm2_path: Path,
+) -> None:
+    engine = LlamaCppEngine(SMALL, free_memory=lambda: 0)
+    await engine.load(smollm2_path, "digest")
+    questions = [
+        ChoiceQuestion("short", "The sky is", (" blue", " loud")),
+        ChoiceQuestion("long", "word " * 100, (" yes", " no")),
+        ChoiceQuestion("shorter", "The sea is", (" blue", " loud")),
+    ]
+    outcomes = {outcome.id: outcome async for outcome in engine.score(questions)}
+    assert isinstance(outcomes["short"], QuestionResult)
+    assert isinstance(outcomes["shorter"], QuestionResult)
+    failed = outcomes["long"]
+    assert isinstance(failed, QuestionFailure)
+    assert failed.cause is FailureCause.ENGINE
+    assert failed.retriable
+    assert re.match(NO_MEMORY, failed.reason)
     await engine.close()
 
 

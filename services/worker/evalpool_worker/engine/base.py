@@ -69,6 +69,19 @@ class QuestionResult:
     finished_at: float
 
 
+class FailureCause(enum.Enum):
+    """What kept a question from being scored."""
+
+    ENGINE = "engine"
+    """The machinery failed, or has too little memory for it."""
+    UNLOADED = "unloaded"
+    """The model was unloaded before it was scored."""
+    CONTEXT = "context"
+    """It is longer than the model's own context."""
+    QUESTION = "question"
+    """The model can't score it, however often it is tried."""
+
+
 @dataclass(frozen=True, slots=True)
 class QuestionFailure:
     """A question that has no scores, and why.
@@ -76,13 +89,17 @@ class QuestionFailure:
     Attributes:
         id: The question's id.
         reason: One sentence.
-        retriable: True where the machinery failed and another attempt may succeed; False where
-            the question itself can't be scored by this model.
+        cause: What kind of a reason it is.
     """
 
     id: str
     reason: str
-    retriable: bool
+    cause: FailureCause
+
+    @property
+    def retriable(self) -> bool:
+        """Whether another attempt, perhaps at another worker, may succeed."""
+        return self.cause in (FailureCause.ENGINE, FailureCause.UNLOADED)
 
 
 @dataclass(frozen=True, slots=True)

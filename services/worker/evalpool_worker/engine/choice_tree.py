@@ -18,6 +18,10 @@ class UnscorableError(ValueError):
     """The question can't be scored by any attempt; the text says why."""
 
 
+class QuestionTooLongError(UnscorableError):
+    """The question does not fit the model's own context."""
+
+
 @dataclass(frozen=True, slots=True)
 class TreeNode:
     """One token to compute.

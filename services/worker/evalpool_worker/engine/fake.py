@@ -16,6 +16,7 @@ from pathlib import Path
 from .base import (
     ChoiceQuestion,
     ChoiceScore,
+    FailureCause,
     FinishReason,
     GenerationChunk,
     GenerationEnd,
@@ -31,6 +32,7 @@ from .errors import (
     ModelAlreadyLoadedError,
     ModelLoadError,
     NoModelLoadedError,
+    PromptTooLongError,
 )
 from .fake_grammar import parse_grammar
 from .info import EngineInfo, EngineLoad
@@ -191,7 +193,7 @@ class FakeEngine:
                     outcome = (
                         self._outcome(info, question, started)
                         if alive
-                        else QuestionFailure(question.id, _UNLOADED, retriable=True)
+                        else QuestionFailure(question.id, _UNLOADED, FailureCause.UNLOADED)
                     )
                 finally:
                     self._count("questions_running", -1)
@@ -213,11 +215,12 @@ class FakeEngine:
         parameters.validate()
         text = prompt if isinstance(prompt, str) else _render(prompt)
         prompt_tokens = len(_tokens(text))
-        if not 0 < prompt_tokens < self._context_tokens:
-            raise InvalidParametersError(
-                "prompt",
+        if not prompt_tokens:
+            raise InvalidParametersError("prompt", "prompt must not be empty for this model.")
+        if prompt_tokens >= self._context_tokens:
+            raise PromptTooLongError(
                 f"prompt has {prompt_tokens} tokens; "
-                f"this worker takes 1 to {self._context_tokens - 1}.",
+                f"the model takes at most {self._context_tokens - 1}."
             )
         completion = _completion(info.model_digest, text, parameters)
         submitted = self._clock()
@@ -289,8 +292,8 @@ class FakeEngine:
     def _outcome(
         self, info: EngineInfo, question: ChoiceQuestion, started: float
     ) -> QuestionResult | QuestionFailure:
-        if reason := self._refusal(question):
-            return QuestionFailure(question.id, reason, retriable=False)
+        if refusal := self._refusal(question):
+            return QuestionFailure(question.id, *refusal)
         scores = tuple(
             ChoiceScore(
                 self._score_choice(info.model_digest, question.prompt, choice),
@@ -303,21 +306,21 @@ class FakeEngine:
         self._counts["computed_tokens"] += computed
         return QuestionResult(question.id, scores, prompt_tokens, computed, started, self._now())
 
-    def _refusal(self, question: ChoiceQuestion) -> str:
+    def _refusal(self, question: ChoiceQuestion) -> tuple[str, FailureCause] | None:
         if not question.choices:
-            return "The question has no choices."
+            return "The question has no choices.", FailureCause.QUESTION
         for number, choice in enumerate(question.choices, start=1):
             if not choice:
-                return f"Choice {number} adds no tokens to the prompt."
+                return f"Choice {number} adds no tokens to the prompt.", FailureCause.QUESTION
             tokens = len(_tokens(question.prompt + choice))
             if tokens > self._context_tokens:
                 return (
                     f"The prompt with choice {number} has {tokens} tokens; "
-                    f"this worker scores at most {self._context_tokens}."
-                )
+                    f"the model's context holds {self._context_tokens}."
+                ), FailureCause.CONTEXT
         if len(question.choices) > 1 and len(set(question.choices)) == 1:
-            return "All choices are the same to the model's tokeniser."
-        return ""
+            return "All choices are the same to the model's tokeniser.", FailureCause.QUESTION
+        return None
 
 
 def _read_beginning(path: Path) -> tuple[int, bytes]:

@@ -4,7 +4,8 @@ A step computes the last token of every stream that has its prompt behind it, an
 the batch with the prompts of those that don't, so that a long prompt holds nobody up for longer
 than a batch. A stream is let in when the KV cache has room for it and for everybody's next tokens.
 Where the cache fills up all the same, the newest stream gives its cells back and waits; what it
-has sampled stays, and is computed again together with its prompt.
+has sampled stays, and is computed again together with its prompt. A stream that has become longer
+than the cache gets a longer one, into which everything is computed again.
 """
 
 from __future__ import annotations
@@ -16,11 +17,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from .base import FinishReason
-from .context import ContextShape, DecodeContext, NoRoomError
-from .errors import EngineError
+from .context import DecodeContext, NoRoomError
+from .errors import EngineError, TooLittleMemoryError
 from .generation_stream import GenerationStream
+from .growing_context import GrowingContext
+from .long_contexts import LongContexts
 from .model import LoadedModel
 from .scoring_pool import ScoringPool
+from .shape import GrowingShape
 
 _logger = logging.getLogger(__name__)
 
@@ -59,19 +63,26 @@ class GenerationLoop:
 
     Args:
         model: Must outlive the loop.
-        shape: Of the context, which is made when the first stream comes.
+        shapes: Of the context, which is made when the first stream comes.
+        long_contexts: Where it comes from while a stream is longer than usual.
         scoring: What computes beside it on the same cores. While there are streams it is held to
             half of them: threads that wait for each other inside a step must not wait for a core.
     """
 
-    def __init__(self, model: LoadedModel, shape: ContextShape, scoring: ScoringPool) -> None:
-        self._model = model
-        self._shape = shape
+    def __init__(
+        self,
+        model: LoadedModel,
+        shapes: GrowingShape,
+        long_contexts: LongContexts,
+        scoring: ScoringPool,
+    ) -> None:
+        self._shape = shapes.usual
+        self._context = GrowingContext(model, shapes, long_contexts)
         self._scoring = scoring
         self._condition = threading.Condition()
         self._waiting: deque[GenerationStream] = deque()
         self._active: list[GenerationStream] = []
-        self._free_sequences = list(range(shape.sequences))
+        self._free_sequences = list(range(self._shape.sequences))
         self._stopping = False
         self._prompt_tokens = 0
         self._completion_tokens = 0
@@ -129,13 +140,12 @@ class GenerationLoop:
     # What follows runs in the generating thread.
 
     def _work(self) -> None:
-        context: DecodeContext | None = None
         try:
-            while self._next_step(context):
-                step: _Step | None = None
+            while self._next_step():
                 try:
+                    context = self._long_enough()
                     if context is None:
-                        context = DecodeContext(self._model, self._shape)
+                        continue
                     context.limit_threads(max(1, self._shape.threads - self._scoring.busy_threads))
                     step = self._compute(context)
                     self._sample(context, step)
@@ -146,17 +156,30 @@ class GenerationLoop:
                     else:
                         _logger.exception("Generating failed.")
                         message = "The engine failed while it generated."
-                    self._fail_all(message)
-                    if context is not None:
-                        context.free()
-                        context = None
+                    self._context.free()
+                    self._fail(self._active, message)
         finally:
-            if context is not None:
-                context.free()
+            self._context.free()
 
-    def _next_step(self, context: DecodeContext | None) -> bool:
+    def _long_enough(self) -> DecodeContext | None:
+        """A context for the longest stream; None where all were too long for the memory."""
+        try:
+            context, empty = self._context.holding(max(len(each.tokens) for each in self._active))
+        except TooLittleMemoryError as error:
+            _logger.warning("A stream is too long for this machine: %s", error)
+            cells = self._context.cells
+            self._fail([each for each in self._active if len(each.tokens) > cells], str(error))
+            return self._long_enough() if self._active else None
+        if empty:
+            for stream in self._active:
+                stream.computed = 0
+        return context
+
+    def _next_step(self) -> bool:
         """Wait for work, let streams out and in; False when the loop stops."""
         while True:
+            if not self._active:
+                self._context.shrink()
             with self._condition:
                 if not self._active:
                     self._condition.notify_all()
@@ -174,7 +197,7 @@ class GenerationLoop:
                         self._waiting.remove(stream)
                 gone = [stream for stream in self._active if stream.cancelled]
             for stream in gone:
-                self._leave(context, stream)
+                self._leave(stream)
                 stream.free()
             for stream in ending:
                 stream.deliver(stream.end(FinishReason.CANCELLED, _UNLOADED))
@@ -194,15 +217,14 @@ class GenerationLoop:
         if not self._free_sequences:
             return False
         streams = [*self._active, stream]
-        return sum(len(each.tokens) + _HEADROOM for each in streams) <= self._shape.cells
+        return sum(len(each.tokens) + _HEADROOM for each in streams) <= self._context.cells
 
     def _enter(self, stream: GenerationStream) -> None:
         stream.sequence = self._free_sequences.pop()
         self._active.append(stream)
 
-    def _leave(self, context: DecodeContext | None, stream: GenerationStream) -> None:
-        if context is not None:
-            context.forget(stream.sequence)
+    def _leave(self, stream: GenerationStream) -> None:
+        self._context.forget(stream.sequence)
         with self._condition:
             self._active.remove(stream)
         self._free_sequences.append(stream.sequence)
@@ -212,12 +234,12 @@ class GenerationLoop:
     def _make_room(self, context: DecodeContext) -> int:
         """Let the newest streams wait until each of the others can get a token; the room left."""
         while True:
-            room = self._shape.cells - sum(stream.computed for stream in self._active)
-            # One stream alone always fits: no stream may become longer than the cache.
+            room = context.shape.cells - sum(stream.computed for stream in self._active)
+            # One stream alone always fits: the context is longer than every stream.
             if room >= len(self._active) or len(self._active) == 1:
                 return room
             newest = self._active[-1]
-            self._leave(context, newest)
+            self._leave(newest)
             with self._condition:
                 self._waiting.appendleft(newest)
 
@@ -269,13 +291,13 @@ class GenerationLoop:
             events, ended = stream.sample(context, index, logits[row])
             self._completion_tokens += stream.completion_tokens - before
             if ended:
-                self._leave(context, stream)
+                self._leave(stream)
                 stream.free()
             stream.deliver(events)
 
-    def _fail_all(self, message: str) -> None:
-        """End every stream in a slot: the context that held them is lost."""
-        for stream in list(self._active):
-            self._leave(None, stream)
+    def _fail(self, streams: Sequence[GenerationStream], message: str) -> None:
+        """End streams that are in slots."""
+        for stream in list(streams):
+            self._leave(stream)
             stream.deliver(stream.end(FinishReason.ERROR, message))
             stream.free()

@@ -23,10 +23,10 @@ class EngineInfo:
         score_threads: Threads of each of them, fewer while others want the cores; the number does
             not change what is computed.
         score_batch_tokens: Most tokens of one scoring batch; `n_batch` and `n_ubatch` are this.
-        score_context_tokens: Longest question with one choice, in tokens.
+        score_context_tokens: Tokens of a scoring context; a longer question gets one of its own.
         generate_threads: Threads of the context that generates, likewise.
         generate_batch_tokens: Most tokens of one generating batch (`n_batch`, `n_ubatch`).
-        generate_context_tokens: Tokens that all streams hold together.
+        generate_context_tokens: Tokens that all streams hold together, unless one is longer.
         generate_slots: Streams at the same time.
     """
 

@@ -36,10 +36,12 @@ from .generation_loop import GenerationLoop
 from .generation_stream import GenerationStream
 from .info import EngineInfo, EngineLoad
 from .library import library_build
+from .long_contexts import LongContexts
+from .memory import free_memory
 from .model import LoadedModel
 from .sampling import TokenSampler
 from .scoring_pool import ScoringCall, ScoringPool
-from .shape import EngineSettings, EngineShape, shape_for
+from .shape import EngineSettings, EngineShape, GrowingShape, shape_for
 from .tokenisation import Tokeniser
 
 
@@ -63,6 +65,7 @@ class LlamaCppEngine:
         settings: How much of the machine to use.
         now: Wall clock, seconds since the epoch.
         clock: Monotonic clock, seconds.
+        free_memory: Bytes that contexts for what is longer than usual may take now.
     """
 
     def __init__(
@@ -70,10 +73,12 @@ class LlamaCppEngine:
         settings: EngineSettings | None = None,
         now: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
+        free_memory: Callable[[], int] = free_memory,
     ) -> None:
         self._settings = settings or EngineSettings()
         self._now = now
         self._clock = clock
+        self._free_memory = free_memory
         self._running: _Running | None = None
         self._closed = False
         self._changing = asyncio.Lock()
@@ -213,21 +218,31 @@ class LlamaCppEngine:
         shape = shape_for(model, self._settings)
         tokeniser = Tokeniser(model)
         template = ChatTemplate(model, tokeniser)
-        scoring = ScoringPool(model, tokeniser, shape.score, shape.score_contexts, self._now)
+        long_contexts = LongContexts(model, self._free_memory)
+        scoring = ScoringPool(
+            model,
+            tokeniser,
+            GrowingShape(shape.score, model),
+            shape.score_contexts,
+            long_contexts,
+            self._now,
+        )
         return _Running(
             model=model,
             tokeniser=tokeniser,
             template=template,
             shape=shape,
             scoring=scoring,
-            generation=GenerationLoop(model, shape.generate, scoring),
+            generation=GenerationLoop(
+                model, GrowingShape(shape.generate, model), long_contexts, scoring
+            ),
             info=_info(model, shape, digest),
         )
 
     def _stream(
         self, running: _Running, text: str, parameters: SamplingParameters
     ) -> GenerationStream:
-        limit = min(running.shape.generate.cells, running.model.n_ctx_train)
+        limit = running.model.n_ctx_train
         try:
             tokens = running.tokeniser.encode(text)
         except UnicodeEncodeError as error:
@@ -236,7 +251,7 @@ class LlamaCppEngine:
             raise InvalidParametersError("prompt", "prompt must not be empty for this model.")
         if len(tokens) >= limit:
             raise PromptTooLongError(
-                f"prompt has {len(tokens)} tokens; this worker takes at most {limit - 1}."
+                f"prompt has {len(tokens)} tokens; the model takes at most {limit - 1}."
             )
         sampler = TokenSampler(running.model, parameters, tokens)
         return GenerationStream(tokens, parameters, sampler, running.tokeniser, limit, self._clock)

@@ -11,6 +11,9 @@ import llama_cpp
 from .errors import ModelLoadError
 from .library import start_library
 
+# Of the 16-bit floats that keys and values are cached as.
+_CACHED_BYTES = 2
+
 
 class LoadedModel:
     """Owns a `llama_model`. Contexts made from it must be freed before it is.
@@ -19,6 +22,15 @@ class LoadedModel:
         path: A GGUF file.
         progress: Called from the loading thread with the loaded share, 0 to 1; loading stops
             when it returns False.
+
+    Attributes:
+        handle: The `llama_model`, None once it is freed.
+        vocab: Its `llama_vocab`.
+        n_vocab: Tokens of the vocabulary.
+        n_ctx_train: Context length that it was trained with, in tokens, at least 1.
+        n_head: Attention heads of a layer.
+        cache_bytes_a_token: Bytes that a KV cache of 16-bit floats takes for each of its tokens.
+        shares_prefixes: Whether sequences can share a part of their memory.
 
     Raises:
         ModelLoadError: The file can't be loaded, or holds a model that can't generate text.
@@ -54,12 +66,16 @@ class LoadedModel:
             vocab = llama_cpp.llama_model_get_vocab(handle)
             if not vocab or llama_cpp.llama_vocab_type(vocab) == llama_cpp.LLAMA_VOCAB_TYPE_NONE:
                 raise ModelLoadError(f"{path.name} holds no vocabulary.")
+            if llama_cpp.llama_model_n_ctx_train(handle) < 1:
+                raise ModelLoadError(f"{path.name} names no context length that could be used.")
         except ModelLoadError:
             self.free()
             raise
         self.vocab = vocab
         self.n_vocab = int(llama_cpp.llama_vocab_n_tokens(vocab))
         self.n_ctx_train = int(llama_cpp.llama_model_n_ctx_train(handle))
+        self.n_head = max(1, int(llama_cpp.llama_model_n_head(handle)))
+        self.cache_bytes_a_token = self._cache_bytes_a_token()
         # Such a memory holds one state a sequence, which no two sequences can share a part of.
         self.shares_prefixes = not (
             llama_cpp.llama_model_is_recurrent(handle) or llama_cpp.llama_model_is_hybrid(handle)
@@ -93,6 +109,23 @@ class LoadedModel:
         """The Jinja template in the file, None where there is none."""
         template = llama_cpp.llama_model_chat_template(self.handle, None)
         return template.decode("utf-8", errors="replace") if template else None
+
+    def _cache_bytes_a_token(self) -> int:
+        head = int(llama_cpp.llama_model_n_embd(self.handle)) // self.n_head
+        architecture = self._metadata("general.architecture")
+        key, value = (
+            int(self._metadata(f"{architecture}.attention.{name}_length") or head)
+            for name in ("key", "value")
+        )
+        layers = int(llama_cpp.llama_model_n_layer(self.handle))
+        heads = int(llama_cpp.llama_model_n_head_kv(self.handle))
+        return layers * heads * (key + value) * _CACHED_BYTES
+
+    def _metadata(self, key: str) -> str:
+        """A value in the file's header; empty where it has none."""
+        buffer = ctypes.create_string_buffer(256)
+        llama_cpp.llama_model_meta_val_str(self.handle, key.encode(), buffer, len(buffer))
+        return buffer.value.decode("utf-8", errors="replace")
 
     def free(self) -> None:
         """Free the weights; a second call does nothing."""

@@ -9,9 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .base import ChoiceQuestion, ChoiceScore
-from .choice_tree import ChoiceTree, UnscorableError, build_choice_tree
+from .choice_tree import (
+    ChoiceTree,
+    QuestionTooLongError,
+    UnscorableError,
+    build_choice_tree,
+)
 from .context import ContextShape, DecodeContext, NoRoomError
 from .log_probabilities import log_normalisers, token_log_probabilities
+from .shape import GrowingShape
 from .tokenisation import EncodedPair, Tokeniser
 
 # Below this many tokens a batch that finds no room is not split further.
@@ -24,14 +30,16 @@ class ScoringCancelledError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class PreparedQuestion:
-    """A question as trees that each fit the context; one tree but for very large questions.
+    """A question as trees that each fit its context; one tree but for very large questions.
 
     Attributes:
         trees: Their choices are the question's, in its order.
-        fits_batch: Whether the question can share a batch with others.
+        shape: Of the context that it needs.
+        fits_batch: Whether the question can share a batch of the usual context with others.
     """
 
     trees: tuple[ChoiceTree, ...]
+    shape: ContextShape
     fits_batch: bool
 
     @property
@@ -56,29 +64,35 @@ class PreparedQuestion:
 
 
 def prepare_question(
-    question: ChoiceQuestion, tokeniser: Tokeniser, shape: ContextShape, share_prefixes: bool
+    question: ChoiceQuestion, tokeniser: Tokeniser, shapes: GrowingShape, share_prefixes: bool
 ) -> PreparedQuestion:
-    """Tokenise a question and lay its choices out for a context of this shape.
+    """Tokenise a question and lay its choices out for a context that is long enough.
 
     Raises:
-        UnscorableError: The question can't be scored, or a choice does not fit the context.
+        QuestionTooLongError: A choice does not fit the model's context.
+        UnscorableError: The question can't be scored.
     """
     try:
         pairs = [tokeniser.encode_pair(question.prompt, choice) for choice in question.choices]
     except ValueError as error:
         raise UnscorableError(str(error)) from error
     for number, pair in enumerate(pairs, start=1):
-        if len(pair.tokens) > shape.cells:
-            raise UnscorableError(
+        if len(pair.tokens) > shapes.most:
+            raise QuestionTooLongError(
                 f"The prompt with choice {number} has {len(pair.tokens)} tokens; "
-                f"this worker scores at most {shape.cells}."
+                f"the model's context holds {shapes.most}."
             )
     tree = build_choice_tree(pairs, share_prefixes)
-    if _fits(tree, shape.batch_tokens, shape.sequences, shape.outputs):
-        return PreparedQuestion((tree,), fits_batch=True)
+    longest = max(len(pair.tokens) for pair in pairs)
+    if longest > shapes.usual.cells:
+        # All choices in one context, so that the prompt is computed once.
+        longest = max(longest, min(len(tree.nodes), shapes.most))
+    shape = shapes.holding(longest)
+    if shape == shapes.usual and _fits(tree, shape.batch_tokens, shape.sequences, shape.outputs):
+        return PreparedQuestion((tree,), shape, fits_batch=True)
     if _fits(tree, shape.cells, shape.sequences, tree.outputs):
-        return PreparedQuestion((tree,), fits_batch=False)
-    return PreparedQuestion(tuple(_split(pairs, shape, share_prefixes)), fits_batch=False)
+        return PreparedQuestion((tree,), shape, fits_batch=False)
+    return PreparedQuestion(tuple(_split(pairs, shape, share_prefixes)), shape, fits_batch=False)
 
 
 def _fits(tree: ChoiceTree, nodes: int, choices: int, outputs: int) -> bool:

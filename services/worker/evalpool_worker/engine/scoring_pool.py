@@ -19,10 +19,11 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from .base import ChoiceQuestion, ChoiceScore, QuestionFailure, QuestionResult
-from .choice_tree import UnscorableError
+from .base import ChoiceQuestion, ChoiceScore, FailureCause, QuestionFailure, QuestionResult
+from .choice_tree import QuestionTooLongError, UnscorableError
 from .context import ContextShape, DecodeContext, NoRoomError
-from .errors import EngineError
+from .errors import EngineError, TooLittleMemoryError
+from .long_contexts import LongContexts
 from .model import LoadedModel
 from .scoring import (
     PreparedQuestion,
@@ -30,6 +31,7 @@ from .scoring import (
     ScoringCancelledError,
     prepare_question,
 )
+from .shape import GrowingShape
 from .tokenisation import Tokeniser
 
 _logger = logging.getLogger(__name__)
@@ -74,9 +76,14 @@ class _Pack:
     outputs: int = 0
     choices: int = 0
 
-    def accepts(self, question: PreparedQuestion, shape: ContextShape) -> bool:
+    @property
+    def shape(self) -> ContextShape:
+        return self.prepared[0].shape
+
+    def accepts(self, question: PreparedQuestion) -> bool:
         if not self.prepared:
             return True
+        shape = self.shape
         return (
             question.fits_batch
             and self.nodes + question.nodes <= shape.batch_tokens
@@ -95,9 +102,9 @@ class _Pack:
     def full(self) -> bool:
         return bool(self.prepared) and not self.prepared[0].fits_batch
 
-    def fail(self, reason: str) -> None:
+    def fail(self, reason: str, cause: FailureCause = FailureCause.ENGINE) -> None:
         self.call.deliver(
-            [QuestionFailure(question.id, reason, retriable=True) for question in self.questions]
+            [QuestionFailure(question.id, reason, cause) for question in self.questions]
         )
 
 
@@ -107,8 +114,9 @@ class ScoringPool:
     Args:
         model: Must outlive the pool.
         tokeniser: Of the same model.
-        shape: Of every context.
+        shapes: Of the contexts.
         contexts: How many, each with a thread of its own. They are made when first needed.
+        long_contexts: Where questions get theirs that are longer than usual.
         now: Wall clock, seconds since the epoch.
     """
 
@@ -116,13 +124,15 @@ class ScoringPool:
         self,
         model: LoadedModel,
         tokeniser: Tokeniser,
-        shape: ContextShape,
+        shapes: GrowingShape,
         contexts: int,
+        long_contexts: LongContexts,
         now: Callable[[], float],
     ) -> None:
         self._model = model
         self._tokeniser = tokeniser
-        self._shape = shape
+        self._shapes = shapes
+        self._long_contexts = long_contexts
         self._now = now
         self._condition = threading.Condition()
         self._packing = threading.Lock()
@@ -159,7 +169,7 @@ class ScoringPool:
     @property
     def busy_threads(self) -> int:
         """Threads that compute at this moment."""
-        return self._packs * self._shape.threads
+        return self._packs * self._shapes.usual.threads
 
     def share_cores(self, shared: bool) -> None:
         """Leave half of the contexts' cores to others, or take them back, from the next packs."""
@@ -206,13 +216,14 @@ class ScoringPool:
                 self._fail_pending(call)
             self._calls.clear()
             self._condition.notify_all()
+        self._long_contexts.stop_waiting()
         for thread in self._threads:
             thread.join()
 
     def _fail_pending(self, call: ScoringCall) -> None:
         call.deliver(
             [
-                QuestionFailure(entry.question.id, _UNLOADED, retriable=True)
+                QuestionFailure(entry.question.id, _UNLOADED, FailureCause.UNLOADED)
                 for entry in call.pending
             ]
         )
@@ -228,12 +239,18 @@ class ScoringPool:
         try:
             while (pack := self._take_pack()) is not None:
                 try:
-                    if context is None:
-                        context = DecodeContext(self._model, self._shape)
-                    self._score_pack(context, pack)
+                    if pack.shape == self._shapes.usual:
+                        context = context or DecodeContext(self._model, pack.shape)
+                        self._score_pack(context, pack)
+                    else:
+                        with self._long_contexts.one(pack.shape) as long_context:
+                            self._score_pack(long_context, pack)
                 except ScoringCancelledError:
                     # Reaches a caller only where the pool stops.
-                    pack.fail(_UNLOADED)
+                    pack.fail(_UNLOADED, FailureCause.UNLOADED)
+                except TooLittleMemoryError as error:
+                    _logger.warning("A question is too long for this machine: %s", error)
+                    pack.fail(str(error))
                 except EngineError as error:
                     # The question at fault is not known, so the whole pack fails, and only it.
                     _logger.error("Scoring a batch failed: %s", error)
@@ -297,7 +314,7 @@ class ScoringPool:
                     # Cancelled or stopped meanwhile.
                     break
                 if entry.prepared is not None:
-                    if not pack.accepts(entry.prepared, self._shape):
+                    if not pack.accepts(entry.prepared):
                         break
                     pack.add(entry.question, entry.prepared)
                     self._running += 1
@@ -313,14 +330,16 @@ class ScoringPool:
         question = entry.question
         try:
             entry.prepared = prepare_question(
-                question, self._tokeniser, self._shape, self._model.shares_prefixes
+                question, self._tokeniser, self._shapes, self._model.shares_prefixes
             )
+        except QuestionTooLongError as error:
+            return QuestionFailure(question.id, str(error), FailureCause.CONTEXT)
         except UnscorableError as error:
-            return QuestionFailure(question.id, str(error), retriable=False)
+            return QuestionFailure(question.id, str(error), FailureCause.QUESTION)
         except Exception:
             _logger.exception("A question can't be laid out.")
             reason = "The engine failed while it laid the question out."
-            return QuestionFailure(question.id, reason, retriable=True)
+            return QuestionFailure(question.id, reason, FailureCause.ENGINE)
         return None
 
     def _score_pack(self, context: DecodeContext, pack: _Pack) -> None:
@@ -353,7 +372,7 @@ def _outcome(
             return QuestionFailure(
                 question.id,
                 f"The model's log-probability of choice {number} is not a finite number.",
-                retriable=False,
+                FailureCause.QUESTION,
             )
     return QuestionResult(
         id=question.id,

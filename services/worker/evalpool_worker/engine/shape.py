@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+import llama_cpp
 
 from .context import ContextShape
 from .model import LoadedModel
@@ -15,6 +17,10 @@ from .model import LoadedModel
 _LOGITS_BYTES = 32 * 2**20
 _FEWEST_OUTPUTS = 32
 _MOST_SEQUENCES = 64
+
+# Most bytes of attention scores that one batch of a long context takes, and its fewest tokens.
+_ATTENTION_BYTES = 128 * 2**20
+_SMALLEST_BATCH = 16
 
 # Weights for each thread of a scoring context: a batch of 256 tokens then takes about a second
 # or two on one core, which is how long a cancelled call may keep its context.
@@ -32,8 +38,10 @@ class EngineSettings:
         score_batch_tokens: Tokens of a scoring batch. Small ones are faster: in a unified KV
             cache attention runs over the other sequences' cells too.
         score_context_tokens: Tokens of a scoring context, at most what the model was trained with.
-        generate_slots: Streams at the same time.
-        generate_context_tokens: Tokens that all streams hold together, and the longest may have.
+            A question that is longer gets a context of its own, as long as it is at it.
+        generate_slots: Streams at the same time, as far as llama.cpp takes as many.
+        generate_context_tokens: Tokens that all streams hold together. A stream that becomes longer
+            gets a longer context, as long as there are streams.
         generate_batch_tokens: Tokens of a generating batch.
     """
 
@@ -61,6 +69,46 @@ class EngineShape:
     generate: ContextShape
 
 
+class GrowingShape:
+    """A shape of contexts that can be made longer, up to what the model was trained with.
+
+    Args:
+        usual: The shape for what is as long as usual.
+        model: Says how long and how wide it is.
+
+    Attributes:
+        usual: Likewise.
+        most: Tokens of the longest context.
+    """
+
+    def __init__(self, usual: ContextShape, model: LoadedModel) -> None:
+        self.usual = usual
+        self.most = max(usual.cells, model.n_ctx_train)
+        self._heads = model.n_head
+
+    def holding(self, tokens: int) -> ContextShape:
+        """The usual shape, or one doubled until it holds so many tokens, at most `most`."""
+        cells = self.usual.cells
+        if tokens <= cells:
+            return self.usual
+        while cells < tokens:
+            cells *= 2
+        cells = min(cells, self.most)
+        batch = self.usual.batch_tokens
+        if not self.usual.flash_attention:
+            # Every head of every token of the batch has a score for every cell, 4 bytes each.
+            fitting = _ATTENTION_BYTES // (4 * cells * self._heads)
+            batch = max(_SMALLEST_BATCH, min(batch, 1 << max(0, fitting.bit_length() - 1)))
+        outputs = min(self.usual.outputs, batch)
+        return replace(
+            self.usual,
+            cells=cells,
+            batch_tokens=batch,
+            outputs=outputs,
+            sequences=min(self.usual.sequences, outputs),
+        )
+
+
 def shape_for(model: LoadedModel, settings: EngineSettings) -> EngineShape:
     """Derive the shape for a model."""
     cores = settings.threads or available_cores()
@@ -73,6 +121,7 @@ def shape_for(model: LoadedModel, settings: EngineSettings) -> EngineShape:
     score_batch = min(settings.score_batch_tokens, score_cells)
     score_outputs = min(score_batch, outputs)
     generate_batch = min(settings.generate_batch_tokens, settings.generate_context_tokens)
+    slots = min(settings.generate_slots, generate_batch, llama_cpp.llama_max_parallel_sequences())
     return EngineShape(
         score_contexts=contexts,
         score=ContextShape(
@@ -88,8 +137,8 @@ def shape_for(model: LoadedModel, settings: EngineSettings) -> EngineShape:
         generate=ContextShape(
             cells=settings.generate_context_tokens,
             batch_tokens=generate_batch,
-            sequences=settings.generate_slots,
-            outputs=settings.generate_slots,
+            sequences=slots,
+            outputs=slots,
             threads=cores,
             flash_attention=True,
         ),

@@ -1,0 +1,40 @@
+"""What the engine says of a question reaches the caller with its reason and whether to try again."""
+
+from __future__ import annotations
+
+import pytest
+
+from evalpool.inference.v1 import inference_pb2
+from evalpool_worker.answers import question_result
+from evalpool_worker.engine.base import ChoiceScore, FailureCause, QuestionFailure, QuestionResult
+
+ORIGIN = inference_pb2.Provenance(model_digest="ab" * 32, dispatch=7)
+
+
+@pytest.mark.parametrize(
+    ("cause", "reason", "retryable"),
+    [
+        (FailureCause.ENGINE, "ENGINE_FAILED", True),
+        (FailureCause.UNLOADED, "UNAVAILABLE", True),
+        (FailureCause.CONTEXT, "CONTEXT_TOO_LONG", False),
+        (FailureCause.QUESTION, "INVALID_FIELD", False),
+    ],
+)
+def test_a_failure_says_whose_fault_it_is(
+    cause: FailureCause, reason: str, retryable: bool
+) -> None:
+    result = question_result(QuestionFailure("q", "Because.", cause), ORIGIN)
+    assert result.id == "q"
+    assert result.provenance == ORIGIN
+    assert result.failure == inference_pb2.QuestionFailure(
+        reason_code=reason, message="Because.", retryable=retryable
+    )
+
+
+def test_a_result_has_its_scores_and_what_it_took() -> None:
+    scores = (ChoiceScore(-1.5, 2), ChoiceScore(-2.5, 3))
+    result = question_result(QuestionResult("q", scores, 10, 13, 1.25, 2.5), ORIGIN)
+    assert [(score.sum_logprob, score.tokens) for score in result.scores] == [(-1.5, 2), (-2.5, 3)]
+    assert (result.usage.prompt_tokens, result.usage.computed_tokens) == (10, 13)
+    assert (result.start_time.seconds, result.start_time.nanos) == (1, 250_000_000)
+    assert not result.HasField("failure")
