@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import traceback
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta, timezone
@@ -24,6 +25,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
+from evalpool_runtime import database as database_module
 from evalpool_runtime.columns import Json, Quantity, UtcDateTime
 from evalpool_runtime.database import Database
 from evalpool_runtime.errors import Unavailable
@@ -164,6 +166,20 @@ async def test_a_database_that_cannot_be_reached_is_unavailable() -> None:
             await nowhere.read(lambda c: c.scalar(select(things.c.id)))
     finally:
         await nowhere.close()
+
+
+async def test_a_server_that_never_answers_is_not_waited_for_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(database_module._POSTGRES_WAITS, "connect_timeout", 2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        database = Database.open(f"postgresql+psycopg://me@127.0.0.1:{port}/evalpool")
+        try:
+            with pytest.raises(Unavailable):
+                await database.read(lambda c: c.scalar(select(things.c.id)))
+        finally:
+            await database.close()
 
 
 async def test_a_full_disk_makes_the_call_unavailable_and_keeps_what_is_there(

@@ -129,6 +129,12 @@ def test_a_long_sentence_is_cut_between_characters() -> None:
     assert text == "ü" * (error_status.MOST_MESSAGE_BYTES // 2) + "…"
 
 
+def test_a_long_value_in_the_metadata_is_cut_so_that_the_trailers_hold_it() -> None:
+    error = errors.NotFound(reasons.ERROR_REASON_INVALID_FIELD, "no", name="x" * MAX_METADATA_BYTES)
+    (info,) = unpacked(details(error), error_details_pb2.ErrorInfo)
+    assert info.metadata["name"] == "x" * error_status.MOST_FIELD_BYTES + "…"
+
+
 def test_half_a_character_does_not_break_the_status() -> None:
     assert status_of(errors.NotFound(reasons.ERROR_REASON_INVALID_FIELD, "\ud800")).details == "?"
 

@@ -369,7 +369,9 @@ async def test_a_caller_that_goes_away_while_much_is_sent_ends_the_handler(
 
 
 async def test_a_deadline_reaches_the_handler(
-    stub: token_pb2_grpc.TokenServiceAsyncStub, servicer: SmallServicer
+    stub: token_pb2_grpc.TokenServiceAsyncStub,
+    servicer: SmallServicer,
+    service: ServiceUnderTest,
 ) -> None:
     ended = asyncio.Event()
 
@@ -385,6 +387,10 @@ async def test_a_deadline_reaches_the_handler(
 
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     await ended.wait()
+    registry = service.running.runtime.metrics
+    # The call is counted right after its handler has been left.
+    while not handled(registry, "GetBalance", "DEADLINE_EXCEEDED"):  # noqa: ASYNC110
+        await asyncio.sleep(0)
 
 
 async def test_calls_are_counted_by_their_codes(

@@ -10,7 +10,7 @@ from pydantic import model_validator
 from pydantic_settings import SettingsConfigDict
 
 from evalpool.endpoints import PORTS
-from evalpool_runtime.settings import Addresses, InvalidSettings, ServiceSettings
+from evalpool_runtime.settings import Address, Addresses, InvalidSettings, ServiceSettings
 
 ADDRESS = "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k"
 
@@ -87,6 +87,7 @@ def test_no_addresses_is_an_empty_text(monkeypatch: pytest.MonkeyPatch) -> None:
         ("admitted", f"{ADDRESS},you", "43 characters of base64url"),
         ("shutdown_grace", "-1", "greater than or equal to 0"),
         ("shutdown_grace", "soon", "valid number"),
+        ("shutdown_grace", "inf", "finite number"),
         ("log_level", "loud", "'debug', 'info', 'warning' or 'error'"),
         ("log_format", "xml", "'text' or 'json'"),
     ],
@@ -106,6 +107,27 @@ def test_every_bad_value_has_its_line() -> None:
 
 def test_a_rule_about_several_settings_is_one_line_too() -> None:
     assert lines(fewest=3, most=2) == ["fewest must not be more than most"]
+
+
+class PeerSettings(ServiceSettings):
+    model_config = SettingsConfigDict(env_prefix="EVALPOOL_PEER_", extra="forbid", frozen=True)
+
+    token_endpoint: str = "127.0.0.1:50051"
+    token_address: Address = ""
+    router_endpoint: str = ""
+    router_address: Address = ""
+    dataset_address: Address = ""
+
+
+def test_a_peer_that_is_called_must_be_known_by_its_address() -> None:
+    with pytest.raises(InvalidSettings) as caught:
+        PeerSettings.load()
+    assert str(caught.value) == (
+        "--token-address (EVALPOOL_PEER_TOKEN_ADDRESS): it is empty; give the address that GetInfo "
+        "at 127.0.0.1:50051 tells"
+    )
+    assert PeerSettings.load(token_address=ADDRESS).token_address == ADDRESS
+    assert PeerSettings.load(token_endpoint="").token_address == ""
 
 
 def test_a_setting_that_does_not_exist_is_refused() -> None:

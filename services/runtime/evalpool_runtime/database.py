@@ -37,6 +37,16 @@ _OUT_OF_REACH_CLASSES = {"08", "53", "57"}
 # PostgreSQL's data_exception, whose sentence quotes the value.
 _DATA_EXCEPTION_CLASS = "22"
 
+# A server that has vanished must not hold threads for hours. In seconds, the last in milliseconds;
+# the URL may say otherwise.
+_POSTGRES_WAITS = {
+    "connect_timeout": 10,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,
+}
+
 _log = structlog.get_logger("evalpool.database")
 
 
@@ -70,6 +80,7 @@ class Database:
             max_overflow=READERS,
             pool_pre_ping=True,
             hide_parameters=True,
+            connect_args={**_POSTGRES_WAITS, **parsed.query},
         )
         return cls(engine, engine, writers=POSTGRES_CONNECTIONS)
 

@@ -67,7 +67,11 @@ def status_of(error: errors.DomainError) -> grpc.Status:
     _attach(
         status,
         error_details_pb2.ErrorInfo(
-            reason=error.reason_name, domain=DOMAIN, metadata=error.metadata
+            reason=error.reason_name,
+            domain=DOMAIN,
+            metadata={
+                name: _cut(value, MOST_FIELD_BYTES) for name, value in error.metadata.items()
+            },
         ),
     )
     if isinstance(error, errors.InvalidRequest) and error.violations:

@@ -196,7 +196,8 @@ class Interceptor(aio.ServerInterceptor):
             set_current_call(call)
             yield
         except (asyncio.CancelledError, GeneratorExit):
-            code = "CANCELLED"
+            left = context.time_remaining()
+            code = "CANCELLED" if left is None or left > 0 else "DEADLINE_EXCEEDED"
             raise
         except aio.AbortError:
             code = context.code().name if context.code() else "UNKNOWN"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import platformdirs
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -91,12 +91,28 @@ class ServiceSettings(BaseSettings):
         "directory, made at the first start.",
     )
     shutdown_grace: float = Field(
-        10.0, ge=0, description="Seconds that calls under way get when the service is stopped."
+        10.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Seconds that calls under way get when the service is stopped.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="What is logged."
     )
     log_format: Literal["text", "json"] = Field("text", description="How it is logged.")
+
+    @model_validator(mode="after")
+    def _peers_are_known(self) -> Self:
+        """A call is signed for the address of the server called; without it none is accepted."""
+        for name in type(self).model_fields:
+            peer, _, kind = name.rpartition("_")
+            endpoint, address = getattr(self, name), f"{peer}_address"
+            if kind == "endpoint" and endpoint and getattr(self, address, None) == "":
+                raise ValueError(
+                    f"{self._flag(address)}: it is empty; give the address that GetInfo at "
+                    f"{endpoint} tells"
+                )
+        return self
 
     @classmethod
     def load(cls, **values: Any) -> Self:
@@ -108,14 +124,17 @@ class ServiceSettings(BaseSettings):
         try:
             return cls(**values)
         except ValidationError as error:
-            prefix = str(cls.model_config.get("env_prefix", ""))
-            lines = [_line(problem, prefix) for problem in error.errors()]
+            lines = [cls._line(problem) for problem in error.errors()]
             raise InvalidSettings("\n".join(lines)) from error
 
+    @classmethod
+    def _line(cls, problem: ErrorDetails) -> str:
+        text = " ".join(problem["msg"].removeprefix("Value error, ").split())
+        if not problem["loc"]:  # a rule about several settings
+            return text
+        return f"{cls._flag(str(problem['loc'][0]))}: {text}"
 
-def _line(problem: ErrorDetails, prefix: str) -> str:
-    text = " ".join(problem["msg"].removeprefix("Value error, ").split())
-    if not problem["loc"]:  # a rule about several settings
-        return text
-    name = str(problem["loc"][0])
-    return f"--{name.replace('_', '-')} ({prefix}{name.upper()}): {text}"
+    @classmethod
+    def _flag(cls, name: str) -> str:
+        prefix = cls.model_config.get("env_prefix", "")
+        return f"--{name.replace('_', '-')} ({prefix}{name.upper()})"
