@@ -16,7 +16,7 @@ from evalpool_runtime.access import ACCESS, CHECKED_BY_DOMAIN, Who
 from evalpool_runtime.authentication import Authenticator
 from evalpool_runtime.clock import SystemClock
 from evalpool_runtime.errors import PermissionDenied, Unauthenticated
-from evalpool_runtime.interceptor import Gatekeeper
+from evalpool_runtime.gatekeeper import Gatekeeper
 
 SERVER = Identity.generate()
 CALLER = Identity.generate()

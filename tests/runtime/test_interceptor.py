@@ -1,200 +1,25 @@
-"""Every call through the real server: identity, access, errors, metrics."""
+"""Every call through the real server: errors, streams, cancellation, metrics."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
-from google.rpc import error_details_pb2
 from grpc import aio
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_status import rpc_status
-from prometheus_client import CollectorRegistry
 
-from evalpool.channel import open_channel
 from evalpool.errors import CallError
 from evalpool.identity import Identity
 from evalpool.token.v1 import token_pb2, token_pb2_grpc
 from evalpool.values import InvalidFields, Violation
 from evalpool_runtime.errors import NotFound, ResourceExhausted, reasons
-from evalpool_runtime.testing import ServiceUnderTest, running
-from tests.runtime.hostile_tokens import Token
-from tests.runtime.small_service import GRPC_SERVICE, UNLISTED, SmallServicer, definition
+from evalpool_runtime.testing import ServiceUnderTest
+from tests.runtime.calls import balance, handled, metric, refusal
+from tests.runtime.small_service import GRPC_SERVICE, SmallServicer
 
 SECRET = "password=hunter2"
-
-
-@pytest.fixture
-def servicer() -> SmallServicer:
-    return SmallServicer()  # type: ignore[abstract]
-
-
-@pytest.fixture
-async def service(servicer: SmallServicer, tmp_path: Path) -> AsyncIterator[ServiceUnderTest]:
-    async with running(definition(servicer), tmp_path) as made:
-        yield made
-
-
-@pytest.fixture
-async def stub(service: ServiceUnderTest) -> AsyncIterator[token_pb2_grpc.TokenServiceAsyncStub]:
-    async with service.channel(Identity.generate()) as channel:
-        yield token_pb2_grpc.TokenServiceStub(channel)
-
-
-@pytest.fixture
-async def anonymous(
-    service: ServiceUnderTest,
-) -> AsyncIterator[token_pb2_grpc.TokenServiceAsyncStub]:
-    async with service.channel(None) as channel:
-        yield token_pb2_grpc.TokenServiceStub(channel)
-
-
-async def balance(stub: token_pb2_grpc.TokenServiceAsyncStub, *metadata: tuple[str, str]) -> str:
-    response = await stub.GetBalance(token_pb2.GetBalanceRequest(), metadata=metadata)
-    return response.balance
-
-
-async def refusal(call: Any) -> CallError:
-    with pytest.raises(aio.AioRpcError) as caught:
-        await call
-    assert error_infos(caught.value) == 1
-    return CallError.of(caught.value)
-
-
-def error_infos(error: aio.AioRpcError) -> int:
-    status = rpc_status.from_call(error)  # type: ignore[arg-type]
-    assert status is not None
-    return sum(d.Is(error_details_pb2.ErrorInfo.DESCRIPTOR) for d in status.details)
-
-
-def handled(registry: CollectorRegistry, method: str, code: str, kind: str = "unary") -> float:
-    return (
-        registry.get_sample_value(
-            "grpc_server_handled_total",
-            {
-                "grpc_type": kind,
-                "grpc_service": GRPC_SERVICE,
-                "grpc_method": method,
-                "grpc_code": code,
-            },
-        )
-        or 0.0
-    )
-
-
-def metric(registry: CollectorRegistry, name: str, method: str, kind: str = "unary") -> float:
-    labels = {"grpc_type": kind, "grpc_service": GRPC_SERVICE, "grpc_method": method}
-    return registry.get_sample_value(name, labels) or 0.0
-
-
-async def test_a_signed_call_reaches_the_handler_with_its_caller(
-    service: ServiceUnderTest, servicer: SmallServicer
-) -> None:
-    person = Identity.generate()
-    async with service.channel(person) as channel:
-        assert await balance(token_pb2_grpc.TokenServiceStub(channel)) == "5"
-
-    (call,) = servicer.calls
-    assert call.address == person.address
-    assert call.method == f"/{GRPC_SERVICE}/GetBalance"
-    assert len(call.jti) >= 8
-    assert not call.is_operator
-    assert call.request == token_pb2.GetBalanceRequest()
-
-
-async def test_the_operators_calls_are_known_as_such(
-    service: ServiceUnderTest, servicer: SmallServicer
-) -> None:
-    async with service.channel(service.operator) as channel:
-        await balance(token_pb2_grpc.TokenServiceStub(channel))
-    assert servicer.calls[0].is_operator
-
-
-async def test_public_methods_answer_without_a_token(
-    anonymous: token_pb2_grpc.TokenServiceAsyncStub, servicer: SmallServicer
-) -> None:
-    assert (await anonymous.GetInfo(token_pb2.GetInfoRequest())).name == "small"
-    assert servicer.calls[0].address == ""
-
-
-async def test_a_call_without_a_token_is_unauthenticated(
-    anonymous: token_pb2_grpc.TokenServiceAsyncStub, servicer: SmallServicer
-) -> None:
-    error = await refusal(balance(anonymous))
-
-    assert error.code is grpc.StatusCode.UNAUTHENTICATED
-    assert error.reason == "TOKEN_MISSING"
-    assert "evalpool wallet token" in error.message
-    assert servicer.calls == []
-
-
-async def test_an_expired_token_is_unauthenticated(
-    anonymous: token_pb2_grpc.TokenServiceAsyncStub, service: ServiceUnderTest
-) -> None:
-    token = Identity.generate().token(service.address, now=lambda: 1_700_000_000)
-
-    error = await refusal(balance(anonymous, ("authorization", f"Bearer {token}")))
-
-    assert (error.code, error.reason) == (grpc.StatusCode.UNAUTHENTICATED, "TOKEN_EXPIRED")
-
-
-async def test_a_token_for_another_server_is_unauthenticated(
-    anonymous: token_pb2_grpc.TokenServiceAsyncStub, service: ServiceUnderTest
-) -> None:
-    other = Identity.generate()
-
-    error = await refusal(
-        balance(anonymous, ("authorization", f"Bearer {other.token(other.address)}"))
-    )
-
-    assert error.reason == "TOKEN_FOR_ANOTHER_SERVER"
-    assert error.metadata == {"address": service.address}
-
-
-async def test_a_token_signed_by_another_key_is_unauthenticated(
-    anonymous: token_pb2_grpc.TokenServiceAsyncStub, service: ServiceUnderTest
-) -> None:
-    token = Token(service.address)
-    token.sign = Token(service.address).key.sign
-
-    error = await refusal(balance(anonymous, ("authorization", f"Bearer {token.compact()}")))
-
-    assert (error.code, error.reason) == (grpc.StatusCode.UNAUTHENTICATED, "TOKEN_INVALID")
-
-
-async def test_a_stranger_may_not_call_the_operators_methods(
-    stub: token_pb2_grpc.TokenServiceAsyncStub,
-) -> None:
-    error = await refusal(stub.Mint(token_pb2.MintRequest()))
-
-    assert (error.code, error.reason) == (grpc.StatusCode.PERMISSION_DENIED, "NOT_ALLOWED")
-    assert "the operator" in error.message
-
-
-async def test_a_served_method_that_is_not_in_the_table_is_refused(
-    service: ServiceUnderTest,
-) -> None:
-    async with service.channel(service.operator) as channel:
-        error = await refusal(channel.unary_unary(UNLISTED)(b""))  # type: ignore[arg-type]
-    assert error.code is grpc.StatusCode.PERMISSION_DENIED
-
-
-async def test_a_refused_stream_reaches_no_handler(
-    anonymous: token_pb2_grpc.TokenServiceAsyncStub,
-    servicer: SmallServicer,
-    service: ServiceUnderTest,
-) -> None:
-    with pytest.raises(aio.AioRpcError) as caught:
-        await anonymous.WatchNotices(token_pb2.WatchNoticesRequest()).read()
-
-    assert CallError.of(caught.value).reason == "TOKEN_MISSING"
-    assert servicer.calls == []
-    registry = service.running.runtime.metrics
-    assert handled(registry, "WatchNotices", "UNAUTHENTICATED", "server_stream") == 1
 
 
 async def test_a_domain_error_becomes_its_status_with_its_details(
@@ -426,11 +251,3 @@ async def test_an_unknown_method_of_a_known_service_is_unimplemented(
         with pytest.raises(aio.AioRpcError) as caught:
             await channel.unary_unary(f"/{GRPC_SERVICE}/Steal")(b"")  # type: ignore[arg-type]
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
-
-
-async def test_health_answers_without_a_token(service: ServiceUnderTest) -> None:
-    async with open_channel(service.endpoint) as channel:
-        health = health_pb2_grpc.HealthStub(channel)
-        for name in ("", GRPC_SERVICE):
-            response = await health.Check(health_pb2.HealthCheckRequest(service=name))  # type: ignore[attr-defined]
-            assert response.status == health_pb2.HealthCheckResponse.SERVING

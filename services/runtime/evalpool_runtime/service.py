@@ -30,7 +30,8 @@ from evalpool_runtime.clock import Clock, SystemClock
 from evalpool_runtime.data_directory import DataDirectory
 from evalpool_runtime.database import Database
 from evalpool_runtime.errors import Unavailable, reasons
-from evalpool_runtime.interceptor import Gatekeeper, Interceptor
+from evalpool_runtime.gatekeeper import Gatekeeper
+from evalpool_runtime.interceptor import Interceptor
 from evalpool_runtime.metrics import GrpcMetrics, new_registry
 from evalpool_runtime.migrations import migrate
 from evalpool_runtime.pages import PageTokens
