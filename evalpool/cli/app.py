@@ -19,7 +19,6 @@ T = TypeVar("T")
 
 app = typer.Typer(
     name="evalpool",
-    help="Funded benchmarks of language models.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -86,4 +85,10 @@ def root(
         False, "--version", help="Print the version.", callback=_print_version, is_eager=True
     ),
 ) -> None:
-    """Funded benchmarks of language models."""
+    """Funded benchmarks of language models.
+
+    `evalpool demo` shows a whole pool; `evalpool up` starts the services, which the other commands
+    find at EVALPOOL_TOKEN, EVALPOOL_BENCHMARK, EVALPOOL_DATASET, EVALPOOL_ROUTER, EVALPOOL_WORKER
+    and EVALPOOL_EMBEDDING (host:port; by default on this machine). Wallets are kept in
+    EVALPOOL_HOME.
+    """

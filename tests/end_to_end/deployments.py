@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,9 +66,11 @@ class Deployment:
         """Its processes that run a service, or any."""
         found = []
         for child in psutil.Process(self.process.pid).children():
-            words = child.cmdline()
-            if "serve" in words and service in ("", words[words.index("serve") + 1]):
-                found.append(child.pid)
+            # One may have died just now.
+            with suppress(psutil.NoSuchProcess):
+                words = child.cmdline()
+                if "serve" in words and service in ("", words[words.index("serve") + 1]):
+                    found.append(child.pid)
         return found
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> None:

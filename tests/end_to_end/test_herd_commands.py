@@ -66,9 +66,11 @@ def test_the_chat_model_answers_a_question_and_a_conversation(
     assert short["complete"]["usage"]["completion_tokens"] == 4
     assert short["text"]
     monkeypatch.setattr("sys.stdin", io.StringIO("What is the capital of France?\n\nHello\n"))
-    conversation = cli("chat", "--max-tokens", "20").out.splitlines()
-    assert "Paris" in conversation[0]
-    assert len(conversation) >= 2
+    conversation = cli("chat", "--max-tokens", "20")
+    assert "Paris" in conversation.out.splitlines()[0]
+    assert conversation.err.count("generated") == 2
+    # Nobody is asked at a terminal.
+    assert "you:" not in conversation.out + conversation.err
 
 
 def test_documents_are_searched(cli: Cli, tmp_path: Path) -> None:

@@ -35,7 +35,10 @@ group = typer.Typer(help="Questions, runs and results.", no_args_is_help=True)
 app.add_typer(group, name="dataset")
 
 DatasetId = Annotated[str, typer.Argument(help="The dataset's id.")]
-RunId = Annotated[str, typer.Argument(help="The run's id.")]
+RunId = Annotated[
+    str,
+    typer.Argument(metavar="run", help="The run's id, as `evalpool dataset evaluate` gives it."),
+]
 
 
 class EvaluatorName(StrEnum):
@@ -92,7 +95,13 @@ def create(
     title: Annotated[str, typer.Option(help="For people.")] = "",
     description: Annotated[str, typer.Option(help="For people.")] = "",
     evaluator: Evaluator = EvaluatorName.DEFAULT,
-    metric: Annotated[MetricName, typer.Option(help="What decides.")] = MetricName.ACC,
+    metric: Annotated[
+        MetricName,
+        typer.Option(
+            help="What makes a choice the answer, under loglikelihood: the largest sum of "
+            "log-probabilities, or the largest sum a character or a byte."
+        ),
+    ] = MetricName.ACC,
     system_prompt: Annotated[str, typer.Option(help="For letter and judge.")] = "",
     license_: Annotated[str, typer.Option("--license", help="Of the questions.")] = "",
     request_id: RequestId = "",
@@ -127,7 +136,11 @@ def load(
     file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="The questions.")],
     labels: Annotated[
         Path | None,
-        typer.Option(exists=True, dir_okay=False, help="The labels, where they lie apart."),
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help="The labels, where they lie apart, as in dev-labels.lst.",
+        ),
     ] = None,
     form: Annotated[
         FormatName | None, typer.Option("--format", help="Default: by the file's ending.")

@@ -36,7 +36,11 @@ def demo(
     workers: Workers = 1,
     output: Output = Format.TABLE,
 ) -> None:
-    """Run a funded pool on two real models and their quantisations, and pay it out."""
+    """Run a funded pool on real models, and pay it out.
+
+    Two models and three quantisations are entered by two people on the sample questions. What an
+    earlier run in the same data directory has computed is not computed again.
+    """
     try:
         result = run(_demo(data, workers))
     except DemonstrationFailed as error:

@@ -129,7 +129,7 @@ def stopped_by_signals() -> Iterator[Callable[[], bool]]:
     }
 )
 def serve(context: typer.Context) -> None:
-    """Run one service in the foreground: token, benchmark, dataset, router, worker, embedding."""
+    """Run one service in the foreground."""
     if not context.args or context.args[0] in ("--help", "-h"):
         console.print(
             "usage: evalpool serve SERVICE [--setting VALUE …]\n"

@@ -18,7 +18,15 @@ from evalpool.embedding.v1 import embedding_pb2
 from evalpool.inference.v1 import inference_pb2
 from evalpool.router.v1 import router_pb2
 
-Model = Annotated[str, typer.Option("--model", "-m", help="A digest, or a name in the catalogue.")]
+Model = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        "-m",
+        help="A digest, a name in the catalogue, or a GGUF file that was pushed. Default: the "
+        "herd's choice.",
+    ),
+]
 MaxTokens = Annotated[int | None, typer.Option(min=1, help="Tokens at most.")]
 Temperature = Annotated[float | None, typer.Option(min=0.0, max=2.0, help="0: the likeliest.")]
 Seed = Annotated[int | None, typer.Option(min=0, help="Same seed, same text.")]
@@ -26,7 +34,7 @@ Seed = Annotated[int | None, typer.Option(min=0, help="Same seed, same text.")]
 
 @app.command()
 def infer(
-    prompt: Annotated[str, typer.Argument(help='The text to go on from; "-" reads it.')],
+    prompt: Annotated[str, typer.Argument(help='The text to go on from; "-" for standard input.')],
     model: Model = "",
     max_tokens: MaxTokens = None,
     temperature: Temperature = None,
@@ -104,7 +112,7 @@ def chat(
 
 @app.command()
 def search(
-    dataset_hash: Annotated[str, typer.Argument(help="The document set's name or digest.")],
+    documents: Annotated[str, typer.Argument(help="The document set's name or digest.")],
     prompt: Annotated[str, typer.Argument(help="What to look for.")],
     top_k: Annotated[int, typer.Option(min=1, max=100, help="Documents at most.")] = 4,
     output: Output = Format.TABLE,
@@ -116,7 +124,7 @@ def search(
         async with client_of(wallet) as client:
             response = await client.embedding.SearchPrompt(
                 embedding_pb2.SearchPromptRequest(
-                    dataset_hash=dataset_hash, prompt=prompt, top_k=top_k
+                    dataset_hash=documents, prompt=prompt, top_k=top_k
                 )
             )
             return list(response.results)

@@ -96,7 +96,7 @@ def test_joining_with_wait_tells_of_a_failure_that_is_tried_again_and_ends_with_
             if seen.HasField("retry_time"):
                 told.set()
 
-    monkeypatch.setattr("evalpool.cli.commands.pool.watch_entry", watched)
+    monkeypatch.setattr("evalpool.cli.commands.entries.watch_entry", watched)
     running = background.begin(fails_and_mends(world, pool, digest, told))
 
     outcome = cli("pool", "join", pool, digest, "--wait")

@@ -33,8 +33,13 @@ class Witness:
     @property
     def child(self) -> psutil.Process:
         """The process that runs the token service."""
-        (found,) = (each for each in psutil.Process().children() if "serve" in each.cmdline())
+        (found,) = services()
         return found
+
+
+def services() -> list[psutil.Process]:
+    """The processes that run a service for this one."""
+    return [each for each in psutil.Process().children() if "serve" in each.cmdline()]
 
 
 @pytest.fixture
@@ -70,7 +75,7 @@ async def test_who_runs_it_gets_the_operators_wallet_and_the_servers_addresses(
         (token,) = plan.processes
         assert AddressBook(tmp_path).get(token.endpoint) == token.address
     assert witness.told.empty()
-    assert psutil.Process().children() == []
+    assert services() == []
 
 
 async def test_each_death_is_told_and_waited_after_for_longer(
@@ -120,7 +125,7 @@ async def test_what_does_not_answer_in_time_ends_the_start_and_leaves_nothing(
     with pytest.raises(Failure, match=f"token did not answer at {token.endpoint} in 0 s"):
         async with running(plan, tmp_path):
             raise AssertionError("unreachable")
-    assert psutil.Process().children() == []
+    assert services() == []
 
 
 async def test_the_reason_of_a_failed_start_is_of_this_start(
