@@ -84,6 +84,24 @@ def test_a_model_is_evaluated_and_each_choices_log_probability_is_shown(
     assert "  ".join(f"{value:.3f}" for value in results[0]["sum_logprobs"]) in table
 
 
+def test_labels_may_lie_in_a_file_of_their_own(
+    cli: Cli, owner: str, questions: Path, tmp_path: Path
+) -> None:
+    name = f"commands-{uuid4().hex[:8]}"
+    rows = [json.loads(line) for line in questions.read_text().splitlines()]
+    labels = tmp_path / "dev-labels.lst"
+    labels.write_text("".join(f"{row.pop('label')}\n" for row in rows))
+    apart = tmp_path / "dev.jsonl"
+    apart.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    cli("dataset", "create", name, "-w", owner)
+
+    assert cli("dataset", "load", name, str(apart), "-w", owner).failure.endswith("[INVALID_ROWS]")
+    loaded = cli("dataset", "load", name, str(apart), "--labels", str(labels), "-w", owner)
+    assert loaded.out.startswith("loaded: 12 questions")
+    whole = cli("dataset", "load", name, str(questions), "-w", owner).out
+    assert whole.startswith("unchanged: 12 questions")
+
+
 def test_a_model_answers_with_letters_too(cli: Cli, dataset: str, owner: str) -> None:
     evaluate = ("dataset", "evaluate", dataset, SMOLLM2, "--evaluator", "letter", "-w", owner)
     score = cli(*evaluate, "--wait", "-o", "json").json

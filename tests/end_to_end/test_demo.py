@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,12 @@ from typing import Any
 import pytest
 
 from evalpool.models import ModelStore
-from tests.end_to_end.deployments import environment_of, free_ports, share_models
+from tests.end_to_end.deployments import (
+    environment_of,
+    free_ports,
+    processes_on,
+    share_models,
+)
 
 QUESTIONS = 156
 ENTRIES = 5
@@ -39,6 +45,31 @@ def check_the_money(found: dict[str, Any]) -> None:
     assert changes.pop("funder") == -sum(changes.values()) == -10_000
     assert set(changes) == {"ada", "ben"}
     assert set(changes.values()) <= rewards
+
+
+@pytest.mark.slow
+def test_an_interrupted_demonstration_ends_at_once_and_leaves_no_process(
+    tmp_path: Path, model_store: ModelStore, smollm2_path: Path, gemma_path: Path
+) -> None:
+    share_models(tmp_path, model_store)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "evalpool", "demo", "--data", str(tmp_path)],
+        env=environment_of(tmp_path, free_ports()),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    said = ""
+    while "has loaded" not in said:
+        said = process.stderr.readline()
+        assert said, "it has ended"
+
+    process.send_signal(signal.SIGINT)
+
+    _, rest = process.communicate(timeout=100)
+    assert process.returncode == 130
+    assert rest.endswith("error: interrupted; run it again to go on\n")
+    assert processes_on(tmp_path) == []
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 from evalpool.cli.app import app, run
 from evalpool.cli.commands.deployment import Workers, default_data, stopped_by_signals
 from evalpool.cli.deployment_plan import ProcessPlan, plan_deployment
-from evalpool.cli.failure import Failure
+from evalpool.cli.failure import INTERRUPTED, Failure
 from evalpool.cli.leaderboard import print_leaderboard
 from evalpool.cli.options import Output
 from evalpool.cli.output import Format, console, errors, print_json, print_table
@@ -46,7 +46,7 @@ def demo(
     except DemonstrationFailed as error:
         raise Failure(str(error)) from error
     if result is None:
-        raise Failure("interrupted; run it again to go on")
+        raise Failure("interrupted; run it again to go on", status=INTERRUPTED)
     if output is Format.JSON:
         print_json(
             {
