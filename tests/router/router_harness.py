@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import grpc
+from google.protobuf.message import Message
 from google.rpc import error_details_pb2
 from grpc import aio
 from grpc_status import rpc_status
@@ -18,6 +20,8 @@ from evalpool.router.v1 import router_pb2, router_pb2_grpc
 from evalpool_router.service import SERVICE
 from evalpool_runtime.testing import ServiceUnderTest, running
 from tests.router.worker_double import WorkerDouble
+
+D = TypeVar("D", bound=Message)
 
 MODEL = find_model("SmolLM2-135M-Instruct.Q4_1").sha256 or ""
 
@@ -100,13 +104,35 @@ def scoring(count: int, **fields: Any) -> inference_pb2.ScoreChoicesRequest:
 
 def error_of(error: aio.AioRpcError) -> error_details_pb2.ErrorInfo:
     """The one ErrorInfo of an error."""
+    found = _details_of(error, error_details_pb2.ErrorInfo)
+    assert len(found) == 1
+    return found[0]
+
+
+def field_of(error: aio.AioRpcError) -> str:
+    """The field that an error's sentence begins with; the sentence goes on with the remedy."""
+    field, _, sentence = (error.details() or "").partition(": ")
+    assert ";" in sentence
+    return field
+
+
+def fields_of(error: aio.AioRpcError) -> set[str]:
+    """The fields that an INVALID_ARGUMENT lists as violated, each in its sentence too."""
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert error_of(error).reason == "INVALID_FIELD"
+    (found,) = _details_of(error, error_details_pb2.BadRequest)
+    fields = {violation.field for violation in found.field_violations}
+    assert all(f"{field}: " in (error.details() or "") for field in fields)
+    return fields
+
+
+def _details_of(error: aio.AioRpcError, kind: type[D]) -> list[D]:
     status = rpc_status.from_call(error)  # type: ignore[arg-type]
     assert status is not None
     found = []
     for detail in status.details:
-        if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
-            info = error_details_pb2.ErrorInfo()
-            detail.Unpack(info)
-            found.append(info)
-    assert len(found) == 1
-    return found[0]
+        if detail.Is(kind.DESCRIPTOR):
+            message = kind()
+            detail.Unpack(message)
+            found.append(message)
+    return found

@@ -14,7 +14,7 @@ from evalpool.inference.v1 import inference_pb2
 from evalpool.router.v1 import router_pb2, router_pb2_grpc
 from evalpool_router.catalogue import catalogue_models
 from tests.evalpool.models.gguf_writer import Gguf
-from tests.router.router_harness import RouterHarness, error_of
+from tests.router.router_harness import RouterHarness, error_of, field_of, fields_of
 
 CONTENT = Gguf().to_bytes()
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
@@ -81,9 +81,42 @@ async def test_anothers_model_can_be_seen_but_not_run_or_downloaded(
         [response async for response in stranger.Infer(request)]
     assert refusal.value.code() is grpc.StatusCode.PERMISSION_DENIED
     assert error_of(refusal.value).reason == "SUBJECT_NOT_OWNED"
+    assert field_of(refusal.value) == "model.digest"
     with pytest.raises(aio.AioRpcError) as refusal:
         await download(stranger)
+    assert refusal.value.code() is grpc.StatusCode.PERMISSION_DENIED
     assert error_of(refusal.value).reason == "SUBJECT_NOT_OWNED"
+    assert field_of(refusal.value) == "digest"
+
+
+async def test_what_is_not_there_is_neither_found_nor_downloaded(router: RouterHarness) -> None:
+    stub = await router.stub(Identity.generate())
+    with pytest.raises(aio.AioRpcError) as refusal:
+        await stub.GetModel(router_pb2.GetModelRequest(model=DIGEST))
+    assert refusal.value.code() is grpc.StatusCode.NOT_FOUND
+    assert error_of(refusal.value).reason == "MODEL_NOT_FOUND"
+    assert field_of(refusal.value) == "model"
+    for nothing in ("", "x" * 129, "a\0b"):
+        with pytest.raises(aio.AioRpcError) as refusal:
+            await stub.GetModel(router_pb2.GetModelRequest(model=nothing))
+        assert fields_of(refusal.value) == {"model"}
+    with pytest.raises(aio.AioRpcError) as refusal:
+        await download(stub)
+    assert refusal.value.code() is grpc.StatusCode.NOT_FOUND
+    assert error_of(refusal.value).reason == "MODEL_NOT_FOUND"
+    assert field_of(refusal.value) == "digest"
+    with pytest.raises(aio.AioRpcError) as refusal:
+        await stub.GetUpload(router_pb2.GetUploadRequest(digest=DIGEST.upper()))
+    assert fields_of(refusal.value) == {"digest"}
+
+
+async def test_a_download_cannot_begin_behind_the_files_end(router: RouterHarness) -> None:
+    owner = await router.stub(Identity.generate())
+    await owner.UploadModel(messages())
+    for offset in (-1, len(CONTENT) + 1):
+        with pytest.raises(aio.AioRpcError) as refusal:
+            await download(owner, offset)
+        assert fields_of(refusal.value) == {"offset"}
 
 
 async def test_the_dataset_service_may_score_with_everybodys_models(
@@ -115,6 +148,7 @@ async def test_an_upload_is_resumed_after_the_line_broke(router: RouterHarness) 
         await owner.UploadModel(broken())
     assert refusal.value.code() is grpc.StatusCode.ABORTED
     assert error_of(refusal.value).metadata["offset"] == "400"
+    assert field_of(refusal.value) == "header.offset"
     upload = await owner.GetUpload(router_pb2.GetUploadRequest(digest=DIGEST))
     assert (upload.offset, upload.complete) == (400, False)
     stored = await owner.UploadModel(messages(offset=400))
@@ -122,21 +156,22 @@ async def test_an_upload_is_resumed_after_the_line_broke(router: RouterHarness) 
 
 
 @pytest.mark.parametrize(
-    ("content", "digest", "reason"),
+    ("content", "digest", "reason", "field"),
     [
-        (CONTENT, "0" * 64, "DIGEST_MISMATCH"),
-        (CONTENT[:-1], hashlib.sha256(CONTENT[:-1]).hexdigest(), "INVALID_GGUF"),
-        (b"no model", hashlib.sha256(b"no model").hexdigest(), "INVALID_GGUF"),
+        (CONTENT, "0" * 64, "DIGEST_MISMATCH", "header.digest"),
+        (CONTENT[:-1], hashlib.sha256(CONTENT[:-1]).hexdigest(), "INVALID_GGUF", "chunk"),
+        (b"no model", hashlib.sha256(b"no model").hexdigest(), "INVALID_GGUF", "chunk"),
     ],
 )
 async def test_what_is_no_whole_gguf_of_its_digest_is_refused(
-    router: RouterHarness, content: bytes, digest: str, reason: str
+    router: RouterHarness, content: bytes, digest: str, reason: str, field: str
 ) -> None:
     owner = await router.stub(Identity.generate())
     with pytest.raises(aio.AioRpcError) as refusal:
         await owner.UploadModel(messages(content, digest=digest))
     assert refusal.value.code() is grpc.StatusCode.FAILED_PRECONDITION
     assert error_of(refusal.value).reason == reason
+    assert field_of(refusal.value) == field
     with pytest.raises(aio.AioRpcError) as refusal:
         await owner.GetModel(router_pb2.GetModelRequest(model=digest))
     assert refusal.value.code() is grpc.StatusCode.NOT_FOUND
@@ -155,10 +190,14 @@ async def test_an_upload_must_begin_with_a_header_that_is_right(router: RouterHa
     async def wrong() -> AsyncIterator[router_pb2.UploadModelRequest]:
         yield router_pb2.UploadModelRequest(header=router_pb2.UploadHeader(digest="x", offset=-1))
 
-    for sent in (headless(), empty(), wrong()):
+    for sent, fields in (
+        (headless(), {"header"}),
+        (empty(), {"header"}),
+        (wrong(), {"header.digest", "header.size_bytes", "header.name", "header.offset"}),
+    ):
         with pytest.raises(aio.AioRpcError) as refusal:
             await owner.UploadModel(sent)
-        assert refusal.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert fields_of(refusal.value) == fields
 
 
 async def test_chunks_are_bounded(router: RouterHarness) -> None:
@@ -173,7 +212,7 @@ async def test_chunks_are_bounded(router: RouterHarness) -> None:
 
     with pytest.raises(aio.AioRpcError) as refusal:
         await owner.UploadModel(large())
-    assert "chunk" in (refusal.value.details() or "")
+    assert fields_of(refusal.value) == {"chunk"}
 
 
 async def test_models_are_listed_page_by_page(router: RouterHarness) -> None:

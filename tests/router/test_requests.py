@@ -48,18 +48,20 @@ def test_other_multipliers_are_refused(text: str) -> None:
 
 
 def test_a_request_without_a_prompt_is_refused() -> None:
-    for request in (
-        inference_pb2.InferRequest(),
-        inference_pb2.InferRequest(prompt=""),
-        inference_pb2.InferRequest(chat=inference_pb2.Chat()),
+    for request, field in (
+        (inference_pb2.InferRequest(), "prompt"),
+        (inference_pb2.InferRequest(prompt=""), "prompt"),
+        (inference_pb2.InferRequest(chat=inference_pb2.Chat()), "chat.messages"),
     ):
-        with pytest.raises(InvalidFields):
+        with pytest.raises(InvalidFields) as refusal:
             parse_infer(request)
+        assert [violation.field for violation in refusal.value.violations] == [field]
 
 
 def test_questions_and_expected_responses_are_bounded_in_bytes() -> None:
-    with pytest.raises(InvalidFields):
+    with pytest.raises(InvalidFields) as refusal:
         parse_chat(router_pb2.ChatRequest(question="é" * 40_000))
+    assert [violation.field for violation in refusal.value.violations] == ["question"]
     with pytest.raises(InvalidFields) as refusal:
         parse_evaluate(router_pb2.EvaluateRequest(question="", expected_response=""))
     assert {v.field for v in refusal.value.violations} == {"question", "expected_response"}

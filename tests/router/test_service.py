@@ -18,6 +18,8 @@ from tests.router.router_harness import (
     MODEL,
     RouterHarness,
     error_of,
+    field_of,
+    fields_of,
     running_router,
     scoring,
 )
@@ -556,16 +558,13 @@ async def test_every_violation_of_a_request_is_told(router: RouterHarness) -> No
     bad.reference = "r" * 129
     with pytest.raises(aio.AioRpcError) as refusal:
         await all_of(stub.ScoreChoices(bad))
-    assert refusal.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-    details = refusal.value.details() or ""
-    for field in (
+    assert fields_of(refusal.value) == {
         "multiplier",
         "reference",
         "questions[0].choices",
         "questions[1].id",
         "questions[2].choices",
-    ):
-        assert field in details
+    }
 
 
 @pytest.mark.parametrize("count", [0, 1001])
@@ -573,7 +572,7 @@ async def test_one_to_a_thousand_questions_are_taken(router: RouterHarness, coun
     stub = await router.stub(router.dataset)
     with pytest.raises(aio.AioRpcError) as refusal:
         await all_of(stub.ScoreChoices(scoring(count)))
-    assert refusal.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert fields_of(refusal.value) == {"questions"}
 
 
 async def test_an_unknown_model_is_refused_at_once(router: RouterHarness) -> None:
@@ -583,6 +582,24 @@ async def test_an_unknown_model_is_refused_at_once(router: RouterHarness) -> Non
         await all_of((await router.stub(router.dataset)).ScoreChoices(request))
     assert refusal.value.code() is grpc.StatusCode.NOT_FOUND
     assert error_of(refusal.value).reason == "MODEL_NOT_FOUND"
+    assert field_of(refusal.value) == "model.digest"
+
+    named = inference_pb2.ModelReference(name="nobody's")
+    with pytest.raises(aio.AioRpcError) as refusal:
+        await text_of(
+            await someone(router), inference_pb2.InferRequest(prompt="Hello", model=named)
+        )
+    assert refusal.value.code() is grpc.StatusCode.NOT_FOUND
+    assert field_of(refusal.value) == "model.name"
+
+
+async def test_a_default_model_that_is_unknown_is_no_field_of_the_callers(tmp_path: Path) -> None:
+    async with running_router(tmp_path, chat_model="gone") as router:
+        with pytest.raises(aio.AioRpcError) as refusal:
+            await text_of(await someone(router), inference_pb2.InferRequest(prompt="Hello"))
+        assert error_of(refusal.value).reason == "MODEL_NOT_FOUND"
+        assert field_of(refusal.value) == "model"
+        assert "gone" in (refusal.value.details() or "")
 
 
 async def test_only_the_dataset_service_may_score(router: RouterHarness) -> None:
@@ -605,6 +622,8 @@ async def test_only_admitted_workers_join_and_only_for_what_they_are_admitted(
         assert list(listed.workers[0].kinds) == [router_pb2.WORKER_KIND_CHAT]
         with pytest.raises(aio.AioRpcError) as refusal:
             await worker.register(stub, kinds=(router_pb2.WORKER_KIND_JUDGE,))
+        assert refusal.value.code() is grpc.StatusCode.PERMISSION_DENIED
+        assert field_of(refusal.value) == "kinds"
         assert "chat" in (refusal.value.details() or "")
         await router.admit(worker, [])
         with pytest.raises(aio.AioRpcError) as refusal:
@@ -626,6 +645,7 @@ async def test_a_repeated_registration_keeps_its_generation_and_a_restart_gets_t
         await stub.Heartbeat(router_pb2.HeartbeatRequest(generation=1))
     assert refusal.value.code() is grpc.StatusCode.ABORTED
     assert error_of(refusal.value).reason == "LEASE_LOST"
+    assert field_of(refusal.value) == "generation"
     response = await stub.Heartbeat(router_pb2.HeartbeatRequest(generation=2))
     assert not response.draining
     await stub.UnregisterWorker(router_pb2.UnregisterWorkerRequest(generation=2))
@@ -651,11 +671,34 @@ async def test_what_a_worker_says_of_itself_is_checked(router: RouterHarness) ->
     stub = await router.stub(worker.identity)
     with pytest.raises(aio.AioRpcError) as refusal:
         await stub.RegisterWorker(
-            router_pb2.RegisterWorkerRequest(endpoint="nowhere", slots=2000, models=["x"])
+            router_pb2.RegisterWorkerRequest(
+                endpoint="nowhere", slots=2000, models=["x"], memory_bytes=-1
+            )
         )
-    details = refusal.value.details() or ""
-    for field in ("endpoint", "kinds", "slots", "models[0]", "instance"):
-        assert field in details
+    assert fields_of(refusal.value) == {
+        "endpoint",
+        "kinds",
+        "slots",
+        "memory_bytes",
+        "models[0]",
+        "instance",
+    }
+    with pytest.raises(aio.AioRpcError) as refusal:
+        await stub.Heartbeat(router_pb2.HeartbeatRequest(generation=1, models=["x"]))
+    assert fields_of(refusal.value) == {"models[0]"}
+    operator = await router.operator()
+    with pytest.raises(aio.AioRpcError) as refusal:
+        await operator.AdmitWorker(
+            router_pb2.AdmitWorkerRequest(worker="nobody", kinds=[router_pb2.WORKER_KIND_CHAT])
+        )
+    assert fields_of(refusal.value) == {"worker"}
+    with pytest.raises(aio.AioRpcError) as refusal:
+        await operator.AdmitWorker(
+            router_pb2.AdmitWorkerRequest(
+                worker=worker.address, kinds=[router_pb2.WORKER_KIND_UNSPECIFIED]
+            )
+        )
+    assert fields_of(refusal.value) == {"kinds"}
 
 
 async def test_workers_are_listed_page_by_page(router: RouterHarness) -> None:
@@ -667,6 +710,17 @@ async def test_workers_are_listed_page_by_page(router: RouterHarness) -> None:
     )
     assert [w.address for w in [*first.workers, *second.workers]] == addresses
     assert not second.next_page_token
+    for page in (
+        router_pb2.ListWorkersRequest(page_size=1001),
+        router_pb2.ListWorkersRequest(page_size=-1),
+    ):
+        with pytest.raises(aio.AioRpcError) as refusal:
+            await operator.ListWorkers(page)
+        assert fields_of(refusal.value) == {"page_size"}
+    with pytest.raises(aio.AioRpcError) as refusal:
+        await operator.ListWorkers(router_pb2.ListWorkersRequest(page_token="made up"))
+    assert error_of(refusal.value).reason == "INVALID_PAGE_TOKEN"
+    assert field_of(refusal.value) == "page_token"
 
 
 async def test_others_than_the_operator_see_totals_only(router: RouterHarness) -> None:
@@ -704,6 +758,10 @@ async def test_only_admitted_workers_can_be_drained(router: RouterHarness) -> No
         await operator.DrainWorker(router_pb2.DrainWorkerRequest(worker=unknown, drain=True))
     assert refusal.value.code() is grpc.StatusCode.NOT_FOUND
     assert error_of(refusal.value).reason == "WORKER_NOT_FOUND"
+    assert field_of(refusal.value) == "worker"
+    with pytest.raises(aio.AioRpcError) as refusal:
+        await operator.DrainWorker(router_pb2.DrainWorkerRequest(worker="x", drain=True))
+    assert fields_of(refusal.value) == {"worker"}
 
 
 async def test_settings_admit_workers_too(tmp_path: Path) -> None:

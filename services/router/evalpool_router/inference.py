@@ -102,7 +102,7 @@ class Inference:
             DomainError: They could not be scored.
         """
         terms = parse_score_choices(request)
-        model = await self._model(terms.model, caller)
+        model = await self._model(terms.model, terms, caller)
         now = self._clock.monotonic()
         job = ScoreJob(
             id=self._herd.next_number(),
@@ -245,7 +245,7 @@ class Inference:
         caller: Caller,
         deadline: float,
     ) -> AsyncGenerator[inference_pb2.InferResponse, None]:
-        model = await self._model(named, caller)
+        model = await self._model(named, terms, caller)
         job = InferJob(
             id=self._herd.next_number(),
             method=method,
@@ -279,10 +279,13 @@ class Inference:
         """The model that most workers have loaded, of those that the caller may run."""
         for digest in self._herd.scheduler.loaded_models(kind):
             with suppress(NotFound, PermissionDenied):
-                return (await self._model(digest, caller)).digest
+                model = await self._repository.find_runnable(
+                    digest, field="model", caller=caller.address, trusted=caller.trusted
+                )
+                return model.digest
         return ""
 
-    async def _model(self, named: str, caller: Caller) -> Model:
+    async def _model(self, named: str, terms: Terms, caller: Caller) -> Model:
         if not named:
             raise FailedPrecondition(
                 reasons.ERROR_REASON_MODEL_NOT_FOUND,
@@ -290,7 +293,10 @@ class Inference:
                 "model.digest",
             )
         return await self._repository.find_runnable(
-            named, caller=caller.address, trusted=caller.trusted
+            named,
+            field=terms.field if named == terms.model else "model",
+            caller=caller.address,
+            trusted=caller.trusted,
         )
 
     def _deadline(self, caller: Caller) -> float:

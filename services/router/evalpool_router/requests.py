@@ -18,12 +18,14 @@ from evalpool.values import (
     parse_text,
 )
 from evalpool_router.membership import Candidate
-from evalpool_router.repository import CHUNK_BYTES, Announcement
+from evalpool_router.repository import CHUNK_BYTES
 from evalpool_router.scheduler import Kind
+from evalpool_router.uploads import Announcement
 
 MAX_QUESTIONS = 1000
 MAX_CHOICES = 64
 MAX_REFERENCE = 128
+MAX_NAME = 128
 MAX_TEXT = 64 * 1024
 MAX_SLOTS = 1024
 MAX_LOADED_MODELS = 1024
@@ -41,11 +43,13 @@ class Terms:
 
     Attributes:
         model: The digest or the name of the model; empty for the default.
+        field: The field that names it.
         reference: What the caller gets back in every message.
         multiplier: What the caller offers to go first.
     """
 
     model: str
+    field: str
     reference: str
     multiplier: Fraction
 
@@ -219,6 +223,18 @@ def parse_model_digest(text: str) -> str:
     return digest
 
 
+def parse_model_name(text: str) -> str:
+    """Check a field `model`: a digest or a name.
+
+    Raises:
+        InvalidFields: It is empty, or too long.
+    """
+    fields = Fields()
+    name = fields.parse("model", lambda t: parse_text(t, at_least=1, at_most=MAX_NAME), text)
+    fields.check()
+    return name
+
+
 def parse_page_size(size: int) -> int:
     """Check a field `page_size`.
 
@@ -287,8 +303,10 @@ def _terms(
 ) -> Terms:
     if model.digest:
         fields.parse("model.digest", parse_digest, model.digest)
+    fields.parse("model.name", lambda t: parse_text(t, at_most=MAX_NAME), model.name)
     return Terms(
         model=model.digest or model.name,
+        field="model.digest" if model.digest else "model.name" if model.name else "model",
         reference=fields.parse(
             "reference", lambda t: parse_text(t, at_most=MAX_REFERENCE), reference
         ),
@@ -321,7 +339,7 @@ def _text(text: str) -> str:
 
 
 def _model_name(text: str) -> str:
-    parse_text(text, at_least=1, at_most=128)
+    parse_text(text, at_least=1, at_most=MAX_NAME)
     if not text.isprintable():
         raise InvalidValue("it has characters that cannot be printed; remove them")
     return text

@@ -11,12 +11,13 @@ from evalpool_router.herd import Herd
 from evalpool_router.inference import Inference
 from evalpool_router.membership import Membership
 from evalpool_router.metrics import RouterMetrics
-from evalpool_router.repository import Limits, Repository
+from evalpool_router.repository import Repository
 from evalpool_router.roster import Roster
 from evalpool_router.scheduler import Scheduler
 from evalpool_router.servicer import RouterServicer
 from evalpool_router.settings import RouterSettings
 from evalpool_router.store import read_workers
+from evalpool_router.uploads import Limits, Uploads
 from evalpool_runtime.access import Who
 from evalpool_runtime.replay import forget_expired
 from evalpool_runtime.service import Runtime, ServiceDefinition
@@ -45,7 +46,8 @@ async def build(runtime: Runtime[RouterSettings]) -> None:
         total_bytes=settings.repository_bytes,
         keep_parts=timedelta(days=settings.upload_days),
     )
-    repository = Repository(database, files, limits, clock)
+    repository = Repository(database, files)
+    uploads = Uploads(database, files, repository, limits, clock)
 
     scheduler = Scheduler(settings.rules(), clock.monotonic())
     herd = Herd(scheduler, clock, runtime.identity, RouterMetrics(runtime.metrics))
@@ -59,7 +61,7 @@ async def build(runtime: Runtime[RouterSettings]) -> None:
         herd.stop_now(runtime.stopping_error())
 
     runtime.spawn("end at the stop", end_in_time)
-    runtime.every("repository", SWEEP_SECONDS, repository.sweep)
+    runtime.every("uploads", SWEEP_SECONDS, uploads.sweep)
     runtime.every(
         "seen tokens",
         FORGET_SECONDS,
@@ -70,6 +72,7 @@ async def build(runtime: Runtime[RouterSettings]) -> None:
             runtime,
             Inference(herd, repository, settings, clock),
             repository,
+            uploads,
             membership,
             Roster(database, membership, herd, settings, clock),
         ),

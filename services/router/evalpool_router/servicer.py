@@ -18,6 +18,7 @@ from evalpool_router.requests import (
     parse_kinds,
     parse_loaded,
     parse_model_digest,
+    parse_model_name,
     parse_page_size,
     parse_upload_chunk,
     parse_upload_header,
@@ -25,6 +26,7 @@ from evalpool_router.requests import (
 )
 from evalpool_router.roster import Roster
 from evalpool_router.settings import RouterSettings
+from evalpool_router.uploads import Uploads
 from evalpool_runtime.call import current_call
 from evalpool_runtime.protobuf import timestamp
 from evalpool_runtime.service import Runtime
@@ -38,12 +40,14 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
         runtime: Runtime[RouterSettings],
         inference: Inference,
         repository: Repository,
+        uploads: Uploads,
         membership: Membership,
         roster: Roster,
     ) -> None:
         self._runtime = runtime
         self._inference = inference
         self._repository = repository
+        self._uploads = uploads
         self._membership = membership
         self._roster = roster
 
@@ -105,14 +109,14 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
         messages = aiter(request_iterator)
         announced = parse_upload_header(await anext(messages, None))
         chunks = (parse_upload_chunk(message) async for message in messages)
-        model, existed = await self._repository.upload(current_call().address, announced, chunks)
+        model, existed = await self._uploads.take(current_call().address, announced, chunks)
         return router_pb2.UploadModelResponse(model=pack_model(model), existed=existed)
 
     async def GetUpload(
         self, request: router_pb2.GetUploadRequest, context: Any
     ) -> router_pb2.GetUploadResponse:
         """How much of an upload is stored."""
-        offset, complete = await self._repository.upload_offset(
+        offset, complete = await self._uploads.offset(
             current_call().address, parse_model_digest(request.digest)
         )
         return router_pb2.GetUploadResponse(offset=offset, complete=complete)
@@ -136,9 +140,10 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
         self, request: router_pb2.GetModelRequest, context: Any
     ) -> router_pb2.GetModelResponse:
         """One model that the herd can run."""
-        return router_pb2.GetModelResponse(
-            model=pack_model(await self._repository.find(request.model))
+        model = await self._repository.find(
+            parse_model_name(request.model), field="model", caller=current_call().address
         )
+        return router_pb2.GetModelResponse(model=pack_model(model))
 
     async def ListModels(
         self, request: router_pb2.ListModelsRequest, context: Any

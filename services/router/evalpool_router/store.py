@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, and_, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, and_, case, delete, func, insert, or_, select, update
 
 from evalpool_router.models import Model
 from evalpool_router.scheduler import Kind
@@ -89,12 +89,20 @@ def read_model(connection: Connection, digest: str) -> Model | None:
     return None if row is None else Model(**row._mapping)
 
 
-def read_model_by_name(connection: Connection, name: str) -> Model | None:
-    """The uploaded model of this name; the one that came first where there are several."""
+def read_model_by_name(connection: Connection, name: str, owner: str) -> Model | None:
+    """The uploaded model of this name.
+
+    Args:
+        connection: The transaction.
+        name: The name.
+        owner: Whose goes first where there are several; after that, the one that came first.
+    """
     row = connection.execute(
         select(models)
         .where(models.c.name == name)
-        .order_by(models.c.create_time, models.c.digest)
+        .order_by(
+            case((models.c.owner == owner, 0), else_=1), models.c.create_time, models.c.digest
+        )
         .limit(1)
     ).first()
     return None if row is None else Model(**row._mapping)

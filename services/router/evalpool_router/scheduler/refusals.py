@@ -72,6 +72,6 @@ def lease_lost(generation: int) -> DomainError:
     """A worker that has no lease, or a newer one, speaks."""
     return Aborted(
         reasons.ERROR_REASON_LEASE_LOST,
-        f"generation {generation} has no lease any more; register again",
+        f"generation: {generation} has no lease any more; register again",
         generation=str(generation),
     )
