@@ -159,13 +159,15 @@ async def test_a_connection_that_is_lost_makes_the_call_unavailable_and_the_next
     assert await opened.read(lambda c: c.execute(select(things)).all()) == []
 
 
-async def test_a_database_that_cannot_be_reached_is_unavailable() -> None:
-    nowhere = Database.open("postgresql+psycopg://me@127.0.0.1:1/evalpool")
+@pytest.mark.parametrize("where", ["127.0.0.1:1/db", "/db?host=127.0.0.1:1&host=127.0.0.2:1"])
+async def test_a_database_that_cannot_be_reached_is_unavailable(where: str) -> None:
+    nowhere = Database.open(f"postgresql+psycopg://me@{where}")
     try:
-        with pytest.raises(Unavailable):
+        with pytest.raises(Unavailable) as caught:
             await nowhere.read(lambda c: c.scalar(select(things.c.id)))
     finally:
         await nowhere.close()
+    assert "refused" in str(caught.value.__cause__)
 
 
 async def test_a_server_that_never_answers_is_not_waited_for_for_ever(

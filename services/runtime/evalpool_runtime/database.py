@@ -80,7 +80,7 @@ class Database:
             max_overflow=READERS,
             pool_pre_ping=True,
             hide_parameters=True,
-            connect_args={**_POSTGRES_WAITS, **parsed.query},
+            connect_args={k: v for k, v in _POSTGRES_WAITS.items() if k not in parsed.query},
         )
         return cls(engine, engine, writers=POSTGRES_CONNECTIONS)
 
