@@ -43,7 +43,14 @@ def test_a_dataset_is_made_loaded_and_described(cli: Cli, owner: str, questions:
     info = cli("dataset", "info", name, "-o", "json").json
     assert (info["question_count"], info["metric"]) == (12, "METRIC_ACC_NORM")
     text = cli("dataset", "info", name).out
-    for shown in ("Twelve", "siqa", "loglikelihood", "acc_norm", "CC0-1.0", info["version"]):
+    for shown in (
+        "Twelve",
+        "siqa",
+        "letter, loglikelihood",
+        "acc_norm",
+        "CC0-1.0",
+        info["version"],
+    ):
         assert shown in text
     listed = {each["id"]: each for each in cli("dataset", "list", "-o", "json").json}
     assert listed[name] == info

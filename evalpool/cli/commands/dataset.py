@@ -355,6 +355,7 @@ def _print_dataset(dataset: dataset_pb2.Dataset, output: Format) -> None:
             "description": dataset.description,
             "kind": dataset.kind,
             "evaluator": enum_text(dataset_pb2.Evaluator.Name(dataset.evaluator), "EVALUATOR_"),
+            "evaluators": ", ".join(dataset.evaluators),
             "metric": dataset_pb2.Metric.Name(dataset.metric).removeprefix("METRIC_").lower(),
             "system prompt": dataset.system_prompt,
             "questions": dataset.question_count,
