@@ -12,8 +12,9 @@ from sqlalchemy import create_engine, text
 
 from evalpool.benchmark.v1 import benchmark_pb2 as pb
 from evalpool.dataset.v1 import dataset_pb2
-from tests.benchmark.world import DATASET, DATASET_OWNER, World, until
+from tests.benchmark.world import DATASET, DATASET_OWNER, World
 from tests.refusals import refusal
+from tests.waiting import until
 
 DAY = timedelta(days=1)
 

@@ -8,7 +8,8 @@ from evalpool.benchmark.v1 import benchmark_pb2 as pb
 from evalpool.dataset.v1 import dataset_pb2
 from evalpool_benchmark.entry import FIRST_PAUSE
 from evalpool_runtime.errors import FailedPrecondition, reasons
-from tests.benchmark.world import World, until
+from tests.benchmark.world import World
+from tests.waiting import until
 
 DAY = timedelta(days=1)
 

@@ -149,7 +149,8 @@ async def test_what_cannot_be_used_goes_back_once_with_its_reason(
         "X-Refund-Of": transfer,
         "X-Reason": funding.reason,
     }
-    assert (await world.show(pool)).pool.funds == "100"
+    listed = await world.pools(funder).ListPools(pb.ListPoolsRequest())
+    assert [(each.id, each.funds) for each in listed.pools] == [(pool, "100")]
 
 
 async def test_only_the_payer_and_the_operator_see_why(world: World) -> None:

@@ -13,8 +13,9 @@ from evalpool.benchmark.v1 import benchmark_pb2 as pb
 from evalpool.dataset.v1 import dataset_pb2
 from evalpool.token.v1 import token_pb2
 from evalpool_runtime.errors import FailedPrecondition, reasons
-from tests.benchmark.world import DATASET, DATASET_OWNER, World, running_world, until
+from tests.benchmark.world import DATASET, DATASET_OWNER, World, running_world
 from tests.refusals import refusal
+from tests.waiting import until
 
 DAY = timedelta(days=1)
 END = 31 * DAY

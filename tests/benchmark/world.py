@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import re
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -24,6 +23,7 @@ from evalpool_runtime.clock import ManualClock
 from evalpool_runtime.testing import ServiceUnderTest, running
 from evalpool_token.service import SERVICE as TOKEN
 from tests.benchmark.dataset_double import DatasetDouble, running_double
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from evalpool.benchmark.v1.benchmark_pb2_grpc import BenchmarkServiceAsyncStub
@@ -306,22 +306,15 @@ class World:
         )
 
     def everything(self) -> list[str]:
-        """All that the benchmark service has stored, on SQLite; not how far it has read."""
+        """All that the benchmark service has stored, on SQLite; not how far its loops have come."""
         path = self._directory / "benchmark" / "benchmark.db"
         with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as connection:
-            passing = re.compile(r'INSERT INTO "(leases|cursors)"')
+            passing = re.compile(r'INSERT INTO "(leases|cursors|sweeps)"')
             return [line for line in connection.iterdump() if not passing.match(line)]
 
     def name(self) -> str:
         """A new request id."""
         return f"request-{next(self._names)}"
-
-
-async def until(get: Callable[[], Awaitable[T]], holds: Callable[[T], bool]) -> T:
-    """What a call gives, once a condition holds of it; the test's own time-out ends the wait."""
-    while not holds(value := await get()):  # noqa: ASYNC110 - it is another service's state
-        await asyncio.sleep(0.01)
-    return value
 
 
 @asynccontextmanager

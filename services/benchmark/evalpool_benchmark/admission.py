@@ -188,7 +188,7 @@ def take_out(connection: Connection, entry: str, participant: str, now: datetime
     if pool.state(now) not in (PoolState.SCHEDULED, PoolState.OPEN):
         raise FailedPrecondition(
             reasons.ERROR_REASON_ENTRY_STATE,
-            "id: the pool has ended, so its entries stay as they are; withdraw while a pool is open",
+            "id: its pool has ended, so entries stay as they are; withdraw while a pool is open",
             state=present.state.value,
         )
     if present.state is EntryState.DISQUALIFIED:

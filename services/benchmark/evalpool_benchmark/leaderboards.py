@@ -59,8 +59,15 @@ class Leaderboards:
 
     async def sweep(self) -> None:
         """Take a snapshot of every pool that is running."""
+        failures: list[Exception] = []
         for pool in await self._database.read(partial(pools.running, now=self._clock.now())):
-            await self.update(pool)
+            try:
+                await self.update(pool)
+            except Exception as error:
+                # One pool that cannot be shown must not hold up the others.
+                failures.append(error)
+        if failures:
+            raise ExceptionGroup("some leaderboards could not be taken", failures)
 
     async def stop(self) -> None:
         """Wait for snapshots under way."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import CollectorRegistry, Counter, Gauge
 
 
 class BenchmarkMetrics:
@@ -13,6 +13,7 @@ class BenchmarkMetrics:
         refunds: Refunds sent.
         settled: Pools settled, by how.
         waiting: Tries that a peer could not take, by what waits.
+        sweeps: When this replica last did a sweep, by name.
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
@@ -35,5 +36,11 @@ class BenchmarkMetrics:
             "evalpool_benchmark_waits_total",
             "Tries that another service refused or could not take, by what waits for it.",
             ["what"],
+            registry=registry,
+        )
+        self.sweeps = Gauge(
+            "evalpool_benchmark_sweep_timestamp_seconds",
+            "When this replica last did a sweep, in seconds since 1970; the replicas take turns.",
+            ["name"],
             registry=registry,
         )

@@ -181,4 +181,12 @@ leases = Table(
 )
 """Which replica does which work; a lapsed lease may be taken by any."""
 
+sweeps = Table(
+    "sweeps",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("time", UtcDateTime, nullable=False),
+)
+"""When each sweep was last done, by any replica."""
+
 seen_tokens = seen_tokens_table(metadata)

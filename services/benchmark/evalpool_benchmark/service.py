@@ -21,6 +21,7 @@ from evalpool_benchmark.refunds import Refunds
 from evalpool_benchmark.servicer import BenchmarkServicer, UseCases
 from evalpool_benchmark.settings import BenchmarkSettings
 from evalpool_benchmark.store import leases
+from evalpool_benchmark.sweeps import Sweeps
 from evalpool_benchmark.wakes import Wakes
 from evalpool_benchmark.watches import Watches
 from evalpool_benchmark.work_lease import WorkLeases
@@ -80,12 +81,14 @@ async def build(runtime: Runtime[BenchmarkSettings]) -> None:
         ("ends", closing.run),
     ):
         runtime.spawn(name, partial(_for_ever, work, name, loop))
+    # Looked for as often as the work of a replica that was lost is taken over.
+    sweeps = Sweeps(database, work, metrics, clock, settings.lease_seconds)
     for name, seconds, sweep in (
         ("open-entries", settings.follow_seconds, reconciler.sweep),
         ("leaderboards", settings.snapshot_seconds, leaderboards.sweep),
         ("allocation", settings.allocation_seconds, closing.sweep),
     ):
-        runtime.every(name, seconds, partial(work.run_once, name, seconds, sweep))
+        runtime.spawn(name, partial(sweeps.run, name, seconds, sweep))
     runtime.every(
         "seen-tokens",
         FORGET_SECONDS,

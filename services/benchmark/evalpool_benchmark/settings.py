@@ -43,5 +43,8 @@ class BenchmarkSettings(ServiceSettings):
         2.0, gt=0, description="Seconds after which a watch looks for changes by other replicas."
     )
     lease_seconds: float = Field(
-        30.0, gt=0, description="Seconds after which another replica takes over lost work."
+        30.0,
+        gt=0,
+        description="Seconds after which another replica takes over lost work, and between looks "
+        "for sweeps that are due.",
     )

@@ -14,9 +14,6 @@ from evalpool_runtime.database import Database
 RENEWALS = 3
 """A lease is prolonged this many times before it would lapse."""
 
-SWEEP_SHARE = 0.8
-"""The share of a sweep's period for which it keeps other replicas from the same sweep."""
-
 
 class WorkLeases:
     """Runs work under leases.
@@ -33,17 +30,25 @@ class WorkLeases:
         self._clock = clock
         self._holder = holder
         self._length = timedelta(seconds=seconds)
+        self._pause = seconds / RENEWALS
 
     async def run(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
         """Wait for a lease, then work while it is held; returns once it is lost or work is done."""
-        pause = self._length.total_seconds() / RENEWALS
         # Another process has it, and cannot tell us when it ends.
         while not await self._acquire(name):  # noqa: ASYNC110
-            await asyncio.sleep(pause)
+            await asyncio.sleep(self._pause)
+        await self._work(name, work)
+
+    async def run_if_free(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
+        """Work while a lease is held, unless another replica has it now."""
+        if await self._acquire(name):
+            await self._work(name, work)
+
+    async def _work(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
         task = asyncio.ensure_future(work())
         try:
             while not task.done():
-                await asyncio.wait({task}, timeout=pause)
+                await asyncio.wait({task}, timeout=self._pause)
                 if not task.done() and not await self._acquire(name):
                     return
             await task
@@ -52,33 +57,14 @@ class WorkLeases:
             await asyncio.gather(task, return_exceptions=True)
             await self._release(name)
 
-    async def run_once(
-        self, name: str, seconds: float, work: Callable[[], Awaitable[object]]
-    ) -> None:
-        """Do a sweep now, unless another replica has done it within its period.
-
-        Args:
-            name: The lease's name.
-            seconds: The sweep's period. The lease outlasts the sweep for most of it, so that the
-                other replicas leave this turn out.
-            work: The sweep.
-        """
-        if not await self._acquire(name, timedelta(seconds=seconds) * SWEEP_SHARE):
-            return
-        try:
-            await work()
-        except BaseException:
-            await self._release(name)
-            raise
-
-    async def _acquire(self, name: str, length: timedelta | None = None) -> bool:
+    async def _acquire(self, name: str) -> bool:
         return await self._database.write(
             partial(
                 leases.acquire,
                 name=name,
                 holder=self._holder,
                 now=self._clock.now(),
-                length=length or self._length,
+                length=self._length,
             )
         )
 

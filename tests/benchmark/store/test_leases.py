@@ -6,8 +6,6 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
-import pytest
-
 from evalpool_benchmark.store import leases
 from evalpool_benchmark.work_lease import WorkLeases
 from evalpool_runtime.clock import ManualClock
@@ -65,8 +63,8 @@ async def test_work_waits_for_its_lease_and_gives_it_back(store: Database) -> No
 
     first = asyncio.ensure_future(one.run("work", first_work))
     await began.wait()
-    await another.run_once("work", 1.0, second_work)
-    assert not second.is_set(), "a sweep is left out where another replica is at it"
+    await another.run_if_free("work", second_work)
+    assert not second.is_set(), "work is left out where another replica is at it"
     waiting = asyncio.ensure_future(another.run("work", second_work))
     may_end.set()
     await asyncio.gather(first, waiting)
@@ -94,29 +92,3 @@ async def test_a_replica_whose_lease_was_taken_over_stops_its_work(store: Databa
     await running
     assert stopped.is_set()
     assert not await acquire(store, "one", later), "the other's lease is left alone"
-
-
-async def test_one_replica_a_period_does_a_sweep_and_a_failed_one_is_anybodys(
-    store: Database,
-) -> None:
-    clock = ManualClock(NOW)
-    one = WorkLeases(store, clock, "one", 30)
-    another = WorkLeases(store, clock, "another", 30)
-    done: list[str] = []
-
-    async def sweep(name: str) -> None:
-        done.append(name)
-
-    async def fail() -> None:
-        raise RuntimeError("the sweep failed")
-
-    await one.run_once("sweep", 100, partial(sweep, "one"))
-    await another.run_once("sweep", 100, partial(sweep, "another"))
-    assert done == ["one"]
-    clock.advance(timedelta(seconds=90))
-    await another.run_once("sweep", 100, partial(sweep, "another"))
-    assert done == ["one", "another"]
-    with pytest.raises(RuntimeError):
-        await one.run_once("other", 100, fail)
-    await another.run_once("other", 100, partial(sweep, "other"))
-    assert done[-1] == "other"

@@ -16,8 +16,9 @@ from evalpool.client import Client
 from evalpool.client.pools import watch_entry
 from evalpool.dataset.v1 import dataset_pb2
 from evalpool_benchmark.entry import entry_id
-from tests.benchmark.world import World, running_world, until
+from tests.benchmark.world import World, running_world
 from tests.evalpool.cli.commands import Cli
+from tests.waiting import until
 
 
 class Background:
