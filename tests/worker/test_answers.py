@@ -1,4 +1,4 @@
-"""What the engine says of a question reaches the caller with its reason and whether to try again."""
+"""What the engine says of a question reaches the caller with its reason."""
 
 from __future__ import annotations
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
-from evalpool.models import FetchPolicy, ModelStore
+from evalpool.models import FetchPolicy
 from evalpool.router.v1 import router_pb2_grpc
 from evalpool.worker.v1 import worker_pb2_grpc
 from evalpool_runtime.access import Who
@@ -15,6 +14,7 @@ from evalpool_worker.defaults import Defaults
 from evalpool_worker.engine.base import Engine
 from evalpool_worker.fetching import ModelFetcher, RouterRepository
 from evalpool_worker.metrics import WorkerMetrics
+from evalpool_worker.model_files import open_store
 from evalpool_worker.model_host import ModelHost
 from evalpool_worker.registration import Offer, Reading, Registration
 from evalpool_worker.servicer import WorkerServicer
@@ -40,7 +40,7 @@ async def build(runtime: Runtime[WorkerSettings]) -> None:
         if settings.router_endpoint
         else None
     )
-    store = ModelStore(_models_dir(runtime), capacity_bytes=settings.store_bytes or None)
+    store = open_store(settings.models_dir or runtime.data_dir / "models", settings.store_bytes)
     fetcher = ModelFetcher(
         store,
         RouterRepository(router) if router is not None else None,
@@ -89,10 +89,6 @@ async def build(runtime: Runtime[WorkerSettings]) -> None:
         await database.write(lambda connection: forget_expired(connection, runtime.clock.now()))
 
     runtime.every("forget-tokens", FORGET_SECONDS, forget)
-
-
-def _models_dir(runtime: Runtime[WorkerSettings]) -> Path:
-    return runtime.settings.models_dir or runtime.data_dir / "models"
 
 
 def _engines(settings: WorkerSettings) -> tuple[Callable[[], Engine], str]:

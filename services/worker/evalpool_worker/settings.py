@@ -62,8 +62,11 @@ class WorkerSettings(ServiceSettings):
         description="Where model files are kept; workers of one host may share it. Default: "
         "models in the data directory.",
     )
-    store_bytes: int = Field(
-        0, ge=0, description="Bytes of model files to keep at most. 0: no limit."
+    store_bytes: int | None = Field(
+        None,
+        ge=0,
+        description="Bytes of model files to keep at most; those that were unused the longest go "
+        "first. 0: no limit. Default: half of what the folder holds and its file system has free.",
     )
     memory_bytes: int = Field(
         default_factory=_half_of_memory,
