@@ -138,6 +138,10 @@ def test_rows_that_are_bad_are_shown_and_nothing_of_the_file_is_kept(
     assert {place.partition(".")[0] for place in places} == {"lines[1]", "lines[2]"}
     assert all(place in outcome.out for place in places)
     assert cli("dataset", "info", dataset, "-o", "json").json == before
+    file.write_text("")
+    empty = cli("dataset", "load", dataset, str(file), "-w", owner)
+    assert empty.out == ""
+    assert "has no questions" in empty.failure
 
 
 def test_what_cannot_be_done_is_one_line_that_says_what_to_do(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from uuid import uuid4
 
@@ -112,6 +115,24 @@ def test_the_same_request_id_funds_and_enters_once(cli: Cli, dataset: str) -> No
     join = ("pool", "join", pools.pop(), SMOLLM2, "--request-id", "mine", "-w", "trainer")
     assert len({cli(*join, "-o", "json").json["id"] for _ in range(2)}) == 1
     assert cli("token", "balance", "funder").out == "900\n"
+
+
+def test_ctrl_c_ends_a_watch_with_status_130(cli: Cli, dataset: str) -> None:
+    pool = cli("pool", "create", dataset, "100", "-w", "funder", "-o", "json").json["pool"]
+    cli("pool", "leaderboard", pool, "--update")
+    watch = subprocess.Popen(
+        [sys.executable, "-m", "evalpool", "pool", "leaderboard", pool, "--watch", "-o", "json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert watch.stdout is not None
+    assert json.loads(watch.stdout.readline())["pool"] == pool
+
+    watch.send_signal(signal.SIGINT)
+
+    _, said = watch.communicate(timeout=60)
+    assert (watch.returncode, said) == (130, "interrupted\n")
 
 
 @pytest.mark.parametrize(

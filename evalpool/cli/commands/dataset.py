@@ -323,7 +323,8 @@ async def _follow(client: Client, run_id: str, *, quiet: bool) -> dataset_pb2.Sc
 
 
 def _print_bad_rows(error: CallError) -> None:
-    if error.reason == "INVALID_ROWS":
+    # A single one is in the error's sentence.
+    if error.reason == "INVALID_ROWS" and len(error.violations) > 1:
         print_table(["place", "problem"], [(v.field, v.description) for v in error.violations])
 
 

@@ -118,6 +118,8 @@ def push(
     wallet: Wallet = DEFAULT_WALLET,
 ) -> None:
     """Upload a GGUF file to the herd, going on where an earlier upload broke off."""
+    if not file.stat().st_size:
+        raise Failure(f"{file} is empty; give a whole GGUF file")
 
     async def work() -> router_pb2.UploadModelResponse:
         with Tracker(f"sending {file.name}", quiet=output is Format.JSON, in_bytes=True) as tracker:

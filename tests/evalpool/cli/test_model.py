@@ -71,7 +71,9 @@ def test_a_file_that_is_no_model_is_refused_in_one_line(
 ) -> None:
     file = tmp_path / "no.gguf"
     file.write_bytes(b"no model")
-    assert cli("model", "push", str(file)).failure
+    assert cli("model", "push", str(file)).failure.endswith("[INVALID_GGUF]")
+    file.write_bytes(b"")
+    assert cli("model", "push", str(file)).failure == f"{file} is empty; give a whole GGUF file"
 
 
 def test_a_file_that_is_not_there_is_status_2(cli: Cli, tmp_path: Path) -> None:
