@@ -188,7 +188,7 @@ class _Supervisor:
         ended = asyncio.create_task(process.wait())
         try:
             await asyncio.wait({answering, ended}, return_when=asyncio.FIRST_COMPLETED)
-            if not ended.done():
+            if answering.done() and answering.exception() is None:
                 if charge.answered.is_set():
                     self._tell(f"{plan.name} answers again")
                 else:

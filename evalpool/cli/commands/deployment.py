@@ -61,6 +61,7 @@ class _Voice:
     serving: Callable[[ProcessPlan], None]
     ready: Callable[[DeploymentPlan], None]
     trouble: Callable[[str], None]
+    stopping: Callable[[], None]
     stopped: Callable[[], None]
 
 
@@ -68,6 +69,7 @@ _LINES = _Voice(
     serving=lambda p: console.print(f"{p.name:<10} {p.endpoint:<16} {p.address}"),
     ready=lambda plan: console.print(f"data and logs: {plan.data}\nready; stop with ctrl-C"),
     trouble=lambda line: console.print(line, style="yellow"),
+    stopping=lambda: console.print("stopping; calls under way get a moment"),
     stopped=lambda: console.print("stopped"),
 )
 _EVENTS = _Voice(
@@ -76,6 +78,7 @@ _EVENTS = _Voice(
     ),
     ready=lambda plan: print_json_line({"event": "ready", "data": str(plan.data)}),
     trouble=lambda line: print_json_line({"event": "trouble", "message": line}),
+    stopping=lambda: print_json_line({"event": "stopping"}),
     stopped=lambda: print_json_line({"event": "stopped"}),
 )
 
@@ -85,7 +88,10 @@ async def _up(data: Path, workers: int, say: _Voice) -> None:
     with stopped_by_signals() as stopped:
         async with deployment(plan, Wallets(), AddressBook(), tell=say.trouble, ready=say.serving):
             say.ready(plan)
-            await asyncio.Event().wait()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                say.stopping()
     if stopped():
         say.stopped()
 
