@@ -21,6 +21,7 @@ from tests.end_to_end.deployments import (
 from tests.evalpool.cli.commands import Cli, in_this_process
 
 SMOLLM2 = "SmolLM2-135M-Instruct.Q4_1"
+GEMMA = "gemma-3-270m-q4_k_m"
 
 
 @pytest.fixture(scope="session")

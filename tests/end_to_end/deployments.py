@@ -168,12 +168,8 @@ def running(
 
 
 def share_models(data: Path, store: ModelStore, *names: str) -> None:
-    """Let a deployment find models that have been fetched already; all, or those named."""
+    """Let a deployment find models that have been fetched already, in a store of its own."""
     models = data / "models"
-    models.parent.mkdir(parents=True, exist_ok=True)
-    if not names:
-        models.symlink_to(store.root)
-        return
     for name in names:
         path = ensure(store, find_model(name))
         place = models / path.relative_to(store.root)

