@@ -50,6 +50,7 @@ class AnsweringWorker(worker_pb2_grpc.WorkerServiceServicer):
                 finish_reason=inference_pb2.FINISH_REASON_STOP,
                 provenance=inference_pb2.Provenance(
                     model_digest=request.model.digest,
+                    engine_build="bench",
                     worker=self._address,
                     generation=1,
                     dispatch=int(metadata.get("x-evalpool-dispatch", 0)),

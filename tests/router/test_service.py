@@ -94,7 +94,8 @@ async def test_questions_are_shared_by_workers_and_each_is_answered_once(
     assert all(len(p.questions) <= 64 for worker in workers for p in worker.scored)
     started = [r.started for r in responses if r.HasField("started")]
     assert {s.worker for s in started} == {worker.address for worker in workers}
-    assert sum(len(s.ids) for s in started) == 500
+    # What a worker calls itself and the questions does not reach the caller.
+    assert sorted(i for s in started for i in s.ids) == sorted(f"q{n}" for n in range(500))
     assert responses[-1].complete.usage.computed_tokens == 2000
     statistics = await idle(router)
     assert (statistics.completed, statistics.queued, statistics.running) == (500, 0, 0)
@@ -131,7 +132,9 @@ async def test_a_worker_killed_in_the_midst_of_a_package_loses_nothing(
     assert by[other.address] == 280
 
 
-@pytest.mark.parametrize("field", ["model_digest", "worker", "generation", "dispatch"])
+@pytest.mark.parametrize(
+    "field", ["model_digest", "engine_build", "worker", "generation", "dispatch"]
+)
 async def test_results_of_another_origin_are_discarded_and_scored_elsewhere(
     router: RouterHarness, field: str
 ) -> None:
@@ -201,6 +204,18 @@ async def test_a_busy_worker_is_asked_again(router: RouterHarness) -> None:
     stub = await router.stub(router.dataset)
     responses = await all_of(stub.ScoreChoices(scoring(40)))
     assert_complete(responses, 40)
+
+
+async def test_a_message_that_no_worker_takes_is_given_up_and_not_sent_for_ever(
+    tmp_path: Path,
+) -> None:
+    async with running_router(tmp_path, losses=2) as router:
+        worker = await router.worker()
+        worker.error = (grpc.StatusCode.RESOURCE_EXHAUSTED, "")
+        with pytest.raises(aio.AioRpcError) as refusal:
+            await text_of(await someone(router), infer())
+        assert refusal.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert error_of(refusal.value).reason == "WORKER_LOST"
 
 
 async def test_cancelling_frees_the_workers_slot(router: RouterHarness) -> None:
@@ -600,6 +615,12 @@ async def test_a_default_model_that_is_unknown_is_no_field_of_the_callers(tmp_pa
         assert error_of(refusal.value).reason == "MODEL_NOT_FOUND"
         assert field_of(refusal.value) == "model"
         assert "gone" in (refusal.value.details() or "")
+        judge = inference_pb2.ModelReference(digest=MODEL)
+        with pytest.raises(aio.AioRpcError) as refusal:
+            await (await someone(router)).Evaluate(
+                router_pb2.EvaluateRequest(question="?", expected_response="!", model=judge)
+            )
+        assert field_of(refusal.value) == "model"
 
 
 async def test_only_the_dataset_service_may_score(router: RouterHarness) -> None:
@@ -654,7 +675,7 @@ async def test_a_repeated_registration_keeps_its_generation_and_a_restart_gets_t
 
 
 async def test_a_lease_that_lapses_takes_the_worker_out(tmp_path: Path) -> None:
-    async with running_router(tmp_path, lease_seconds=0.2) as router:
+    async with running_router(tmp_path, lease_seconds=0.2, heartbeat_seconds=0.05) as router:
         worker = await router.worker()
         stub = await router.stub(worker.identity)
         operator = await router.operator()
@@ -680,6 +701,7 @@ async def test_what_a_worker_says_of_itself_is_checked(router: RouterHarness) ->
         "kinds",
         "slots",
         "memory_bytes",
+        "engine_build",
         "models[0]",
         "instance",
     }

@@ -33,5 +33,5 @@ def test_a_worker_gets_the_work_that_it_offers_and_is_admitted_for() -> None:
     membership = Membership([], [])
     membership.admit("w", frozenset({Kind.EVALUATE, Kind.CHAT}))
     offered = frozenset({Kind.CHAT, Kind.JUDGE})
-    candidate = Candidate("w", "127.0.0.1:1", offered, 1, 0, frozenset(), "i")
+    candidate = Candidate("w", "127.0.0.1:1", offered, 1, 0, "b", frozenset(), "i")
     assert membership.admitted_kinds(candidate) == {Kind.CHAT}

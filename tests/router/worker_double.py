@@ -39,7 +39,8 @@ class WorkerDouble(worker_pb2_grpc.WorkerServiceServicer):
         open: Where it is cleared, answers stop after `free` results or pieces until it is set.
         free: Results or pieces that come in spite of that.
         refusals: How often it is busy before it takes work.
-        error: Code and reason that every call ends with; None for none.
+        error: Code and reason that every call ends with, without a reason where that is empty;
+            None for none.
         forge: Changes the provenance of results.
         leave_out: Ids of questions that it does not answer.
         failures: What it says of questions that it fails, by id.
@@ -153,7 +154,7 @@ class WorkerDouble(worker_pb2_grpc.WorkerServiceServicer):
         self.scored.append(request)
         origin = self._provenance(request.model.digest, dispatch)
         yield inference_pb2.ScoreChoicesResponse(
-            started=inference_pb2.ScoreStarted(ids=[q.id for q in request.questions], worker="?")
+            started=inference_pb2.ScoreStarted(ids=["what it likes"], worker="?")
         )
         answered = [q for q in request.questions if q.id not in self.leave_out]
         try:
@@ -193,9 +194,11 @@ class WorkerDouble(worker_pb2_grpc.WorkerServiceServicer):
 
     async def _fail(self, context: Any, code: grpc.StatusCode, reason: str) -> None:
         status = status_pb2.Status(code=code_pb2.Code.Value(code.name), message="as told")
-        status.details.add().Pack(
-            error_details_pb2.ErrorInfo(reason=reason, domain="evalpool", metadata={"why": "test"})
+        info = error_details_pb2.ErrorInfo(
+            reason=reason, domain="evalpool", metadata={"why": "test"}
         )
+        if reason:
+            status.details.add().Pack(info)
         await context.abort_with_status(rpc_status.to_status(status))
 
     async def _wait(self, place: int) -> None:

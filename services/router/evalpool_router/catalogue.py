@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from evalpool.models import CatalogueModel, catalogue
 from evalpool_router.models import Model
 
 
+@cache
 def catalogue_models() -> tuple[Model, ...]:
     """The catalogue's language models, in its order."""
     return tuple(_model(entry) for entry in catalogue() if entry.kind == "language")

@@ -155,6 +155,8 @@ class Drive:
                         self._count_scores(job, response.results.results, indices)
                     case "started":
                         self._progressed()
+                        # Whatever it calls them: the caller knows only what was sent.
+                        response.started.ids[:] = indices
                         response.started.worker = self._link.address
                         self._desk.tell(job, response, result=False)
                     case "progress":
@@ -261,9 +263,10 @@ class Drive:
         return max(self._job.deadline - self._clock.monotonic(), 0.0) + LATE
 
     def _is_mine(self, provenance: inference_pb2.Provenance) -> bool:
-        """Whether a result is of this model, worker, generation and dispatch."""
+        """Whether a result is of this model, engine, worker, generation and dispatch."""
         return (
             provenance.model_digest == self._job.model.digest
+            and provenance.engine_build == self._link.engine_build
             and provenance.worker == self._link.address
             and provenance.generation == self._dispatch.generation
             and provenance.dispatch == self._dispatch.id

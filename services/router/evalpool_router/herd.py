@@ -147,8 +147,14 @@ class Herd:
 
     # Workers
 
-    def register(self, registration: Registration, endpoint: str) -> None:
-        """Enter a worker; what it did under an older generation no longer counts."""
+    def register(self, registration: Registration, endpoint: str, engine_build: str) -> None:
+        """Enter a worker; what it did under an older generation no longer counts.
+
+        Args:
+            registration: What the scheduler is to know of it.
+            endpoint: Where it can be reached.
+            engine_build: What its results must name.
+        """
         link = self._links.get(registration.address)
         same = link is not None and (
             (link.generation, link.endpoint) == (registration.generation, endpoint)
@@ -156,7 +162,11 @@ class Herd:
         if not same:
             self._drop_link(registration.address)
             self._links[registration.address] = WorkerLink(
-                endpoint, registration.address, registration.generation, self._identity
+                endpoint,
+                registration.address,
+                registration.generation,
+                engine_build,
+                self._identity,
             )
             self._metrics.registrations.inc()
         self.carry_out(self.scheduler.worker_registered(registration, self._clock.monotonic()))
@@ -200,19 +210,19 @@ class Herd:
         """Leave a worker only these kinds of work."""
         self.carry_out(self.scheduler.restrict(address, kinds, self._clock.monotonic()))
 
-    def link(self, address: str) -> WorkerLink | None:
-        """The way to a worker that has registered."""
-        return self._links.get(address)
-
     # Time and end
 
     async def keep_time(self) -> None:
         """Let time pass for the scheduler, for ever."""
+        observed = -LONGEST_TICK
         while True:
             now = self._clock.monotonic()
             self.carry_out(self.scheduler.time_passed(now))
-            self._drop_links_of_the_lost(now)
-            self._metrics.observe(self.scheduler, now)
+            self._drop_links_of_the_lost()
+            if now - observed >= LONGEST_TICK:
+                # Gauges look at every worker, which is too much for every tick.
+                self._metrics.observe(self.scheduler, now)
+                observed = now
             self._wake.clear()
             due = self.scheduler.next_time()
             wait = LONGEST_TICK if due is None else min(max(due - now, SHORTEST_TICK), LONGEST_TICK)
@@ -349,7 +359,7 @@ class Herd:
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
 
-    def _drop_links_of_the_lost(self, now: float) -> None:
+    def _drop_links_of_the_lost(self) -> None:
         for address in list(self._links):
-            if self.scheduler.worker(address, now) is None:
+            if not self.scheduler.has_worker(address):
                 self._drop_link(address)

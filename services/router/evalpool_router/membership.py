@@ -1,11 +1,9 @@
-"""Which workers may join the herd, and under which generation they did."""
+"""Which workers may join the herd."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-
-from sqlalchemy import Connection
 
 from evalpool_router import store
 from evalpool_router.scheduler import Kind
@@ -23,7 +21,8 @@ class Candidate:
         endpoint: Where it can be reached, host:port.
         kinds: The work that it would take.
         slots: Requests that it takes at a time.
-        memory_bytes: Bytes that it gives to models.
+        memory_bytes: Bytes that it gives to models; 0 where it does not say.
+        engine_build: The build of its engine, which its results must name.
         models: Digests of the models that it has loaded.
         instance: A random id of this start of its process.
     """
@@ -33,6 +32,7 @@ class Candidate:
     kinds: frozenset[Kind]
     slots: int
     memory_bytes: int
+    engine_build: str
     models: frozenset[str]
     instance: str
 
@@ -99,8 +99,3 @@ class Membership:
                 address=candidate.address,
             )
         return kinds
-
-
-def register(connection: Connection, address: str) -> int:
-    """Count a registration; gives its generation, which grows over restarts of the router."""
-    return store.next_generation(connection, address)

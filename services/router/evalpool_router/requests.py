@@ -26,6 +26,7 @@ MAX_QUESTIONS = 1000
 MAX_CHOICES = 64
 MAX_REFERENCE = 128
 MAX_NAME = 128
+MAX_BUILD = 1024
 MAX_TEXT = 64 * 1024
 MAX_SLOTS = 1024
 MAX_LOADED_MODELS = 1024
@@ -180,12 +181,15 @@ def parse_candidate(request: router_pb2.RegisterWorkerRequest, address: str) -> 
     )
     if request.memory_bytes < 0:
         fields.refuse("memory_bytes", f"it is {request.memory_bytes}; give 0 or more")
+    build = fields.parse(
+        "engine_build", lambda t: parse_text(t, at_least=1, at_most=MAX_BUILD), request.engine_build
+    )
     models = parse_loaded(fields, request.models)
     instance = fields.parse(
         "instance", lambda t: parse_text(t, at_least=1, at_most=64), request.instance
     )
     fields.check()
-    return Candidate(address, endpoint, kinds, slots, request.memory_bytes, models, instance)
+    return Candidate(address, endpoint, kinds, slots, request.memory_bytes, build, models, instance)
 
 
 def parse_loaded(fields: Fields, digests: Iterable[str]) -> frozenset[str]:

@@ -106,6 +106,7 @@ class Roster:
                 memory_bytes=candidate.memory_bytes,
             ),
             candidate.endpoint,
+            candidate.engine_build,
         )
         return response
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from evalpool_router.scheduler import Rules
@@ -110,6 +111,16 @@ class RouterSettings(ServiceSettings):
     upload_days: float = Field(
         7.0, gt=0, description="Days that an unfinished upload is kept to be resumed."
     )
+
+    @model_validator(mode="after")
+    def _leases_outlast_a_late_heartbeat(self) -> Self:
+        """One heartbeat may be lost without the worker being taken for dead."""
+        if self.heartbeat_seconds * 2 >= self.lease_seconds:
+            raise ValueError(
+                f"{self._flag('heartbeat_seconds')}: it is {self.heartbeat_seconds:g} and a lease "
+                f"lasts {self.lease_seconds:g}; give less than half of that"
+            )
+        return self
 
     def rules(self) -> Rules:
         """What the scheduler goes by."""

@@ -35,13 +35,17 @@ class WorkerLink:
         endpoint: Where the worker is.
         address: Its address, which tokens for it name.
         generation: The registration that told the endpoint.
+        engine_build: The engine's build that the registration told.
         identity: The router's key.
     """
 
-    def __init__(self, endpoint: str, address: str, generation: int, identity: Identity) -> None:
+    def __init__(
+        self, endpoint: str, address: str, generation: int, engine_build: str, identity: Identity
+    ) -> None:
         self.endpoint = endpoint
         self.address = address
         self.generation = generation
+        self.engine_build = engine_build
         self._identity = identity
         # Calls are signed one by one below: an interceptor would cost every stream a task.
         self._channel = open_channel(endpoint, retries=False)
@@ -99,8 +103,9 @@ _REFUSES_US = frozenset(
 
 
 def is_busy(error: aio.AioRpcError) -> bool:
-    """Whether the worker has no slot."""
-    return bool(error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED)
+    """Whether the worker has no slot; gRPC itself uses the same code for messages too large."""
+    info, _ = _details(error)
+    return error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and info is not None
 
 
 def refuses_us(error: aio.AioRpcError) -> bool:

@@ -204,3 +204,15 @@ def test_a_worker_whose_admission_shrinks_keeps_only_what_is_left() -> None:
     herd.carry_out(herd.scheduler.restrict("a", frozenset(), herd.now))
     assert herd.scheduler.worker("a", herd.now) is None
     assert not herd.running
+
+
+def test_a_model_that_a_worker_failed_with_does_not_count_as_loaded_there() -> None:
+    herd = HerdModel(Rules(failure_rest_seconds=1))
+    herd.join("a", slots=1)
+    request = herd.infer()
+    assert herd.scheduler.loaded_models(Kind.CHAT) == []
+    herd.scheduler.accepted(herd.at("a")[0].id, herd.now)
+    assert herd.scheduler.loaded_models(Kind.CHAT) == [MODEL]
+    herd.fail(herd.at("a")[0], LOAD_FAILED)
+    assert herd.ended[request] is LOAD_FAILED
+    assert herd.scheduler.loaded_models(Kind.CHAT) == []

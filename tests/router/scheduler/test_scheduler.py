@@ -60,3 +60,13 @@ def test_loaded_models_are_listed_with_those_of_most_workers_first() -> None:
     herd.join("b", models=["y"])
     herd.join("c", models=["z"], kinds=frozenset({Kind.JUDGE}))
     assert herd.scheduler.loaded_models(Kind.CHAT) == ["y", "x"]
+
+
+def test_time_is_not_waited_for_on_behalf_of_a_request_that_has_ended() -> None:
+    herd = HerdModel()
+    herd.join("a")
+    herd.infer(deadline=110.0)
+    herd.run_to_the_end()
+    assert herd.scheduler.next_time() is None
+    herd.infer(deadline=120.0)
+    assert herd.scheduler.next_time() == 120.0

@@ -133,6 +133,8 @@ class Roll:
             worker.failures += 1
         if model:
             worker.failed_models.add(model)
+            # Its next heartbeat tells whether it has it loaded all the same.
+            worker.models -= {model}
         self._strikes[worker.address] = worker.failures
         seconds = self._rest(self._board.rules.failure_rest_seconds, worker.failures)
         self._board.pool.rest(worker, seconds, now)

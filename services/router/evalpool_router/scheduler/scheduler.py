@@ -121,6 +121,10 @@ class Scheduler:
         self._roll.restrict(address, kinds, now)
         return self._settle(now)
 
+    def has_worker(self, address: str) -> bool:
+        """Whether a worker has a lease."""
+        return self._board.pool.get(address) is not None
+
     def worker(self, address: str, now: float) -> WorkerView | None:
         """How a worker stands; None for one without a lease."""
         worker = self._board.pool.get(address)
@@ -294,6 +298,8 @@ class Scheduler:
 
     def next_time(self) -> float | None:
         """When `time_passed` has something to do at the latest, leases and hung workers aside."""
+        while self._deadlines and self._deadlines[0][1] not in self._board.tickets:
+            heapq.heappop(self._deadlines)
         times = [self._deadlines[0][0]] if self._deadlines else []
         rested = self._board.pool.next_rested()
         if rested is not None:
