@@ -95,7 +95,7 @@ def _engines(settings: WorkerSettings) -> tuple[Callable[[], Engine], str]:
     if settings.engine == "fake":
         from evalpool_worker.engine.fake import FakeEngine
 
-        return FakeEngine, "fake"
+        return FakeEngine, "fake 1"
     from evalpool_worker.engine.library import library_build
     from evalpool_worker.engine.llama_cpp import LlamaCppEngine
     from evalpool_worker.engine.shape import EngineSettings, available_cores
