@@ -617,7 +617,9 @@ class QuestionFailure(_message.Message):
     message: _builtins.str
     """One sentence."""
     retryable: _builtins.bool
-    """True: another attempt may succeed."""
+    """True: another attempt may succeed. A router tells it when other workers have failed it too, or
+    none can try.
+    """
     def __init__(
         self,
         *,

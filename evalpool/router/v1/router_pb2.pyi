@@ -709,7 +709,7 @@ class Worker(_message.Message):
     draining: _builtins.bool
     """True: it finishes what it is at and gets nothing new."""
     memory_bytes: _builtins.int
-    """Memory in bytes that it gives to models."""
+    """Memory in bytes that it gives to models; 0 where it does not say."""
     completed: _builtins.int
     """Questions and requests that it has finished."""
     failed: _builtins.int
@@ -941,11 +941,13 @@ class RegisterWorkerRequest(_message.Message):
     slots: _builtins.int
     """Requests that it takes at a time: 1 to 1,024."""
     memory_bytes: _builtins.int
-    """Memory in bytes that it gives to models."""
+    """Memory in bytes that it gives to models: none that is larger comes to it. 0: it does not say, and
+    any may come.
+    """
     engine: _builtins.str
     """The engine. Example: "llama_cpp"."""
     engine_build: _builtins.str
-    """The engine's build."""
+    """The engine's build, 1 to 1,024 characters. Results that name another are discarded."""
     instance: _builtins.str
     """A random id of this start of the worker's process, so that a repeat is told from a restart."""
     @_builtins.property

@@ -157,7 +157,7 @@ class RouterServiceServicer:
 
     def ScoreChoices(self, request, context):
         """Scores the choices of many questions, spread over the herd in packages. What a lost worker had not
-        finished goes back to the front of the queue. The dataset service.
+        finished, or one had trouble with, goes back to the front of the queue. The dataset service.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

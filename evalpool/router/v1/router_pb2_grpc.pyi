@@ -44,7 +44,7 @@ class RouterServiceStub:
     """Continues a prompt or a conversation on the least loaded worker that can. Any signed caller."""
     ScoreChoices: _grpc.UnaryStreamMultiCallable[_inference_pb2.ScoreChoicesRequest, _inference_pb2.ScoreChoicesResponse]
     """Scores the choices of many questions, spread over the herd in packages. What a lost worker had not
-    finished goes back to the front of the queue. The dataset service.
+    finished, or one had trouble with, goes back to the front of the queue. The dataset service.
     """
     Chat: _grpc.UnaryStreamMultiCallable[_router_pb2.ChatRequest, _router_pb2.ChatResponse]
     """Answers a question, on workers of the kind `chat`: at most 40 tokens unless asked otherwise. Any
@@ -94,7 +94,7 @@ class RouterServiceAsyncStub(RouterServiceStub):
     """Continues a prompt or a conversation on the least loaded worker that can. Any signed caller."""
     ScoreChoices: _aio.UnaryStreamMultiCallable[_inference_pb2.ScoreChoicesRequest, _inference_pb2.ScoreChoicesResponse]  # type: ignore[assignment]
     """Scores the choices of many questions, spread over the herd in packages. What a lost worker had not
-    finished goes back to the front of the queue. The dataset service.
+    finished, or one had trouble with, goes back to the front of the queue. The dataset service.
     """
     Chat: _aio.UnaryStreamMultiCallable[_router_pb2.ChatRequest, _router_pb2.ChatResponse]  # type: ignore[assignment]
     """Answers a question, on workers of the kind `chat`: at most 40 tokens unless asked otherwise. Any
@@ -165,7 +165,7 @@ class RouterServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_inference_pb2.ScoreChoicesResponse], _abc.AsyncIterator[_inference_pb2.ScoreChoicesResponse]]:
         """Scores the choices of many questions, spread over the herd in packages. What a lost worker had not
-        finished goes back to the front of the queue. The dataset service.
+        finished, or one had trouble with, goes back to the front of the queue. The dataset service.
         """
 
     @_abc_1.abstractmethod
