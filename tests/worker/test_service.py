@@ -210,6 +210,25 @@ async def test_a_cancelled_request_gives_its_slot_back(
         assert messages[-1].HasField("complete")
 
 
+async def test_a_deadline_that_passes_gives_the_slot_back(
+    stub: Stub, smollm2: inference_pb2.ModelReference
+) -> None:
+    async for _ in stub.LoadModel(worker_pb2.LoadModelRequest(model=smollm2)):
+        pass
+    # Ends with nothing but "la".
+    endless = inference_pb2.Sampling(max_tokens=8000, grammar='root ::= ("la ")+ "."')
+    long = inference_pb2.InferRequest(model=smollm2, prompt="la la la", sampling=endless)
+    errors = await asyncio.gather(*(refusal(stub.Infer(long, timeout=1)) for _ in range(4)))
+    assert {error.code for error in errors} == {grpc.StatusCode.DEADLINE_EXCEEDED}
+    async with asyncio.timeout(30):
+        while (await stub.ListModels(worker_pb2.ListModelsRequest())).models[0].in_use:
+            pass
+    short = inference_pb2.InferRequest(
+        model=smollm2, prompt="Once", sampling=inference_pb2.Sampling(max_tokens=1)
+    )
+    assert [m async for m in stub.Infer(short)][-1].HasField("complete")
+
+
 async def test_what_does_not_fit_the_models_own_context_is_the_questions_fault(
     stub: Stub, smollm2: inference_pb2.ModelReference
 ) -> None:

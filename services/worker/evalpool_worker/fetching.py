@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import aclosing
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -19,7 +20,9 @@ from evalpool.models import (
     InvalidGguf,
     ModelError,
     ModelInUse,
+    ModelNotFound,
     ModelStore,
+    Upload,
     parse_source,
     pull,
     read_gguf,
@@ -30,6 +33,7 @@ from evalpool_runtime.errors import FailedPrecondition, reasons
 
 HERD = "herd:"
 WAIT_FOR_ANOTHER_WRITER = 0.5
+MOST_PULLS = 32
 
 Progress = Callable[[str, float], None]
 """Called with a stage and how far it is, 0 to 1 (0 where unknown), on the event loop."""
@@ -74,6 +78,12 @@ class ModelFetcher:
         self._store = store
         self._repository = repository
         self._policy = policy
+        # Of its own: a slow source must not keep others from the threads that all share.
+        self._threads = ThreadPoolExecutor(MOST_PULLS, thread_name_prefix="evalpool-fetch")
+
+    async def close(self) -> None:
+        """Begin nothing new; what is under way ends when it next tells its progress."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def fetch(self, digest: str, sources: Sequence[str], progress: Progress) -> Path:
         """The path of a model's file, fetched where the store does not have it.
@@ -81,16 +91,16 @@ class ModelFetcher:
         Raises:
             FailedPrecondition: No source gave a GGUF with this digest; says why for each.
         """
-        if self._store.has(digest):
+        with suppress(ModelNotFound):
             return await asyncio.to_thread(self._store.path, digest)
-        problems = []
+        problems: list[str] = []
         causes = set()
         for source in sources or (HERD,):
             try:
                 if source.startswith(HERD):
                     return await self._from_repository(digest, progress)
                 return await self._from_source(digest, source, progress)
-            except (ModelError, InvalidValue) as error:
+            except (ModelError, InvalidValue, OSError) as error:
                 problems.append(str(error))
                 causes.add(_reason(error))
             except grpc.aio.AioRpcError as error:
@@ -114,18 +124,19 @@ class ModelFetcher:
             share = done / total if total else 0.0
             loop.call_soon_threadsafe(progress, "fetching", share)
 
-        work = asyncio.to_thread(
-            pull,
-            self._store,
-            [parse_source(source)],
-            digest=digest,
-            progress=report,
-            policy=self._policy,
-            limits=FetchLimits(),
-            check=_check_gguf,
-        )
+        def work() -> Path:
+            return pull(
+                self._store,
+                [parse_source(source)],
+                digest=digest,
+                progress=report,
+                policy=self._policy,
+                limits=FetchLimits(),
+                check=_check_gguf,
+            )
+
         try:
-            return await work
+            return await loop.run_in_executor(self._threads, work)
         except asyncio.CancelledError:
             cancelled.set()
             raise
@@ -143,21 +154,29 @@ class ModelFetcher:
         return await asyncio.to_thread(self._store.path, digest)
 
     async def _download(self, repository: Repository, digest: str, progress: Progress) -> Path:
-        first = repository.download(digest, 0)
-        async with aclosing(first):  # type: ignore[type-var]
-            chunk, size = await anext(first)
+        async with aclosing(repository.download(digest, 0)) as chunks:  # type: ignore[type-var]
+            beginning = await anext(chunks, None)
+            if beginning is None:
+                raise ModelError("the herd's repository sent nothing")
+            chunk, size = beginning
             with await asyncio.to_thread(self._store.begin_upload, digest, size) as upload:
                 if upload.offset == 0:
                     await asyncio.to_thread(upload.write, chunk)
-                    rest = first
+                    await _take(chunks, upload, progress)
                 elif upload.offset < size:
+                    # A download that was cut off goes on.
                     rest = repository.download(digest, upload.offset)
-                else:
-                    return await asyncio.to_thread(upload.commit)
-                async for chunk, _ in rest:
-                    await asyncio.to_thread(upload.write, chunk)
-                    progress("fetching", upload.offset / size)
-                return await asyncio.to_thread(upload.commit)
+                    async with aclosing(rest) as chunks:  # type: ignore[type-var]
+                        await _take(chunks, upload, progress)
+                return await asyncio.to_thread(upload.commit, _check_gguf)
+
+
+async def _take(
+    chunks: AsyncIterator[tuple[bytes, int]], upload: Upload, progress: Progress
+) -> None:
+    async for chunk, _ in chunks:
+        await asyncio.to_thread(upload.write, chunk)
+        progress("fetching", upload.offset / upload.size)
 
 
 def _reason(error: Exception) -> ErrorReason.ValueType:

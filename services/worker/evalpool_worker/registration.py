@@ -136,8 +136,10 @@ class Registration:
     async def _beat(self, interval: timedelta, lease: timedelta) -> None:
         loop = asyncio.get_running_loop()
         kept_until = loop.time() + lease.total_seconds()
+        draining = False
         while True:
-            await self._wait(interval.total_seconds())
+            await self._wait(interval.total_seconds(), stop_told=draining)
+            draining = self._stopping.is_set()
             reading = self._read()
             try:
                 await self._stub.Heartbeat(
@@ -146,7 +148,7 @@ class Registration:
                         busy_slots=reading.busy_slots,
                         models=reading.models,
                         computed_tokens=reading.computed_tokens,
-                        draining=self._stopping.is_set(),
+                        draining=draining,
                     ),
                     timeout=CALL_SECONDS,
                 )
@@ -159,9 +161,9 @@ class Registration:
                 if not passing or loop.time() > kept_until:
                     raise
 
-    async def _wait(self, seconds: float) -> None:
+    async def _wait(self, seconds: float, *, stop_told: bool) -> None:
         """Wait for the next heartbeat; the stop is told at once, and after that as usual."""
-        if self._stopping.is_set():
+        if stop_told:
             await asyncio.sleep(seconds)
             return
         try:

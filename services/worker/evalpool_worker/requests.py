@@ -84,7 +84,11 @@ def parse_infer(
                 request.prompt,
             )
         case "chat":
-            own = request.system_prompt if request.HasField("system_prompt") else system_prompt
+            own = fields.parse(
+                "system_prompt",
+                lambda text: parse_text(text, at_most=MAX_PROMPT_CHARACTERS),
+                request.system_prompt if request.HasField("system_prompt") else system_prompt,
+            )
             prompt = _conversation(fields, request.chat, own)
         case _:
             fields.refuse("prompt", "there is neither a prompt nor a chat; give one of them")

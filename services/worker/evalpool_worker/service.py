@@ -46,6 +46,7 @@ async def build(runtime: Runtime[WorkerSettings]) -> None:
         RouterRepository(router) if router is not None else None,
         FetchPolicy.from_environment(file_roots=settings.file_roots),
     )
+    runtime.on_stop(fetcher.close)
     host = ModelHost(make_engine, store, fetcher, settings.memory_bytes, runtime.clock)
     runtime.on_stop(host.close)
     slots = Slots(settings.slots)

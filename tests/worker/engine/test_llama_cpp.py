@@ -6,6 +6,7 @@ import asyncio
 import gc
 import math
 import re
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -134,6 +135,21 @@ async def test_a_question_alone_scores_as_it_does_among_others(
             differences.append(abs(one - other))
     assert max(differences) < PACKING_NOISE
     assert sum(differences) / len(differences) < MEAN_PACKING_NOISE
+
+
+async def test_a_long_question_gets_on_by_the_batch(
+    llama: LlamaCppEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    decode = DecodeContext.decode
+
+    def look(context: DecodeContext) -> None:
+        seen.append(llama.load_now.computed_tokens)
+        decode(context)
+
+    monkeypatch.setattr(DecodeContext, "decode", look)
+    await sums(llama, [ChoiceQuestion("long", "word " * 600, (" yes",))])
+    assert seen == [0, 256, 512]
 
 
 async def test_the_same_call_scores_the_same_to_the_last_bit(
@@ -558,6 +574,37 @@ async def test_what_the_model_says_about_itself_is_recorded(llama: LlamaCppEngin
     assert info.n_ctx_train == 8192
     assert "llama-cpp-python 0.3.36" in info.engine_build
     assert info.score_contexts * info.score_threads <= info.generate_threads
+
+
+async def test_a_long_text_is_tokenised_beside_the_event_loop_and_before_the_model_goes(
+    smollm2_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = LlamaCppEngine()
+    await engine.load(smollm2_path, "digest")
+    begun, go_on = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+    encode = Tokeniser.encode
+    done: list[int] = []
+
+    def slow(tokeniser: Tokeniser, text: str) -> tuple[int, ...]:
+        loop.call_soon_threadsafe(begun.set)
+        assert go_on.wait(100)
+        tokens = encode(tokeniser, text)
+        done.append(len(tokens))
+        return tokens
+
+    monkeypatch.setattr(Tokeniser, "encode", slow)
+    stream = engine.generate("word " * 10_000, SamplingParameters())
+    first = asyncio.ensure_future(anext(aiter(stream)))
+    await begun.wait()
+    unloading = asyncio.create_task(engine.unload())
+    first.cancel()
+    await asyncio.wait([first])
+    assert first.cancelled()
+    go_on.set()
+    await unloading
+    assert done
+    await engine.close()
 
 
 async def test_unloading_ends_a_conversation_that_is_being_rendered(

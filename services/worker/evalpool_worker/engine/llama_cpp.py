@@ -11,7 +11,7 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from .base import (
@@ -44,6 +44,9 @@ from .scoring_pool import ScoringCall, ScoringPool
 from .shape import EngineSettings, EngineShape, GrowingShape, shape_for
 from .tokenisation import Tokeniser
 
+# Characters that are tokenised on the event loop: some milliseconds at most.
+_SHORT_TEXT = 8192
+
 
 @dataclass(frozen=True, slots=True)
 class _Running:
@@ -56,6 +59,7 @@ class _Running:
     scoring: ScoringPool
     generation: GenerationLoop
     info: EngineInfo
+    encoding: set[asyncio.Future[tuple[int, ...]]] = field(default_factory=set)
 
 
 class LlamaCppEngine:
@@ -179,9 +183,10 @@ class LlamaCppEngine:
         parameters.validate()
         running = self._require()
         text = prompt if isinstance(prompt, str) else await running.template.render(prompt)
+        tokens = await self._encode(running, text)
         if self._running is not running:
             raise NoModelLoadedError("The model was unloaded.")
-        stream = self._stream(running, text, parameters)
+        stream = self._stream(running, tokens, parameters)
         running.generation.submit(stream)
         try:
             while True:
@@ -239,14 +244,24 @@ class LlamaCppEngine:
             info=_info(model, shape, digest),
         )
 
-    def _stream(
-        self, running: _Running, text: str, parameters: SamplingParameters
-    ) -> GenerationStream:
-        limit = running.model.n_ctx_train
+    async def _encode(self, running: _Running, text: str) -> tuple[int, ...]:
+        if self._running is not running:
+            raise NoModelLoadedError("The model was unloaded.")
         try:
-            tokens = running.tokeniser.encode(text)
+            if len(text) <= _SHORT_TEXT:
+                return running.tokeniser.encode(text)
+            # A million characters can take more than a second.
+            encoding = asyncio.ensure_future(asyncio.to_thread(running.tokeniser.encode, text))
+            running.encoding.add(encoding)
+            encoding.add_done_callback(running.encoding.discard)
+            return await asyncio.shield(encoding)
         except UnicodeEncodeError as error:
             raise InvalidParametersError("prompt", "prompt must be valid Unicode text.") from error
+
+    def _stream(
+        self, running: _Running, tokens: tuple[int, ...], parameters: SamplingParameters
+    ) -> GenerationStream:
+        limit = running.model.n_ctx_train
         if not tokens:
             raise InvalidParametersError("prompt", "prompt must not be empty for this model.")
         if len(tokens) >= limit:
@@ -266,6 +281,7 @@ async def _stop(running: _Running) -> None:
     await running.template.close()
     await asyncio.to_thread(running.scoring.stop)
     await asyncio.to_thread(running.generation.stop)
+    await asyncio.gather(*running.encoding, return_exceptions=True)
     running.model.free()
 
 

@@ -122,10 +122,18 @@ def _split(
 
 
 class Scorer:
-    """Scores packs of questions on one context, which it leaves empty after each pack."""
+    """Scores packs of questions on one context, which it leaves empty after each pack.
 
-    def __init__(self, context: DecodeContext) -> None:
+    Args:
+        context: The context.
+        computed: Told after each batch how many tokens it had.
+    """
+
+    def __init__(
+        self, context: DecodeContext, computed: Callable[[int], None] = lambda _tokens: None
+    ) -> None:
         self._context = context
+        self._computed = computed
 
     def score(
         self, pack: Sequence[PreparedQuestion], wanted: Callable[[], bool]
@@ -193,6 +201,7 @@ class Scorer:
                 layout.wants_logits[start:end],
             )
             self._context.decode()
+            self._computed(end - start)
             layout.add_log_probabilities(start, end, self._context, sums)
             start = end
         return sums

@@ -344,12 +344,10 @@ class ScoringPool:
 
     def _score_pack(self, context: DecodeContext, pack: _Pack) -> None:
         started = self._now()
-        scores = Scorer(context).score(
+        scores = Scorer(context, self._count).score(
             pack.prepared, lambda: not pack.call.cancelled and not self._stopping
         )
         finished = self._now()
-        with self._condition:
-            self._computed_tokens += pack.nodes
         pack.call.deliver(
             [
                 _outcome(question, prepared, choices, started, finished)
@@ -358,6 +356,11 @@ class ScoringPool:
                 )
             ]
         )
+
+    def _count(self, tokens: int) -> None:
+        # By the batch: a long question must not look as if nothing got on.
+        with self._condition:
+            self._computed_tokens += tokens
 
 
 def _outcome(
