@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -19,7 +21,7 @@ from evalpool.models import find_model
 from evalpool.router.v1 import router_pb2, router_pb2_grpc
 from evalpool_router.service import SERVICE
 from evalpool_runtime.testing import ServiceUnderTest, running
-from tests.router.worker_double import WorkerDouble
+from tests.router.worker_double import WorkerDouble, score
 
 D = TypeVar("D", bound=Message)
 
@@ -100,6 +102,63 @@ def scoring(count: int, **fields: Any) -> inference_pb2.ScoreChoicesRequest:
         reference="run",
         **fields,
     )
+
+
+async def all_of(
+    call: aio.UnaryStreamCall[
+        inference_pb2.ScoreChoicesRequest, inference_pb2.ScoreChoicesResponse
+    ],
+) -> list[inference_pb2.ScoreChoicesResponse]:
+    return [response async for response in call]
+
+
+def results_of(
+    responses: list[inference_pb2.ScoreChoicesResponse],
+) -> list[inference_pb2.QuestionResult]:
+    return [result for response in responses for result in response.results.results]
+
+
+def assert_complete(responses: list[inference_pb2.ScoreChoicesResponse], count: int) -> None:
+    """Every question was scored exactly once, by right numbers, and the end says so."""
+    results = results_of(responses)
+    assert Counter(result.id for result in results) == Counter(f"q{n}" for n in range(count))
+    for result in results:
+        prompt = f"Question {result.id[1:]}?"
+        expected = [score(prompt, choice) for choice in (" a", " bb", " ccc")]
+        assert [s.sum_logprob for s in result.scores] == expected
+        assert result.provenance.model_digest == MODEL
+    assert responses[-1].WhichOneof("event") == "complete"
+    assert (responses[-1].complete.scored, responses[-1].complete.failed) == (count, 0)
+    assert {response.reference for response in responses} == {"run"}
+
+
+def infer(prompt: str = "The capital of France is", **fields: object) -> inference_pb2.InferRequest:
+    return inference_pb2.InferRequest(
+        model=inference_pb2.ModelReference(digest=MODEL),
+        prompt=prompt,
+        reference="mine",
+        **fields,  # type: ignore[arg-type]
+    )
+
+
+async def text_of(
+    stub: router_pb2_grpc.RouterServiceAsyncStub, request: inference_pb2.InferRequest
+) -> str:
+    return "".join([response.chunk.text async for response in stub.Infer(request)])
+
+
+async def someone(router: RouterHarness) -> router_pb2_grpc.RouterServiceAsyncStub:
+    return await router.stub(Identity.generate())
+
+
+async def idle(router: RouterHarness) -> router_pb2.GetStatisticsResponse:
+    """The statistics, once no slot is taken."""
+    stub = await router.operator()
+    async with asyncio.timeout(30):
+        while True:
+            statistics = await stub.GetStatistics(router_pb2.GetStatisticsRequest())
+            if not statistics.busy_slots:
+                return statistics
 
 
 def error_of(error: aio.AioRpcError) -> error_details_pb2.ErrorInfo:
