@@ -65,7 +65,9 @@ class ModelReference(_message.Message):
     digest: _builtins.str
     """The content's SHA-256, 64 hexadecimal digits."""
     name: _builtins.str
-    """The name, for people."""
+    """The name, for people, at most 128 characters. A router finds the model by it where there is no
+    digest.
+    """
     @_builtins.property
     def sources(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Where it can be fetched, tried in order: `pypi:`, `hf:`, `https:`, `file:` or `herd:` (the router's

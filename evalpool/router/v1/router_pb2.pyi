@@ -583,7 +583,9 @@ class GetModelRequest(_message.Message):
 
     MODEL_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """The model's digest, or its name in the catalogue."""
+    """The model's digest or name, 1 to 128 characters. Of models with one name the catalogue's goes
+    first, then the caller's own, then the one that came first.
+    """
     def __init__(
         self,
         *,
@@ -949,14 +951,16 @@ class RegisterWorkerRequest(_message.Message):
     engine_build: _builtins.str
     """The engine's build, 1 to 1,024 characters. Results that name another are discarded."""
     instance: _builtins.str
-    """A random id of this start of the worker's process, so that a repeat is told from a restart."""
+    """A random id of this start of the worker's process, 1 to 64 characters, so that a repeat is told
+    from a restart.
+    """
     @_builtins.property
     def kinds(self) -> _containers.RepeatedScalarFieldContainer[Global___WorkerKind.ValueType]:
         """The kinds of work that it takes; at least one."""
 
     @_builtins.property
     def models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Digests of the models that it has loaded."""
+        """Digests of the models that it has loaded, at most 1,024."""
 
     def __init__(
         self,
@@ -1033,7 +1037,7 @@ class HeartbeatRequest(_message.Message):
     """True: it is shutting down and takes nothing new."""
     @_builtins.property
     def models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Digests of the models that it has loaded."""
+        """Digests of the models that it has loaded, at most 1,024."""
 
     def __init__(
         self,

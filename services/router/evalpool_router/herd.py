@@ -10,6 +10,7 @@ import asyncio
 import itertools
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import suppress
+from fractions import Fraction
 from typing import TypeVar
 
 from evalpool.identity import Identity
@@ -63,6 +64,12 @@ class Herd:
         self._wake = asyncio.Event()
         self._next_tick = 0.0
         self._stopped: DomainError | None = None
+        self._last_multiplier = Fraction(1)
+
+    @property
+    def last_multiplier(self) -> Fraction:
+        """The multiplier of the request that was dispatched last."""
+        return self._last_multiplier
 
     # Callers
 
@@ -280,6 +287,7 @@ class Herd:
     def _begin(self, dispatch: Dispatch) -> None:
         job, link = self._jobs[dispatch.request], self._links[dispatch.worker]
         now = self._clock.monotonic()
+        self._last_multiplier = job.multiplier
         if job.first_dispatch is None:
             job.first_dispatch = now
             self._metrics.stages.labels(job.method, "queue").observe(now - job.begun)

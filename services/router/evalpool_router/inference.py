@@ -69,12 +69,11 @@ class Inference:
         self._repository = repository
         self._settings = settings
         self._clock = clock
-        self._last_multiplier = Fraction(1)
 
     @property
     def last_multiplier(self) -> Fraction:
-        """The multiplier of the request that was taken in last."""
-        return self._last_multiplier
+        """The multiplier of the request that was dispatched last."""
+        return self._herd.last_multiplier
 
     async def infer(
         self, request: inference_pb2.InferRequest, caller: Caller
@@ -112,9 +111,9 @@ class Inference:
             model=reference_of(model),
             deadline=now + _shorter(self._settings.score_seconds, caller.remaining),
             begun=now,
+            multiplier=terms.multiplier,
             questions=tuple(request.questions),
         )
-        self._last_multiplier = terms.multiplier
         self._herd.submit(
             job,
             Request(
@@ -254,9 +253,9 @@ class Inference:
             model=reference_of(model),
             deadline=deadline,
             begun=self._clock.monotonic(),
+            multiplier=terms.multiplier,
             request=asked,
         )
-        self._last_multiplier = terms.multiplier
         self._herd.submit(
             job,
             Request(

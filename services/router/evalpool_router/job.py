@@ -6,6 +6,7 @@ import asyncio
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import TypeAlias
 
 from evalpool.inference.v1 import inference_pb2
@@ -34,6 +35,7 @@ class Job:
         model: The model, with its sources.
         deadline: When it is given up, in the clock's monotonic seconds.
         begun: When it came.
+        multiplier: What the caller offered to go first.
         first_dispatch: When it, or its first package, was sent out.
         first_result: When the first of the answer came.
         inbox: What the caller is to be told, in order.
@@ -46,6 +48,7 @@ class Job:
     model: inference_pb2.ModelReference
     deadline: float
     begun: float
+    multiplier: Fraction = Fraction(1)
     first_dispatch: float | None = None
     first_result: float | None = None
     inbox: asyncio.Queue[Message | Ended] = field(default_factory=asyncio.Queue)

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from decimal import Decimal
+from fractions import Fraction
 
 from evalpool.router.v1 import router_pb2
 from evalpool_router.models import Model
 from evalpool_router.scheduler import Scheduler, WorkerView
 from evalpool_runtime.protobuf import timestamp
+
+
+def pack_multiplier(multiplier: Fraction) -> str:
+    """A multiplier, which has at most nine decimals, as a decimal string."""
+    return f"{(Decimal(multiplier.numerator) / multiplier.denominator).normalize():f}"
 
 
 def pack_model(model: Model) -> router_pb2.Model:

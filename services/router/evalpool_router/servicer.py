@@ -11,7 +11,7 @@ from evalpool.router.v1 import router_pb2, router_pb2_grpc
 from evalpool.values import Fields
 from evalpool_router.inference import Caller, Inference
 from evalpool_router.membership import Membership
-from evalpool_router.packing import pack_model, pack_statistics
+from evalpool_router.packing import pack_model, pack_multiplier, pack_statistics
 from evalpool_router.repository import Repository
 from evalpool_router.requests import (
     parse_candidate,
@@ -64,12 +64,11 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
         self, request: router_pb2.GetPricingRequest, context: Any
     ) -> router_pb2.GetPricingResponse:
         """What inference costs: nothing."""
-        multiplier = float(self._inference.last_multiplier)
         return router_pb2.GetPricingResponse(
             paid=False,
             base_fee="0",
             token_fee="0",  # noqa: S106 - a price
-            last_multiplier=f"{multiplier:g}",
+            last_multiplier=pack_multiplier(self._inference.last_multiplier),
         )
 
     async def Infer(
