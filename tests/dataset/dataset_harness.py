@@ -103,14 +103,16 @@ class DatasetHarness:
         )
         return dataset_pb2_grpc.DatasetServiceStub(channel)
 
-    async def create(self, dataset: str = "d", kind: str = "siqa", **fields: Any) -> Stub:
-        """Make a dataset of the owner's; gives the owner's stub."""
-        stub = await self.stub()
+    async def create(
+        self, dataset: str = "d", kind: str = "siqa", by: Identity | None = None, **fields: Any
+    ) -> Stub:
+        """Make a dataset of somebody's; of the owner's, where nobody is named. Gives their stub."""
+        stub = await self.stub(by)
         await stub.CreateDataset(dataset_pb2.CreateDatasetRequest(id=dataset, kind=kind, **fields))
         return stub
 
     async def load(self, content: bytes, dataset: str = "d", **fields: Any) -> Stub:
-        """Make a dataset and load JSON Lines into it; gives the owner's stub."""
+        """Make a dataset and load JSON Lines into it; gives its owner's stub."""
         stub = await self.create(dataset, **fields)
         await stub.LoadData(
             sending(

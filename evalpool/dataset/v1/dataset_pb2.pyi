@@ -893,7 +893,9 @@ class Score(_message.Message):
     run: _builtins.str
     """The run's id: 43 characters of base64url, the same for the same version, subject and evaluator."""
     dataset: _builtins.str
-    """The dataset's id."""
+    """The dataset's id: in Benchmark the one that was named; elsewhere, of the caller's own datasets
+    (for the benchmark service: of all), the one that the run was first asked for on.
+    """
     version: _builtins.str
     """The dataset's version."""
     subject: _builtins.str

@@ -28,6 +28,10 @@ if _version_not_supported:
 class DatasetServiceStub:
     """DatasetService keeps questions, models, runs and evaluations. Questions and answers are for the
     dataset's owner's eyes; everybody else sees counts and scores.
+
+    Datasets with the same content have the same version, and share its runs: no work is done twice. A
+    run is seen by the owners of the datasets that it was asked for on with Benchmark, by themselves or
+    by the benchmark service for a pool; having the same questions is not enough.
     """
 
     def __init__(self, channel):
@@ -106,6 +110,10 @@ class DatasetServiceStub:
 class DatasetServiceServicer:
     """DatasetService keeps questions, models, runs and evaluations. Questions and answers are for the
     dataset's owner's eyes; everybody else sees counts and scores.
+
+    Datasets with the same content have the same version, and share its runs: no work is done twice. A
+    run is seen by the owners of the datasets that it was asked for on with Benchmark, by themselves or
+    by the benchmark service for a pool; having the same questions is not enough.
     """
 
     def GetInfo(self, request, context):
@@ -184,7 +192,8 @@ class DatasetServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetScore(self, request, context):
-        """A run's counts and score. The owner, or the benchmark service.
+        """A run's counts and score. The owner of a dataset that it was asked for on, or the benchmark
+        service.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -192,14 +201,16 @@ class DatasetServiceServicer:
 
     def WatchScores(self, request, context):
         """Streams the changes of runs' scores after a cursor. The stream may end at any time with
-        UNAVAILABLE; go on from the last cursor seen. The owner, or the benchmark service.
+        UNAVAILABLE; go on from the last cursor seen. The owner of a dataset that it was asked for on, or
+        the benchmark service.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListResults(self, request, context):
-        """Streams a run's evaluations, question by question. The owner.
+        """Streams a run's evaluations, question by question. The owner of a dataset that it was asked for
+        on.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -284,6 +295,10 @@ def add_DatasetServiceServicer_to_server(servicer, server):
 class DatasetService:
     """DatasetService keeps questions, models, runs and evaluations. Questions and answers are for the
     dataset's owner's eyes; everybody else sees counts and scores.
+
+    Datasets with the same content have the same version, and share its runs: no work is done twice. A
+    run is seen by the owners of the datasets that it was asked for on with Benchmark, by themselves or
+    by the benchmark service for a pool; having the same questions is not enough.
     """
 
     @staticmethod

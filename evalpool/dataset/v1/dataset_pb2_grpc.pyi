@@ -29,6 +29,10 @@ GRPC_VERSION: str
 class DatasetServiceStub:
     """DatasetService keeps questions, models, runs and evaluations. Questions and answers are for the
     dataset's owner's eyes; everybody else sees counts and scores.
+
+    Datasets with the same content have the same version, and share its runs: no work is done twice. A
+    run is seen by the owners of the datasets that it was asked for on with Benchmark, by themselves or
+    by the benchmark service for a pool; having the same questions is not enough.
     """
 
     @_typing.overload
@@ -65,18 +69,27 @@ class DatasetServiceStub:
     first, and has them evaluated without a further pause. The owner, or the benchmark service.
     """
     GetScore: _grpc.UnaryUnaryMultiCallable[_dataset_pb2.GetScoreRequest, _dataset_pb2.GetScoreResponse]
-    """A run's counts and score. The owner, or the benchmark service."""
+    """A run's counts and score. The owner of a dataset that it was asked for on, or the benchmark
+    service.
+    """
     WatchScores: _grpc.UnaryStreamMultiCallable[_dataset_pb2.WatchScoresRequest, _dataset_pb2.WatchScoresResponse]
     """Streams the changes of runs' scores after a cursor. The stream may end at any time with
-    UNAVAILABLE; go on from the last cursor seen. The owner, or the benchmark service.
+    UNAVAILABLE; go on from the last cursor seen. The owner of a dataset that it was asked for on, or
+    the benchmark service.
     """
     ListResults: _grpc.UnaryStreamMultiCallable[_dataset_pb2.ListResultsRequest, _dataset_pb2.ListResultsResponse]
-    """Streams a run's evaluations, question by question. The owner."""
+    """Streams a run's evaluations, question by question. The owner of a dataset that it was asked for
+    on.
+    """
 
 @_typing.type_check_only
 class DatasetServiceAsyncStub(DatasetServiceStub):
     """DatasetService keeps questions, models, runs and evaluations. Questions and answers are for the
     dataset's owner's eyes; everybody else sees counts and scores.
+
+    Datasets with the same content have the same version, and share its runs: no work is done twice. A
+    run is seen by the owners of the datasets that it was asked for on with Benchmark, by themselves or
+    by the benchmark service for a pool; having the same questions is not enough.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -110,17 +123,26 @@ class DatasetServiceAsyncStub(DatasetServiceStub):
     first, and has them evaluated without a further pause. The owner, or the benchmark service.
     """
     GetScore: _aio.UnaryUnaryMultiCallable[_dataset_pb2.GetScoreRequest, _dataset_pb2.GetScoreResponse]  # type: ignore[assignment]
-    """A run's counts and score. The owner, or the benchmark service."""
+    """A run's counts and score. The owner of a dataset that it was asked for on, or the benchmark
+    service.
+    """
     WatchScores: _aio.UnaryStreamMultiCallable[_dataset_pb2.WatchScoresRequest, _dataset_pb2.WatchScoresResponse]  # type: ignore[assignment]
     """Streams the changes of runs' scores after a cursor. The stream may end at any time with
-    UNAVAILABLE; go on from the last cursor seen. The owner, or the benchmark service.
+    UNAVAILABLE; go on from the last cursor seen. The owner of a dataset that it was asked for on, or
+    the benchmark service.
     """
     ListResults: _aio.UnaryStreamMultiCallable[_dataset_pb2.ListResultsRequest, _dataset_pb2.ListResultsResponse]  # type: ignore[assignment]
-    """Streams a run's evaluations, question by question. The owner."""
+    """Streams a run's evaluations, question by question. The owner of a dataset that it was asked for
+    on.
+    """
 
 class DatasetServiceServicer(metaclass=_abc_1.ABCMeta):
     """DatasetService keeps questions, models, runs and evaluations. Questions and answers are for the
     dataset's owner's eyes; everybody else sees counts and scores.
+
+    Datasets with the same content have the same version, and share its runs: no work is done twice. A
+    run is seen by the owners of the datasets that it was asked for on with Benchmark, by themselves or
+    by the benchmark service for a pool; having the same questions is not enough.
     """
 
     @_abc_1.abstractmethod
@@ -218,7 +240,9 @@ class DatasetServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _dataset_pb2.GetScoreRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_dataset_pb2.GetScoreResponse, _abc.Awaitable[_dataset_pb2.GetScoreResponse]]:
-        """A run's counts and score. The owner, or the benchmark service."""
+        """A run's counts and score. The owner of a dataset that it was asked for on, or the benchmark
+        service.
+        """
 
     @_abc_1.abstractmethod
     def WatchScores(
@@ -227,7 +251,8 @@ class DatasetServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_dataset_pb2.WatchScoresResponse], _abc.AsyncIterator[_dataset_pb2.WatchScoresResponse]]:
         """Streams the changes of runs' scores after a cursor. The stream may end at any time with
-        UNAVAILABLE; go on from the last cursor seen. The owner, or the benchmark service.
+        UNAVAILABLE; go on from the last cursor seen. The owner of a dataset that it was asked for on, or
+        the benchmark service.
         """
 
     @_abc_1.abstractmethod
@@ -236,6 +261,8 @@ class DatasetServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _dataset_pb2.ListResultsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_dataset_pb2.ListResultsResponse], _abc.AsyncIterator[_dataset_pb2.ListResultsResponse]]:
-        """Streams a run's evaluations, question by question. The owner."""
+        """Streams a run's evaluations, question by question. The owner of a dataset that it was asked for
+        on.
+        """
 
 def add_DatasetServiceServicer_to_server(servicer: DatasetServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

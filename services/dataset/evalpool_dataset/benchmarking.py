@@ -14,7 +14,7 @@ from evalpool_dataset.rights import Rights
 from evalpool_dataset.run import RETRIED, Run, reopened, run_id
 from evalpool_dataset.runner import Runner
 from evalpool_dataset.scores import RunScore, score_of
-from evalpool_dataset.store import definitions, evaluations, runs
+from evalpool_dataset.store import askings, definitions, evaluations, runs
 from evalpool_dataset.store.definitions import Definition, Model
 from evalpool_runtime.clock import Clock
 from evalpool_runtime.database import Database
@@ -128,22 +128,28 @@ class Benchmarking:
         version = require_version(connection, wanted.definition, wanted.version)
         identifier = run_id(version.digest, wanted.model.digest, wanted.evaluator.value)
         run = runs.find_run(connection, identifier, lock=True)
-        if run is not None:
+        if run is None:
+            runs.wait_for_turn(connection)
+            # Another call may have made it meanwhile.
+            run = runs.find_run(connection, identifier, lock=True)
+        if run is None:
+            run = runs.add_run(
+                connection,
+                identifier,
+                version.id,
+                definitions.keep_model(connection, wanted.model),
+                wanted.evaluator.value,
+                version.question_count,
+                self._clock.now(),
+            )
+        else:
+            is_news = askings.add(connection, run.id, version.id)
             if run.state in RETRIED:
                 run = _retry(connection, run)
-            return score_of(connection, run)
-        runs.wait_for_turn(connection)
-        # Another call may have made it meanwhile; one as new has nothing to be retried.
-        run = runs.find_run(connection, identifier) or runs.add_run(
-            connection,
-            identifier,
-            version.id,
-            definitions.keep_model(connection, wanted.model),
-            wanted.evaluator.value,
-            version.question_count,
-            self._clock.now(),
-        )
-        return score_of(connection, run)
+            elif is_news:
+                # Its new watchers are told of it.
+                run = runs.save_run(connection, run)
+        return score_of(connection, run, version)
 
     def started(self) -> None:
         """Have a run taken up; called once its start is committed."""

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from sqlalchemy import Connection
 
 from evalpool_dataset.run import Run
-from evalpool_dataset.store import definitions, runs
+from evalpool_dataset.store import askings, definitions, runs
+from evalpool_dataset.store.askings import NotAsked
 from evalpool_dataset.store.definitions import Definition
 from evalpool_runtime.errors import PermissionDenied, reasons
 
@@ -15,6 +16,9 @@ from evalpool_runtime.errors import PermissionDenied, reasons
 @dataclass(frozen=True, slots=True)
 class Rights:
     """Questions and answers are for a dataset's owner; its runs for the benchmark service too.
+
+    A run is seen by the owners of the datasets that it was asked for on. Others whose datasets have
+    the same content see it once it is asked for on theirs.
 
     Attributes:
         benchmark: The benchmark service's address; empty for none.
@@ -61,17 +65,30 @@ class Rights:
             NotFound: There is none.
             PermissionDenied: The caller may not.
         """
-        found = runs.require_run(connection, run, field)
-        if not self.is_benchmark(caller):
-            version = definitions.version_by_id(connection, found.version)
-            if definitions.require_definition(connection, version.definition).owner != caller:
-                raise PermissionDenied(
-                    reasons.ERROR_REASON_NOT_ALLOWED,
-                    f"{field}: only the dataset's owner may see the run; sign with the owner's "
-                    "wallet",
-                )
-        return found
+        return _asked_run(connection, run, self.owner_filter(caller), field)
+
+    def own_run(self, connection: Connection, caller: str, run: str) -> Run:
+        """A run that was asked for on a dataset of the caller's own.
+
+        Raises:
+            NotFound: There is none.
+            PermissionDenied: It was asked for on others' only.
+        """
+        return _asked_run(connection, run, caller, "run")
 
     def owner_filter(self, caller: str) -> str | None:
-        """Whose datasets' runs the caller sees, where no run is named; None for everybody's."""
+        """On whose datasets runs were asked for that the caller sees; None for everybody's."""
         return None if self.is_benchmark(caller) else caller
+
+
+def _asked_run(connection: Connection, run: str, owner: str | None, field: str) -> Run:
+    found = runs.require_run(connection, run, field)
+    try:
+        askings.first_version(connection, run, owner)
+    except NotAsked:
+        raise PermissionDenied(
+            reasons.ERROR_REASON_NOT_ALLOWED,
+            f"{field}: only the owner of a dataset that it was asked for on may see the run; sign "
+            "with the owner's wallet, or start it on a dataset of yours",
+        ) from None
+    return found

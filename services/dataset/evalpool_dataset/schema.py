@@ -84,7 +84,8 @@ models = Table(
     Column("size_bytes", BigInteger, nullable=False),
 )
 
-# One subject on one version with one evaluator and its parameters.
+# One subject on one version's content with one evaluator and its parameters. `version` is the one
+# whose questions are asked: of several with the same content the first.
 runs = Table(
     "runs",
     metadata,
@@ -109,6 +110,17 @@ runs = Table(
     Column("end_time", UtcDateTime),
     Index("ix_runs_cursor", "cursor", unique=True),
     Index("ix_runs_state", "state", "number"),
+)
+
+# On which datasets a run was asked for: their owners see it, whosever questions were the first.
+askings = Table(
+    "askings",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("run", Text, ForeignKey("runs.id"), nullable=False),
+    Column("version", Integer, ForeignKey("versions.id"), nullable=False),
+    UniqueConstraint("run", "version"),
+    Index("ix_askings_version", "version"),
 )
 
 # One row: the newest cursor. Locked by each commit that changes a run, so that no watch skips one.

@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 
 from evalpool_dataset.rights import Rights
 from evalpool_dataset.run import Run
-from evalpool_dataset.store import definitions, evaluations, runs
+from evalpool_dataset.store import askings, definitions, evaluations, runs
 from evalpool_dataset.store.definitions import Definition, Model, Version
 from evalpool_dataset.store.evaluations import Result
 from evalpool_runtime.database import Database
@@ -28,8 +28,8 @@ class RunScore:
 
     Attributes:
         run: The run.
-        definition: The dataset.
-        version: The dataset's version.
+        definition: The dataset that it was asked for on.
+        version: That dataset's version.
         model: The subject.
         queue_position: Questions of other runs before this one's, where it is queued.
     """
@@ -41,9 +41,8 @@ class RunScore:
     queue_position: int
 
 
-def score_of(connection: Connection, run: Run) -> RunScore:
-    """A run's standing."""
-    version = definitions.version_by_id(connection, run.version)
+def score_of(connection: Connection, run: Run, version: Version) -> RunScore:
+    """A run's standing, for who asked for it on a dataset's version."""
     return RunScore(
         run=run,
         definition=definitions.require_definition(connection, version.definition),
@@ -78,9 +77,12 @@ class Scores:
             NotFound: There is no such run.
             PermissionDenied: The caller may not see it.
         """
-        return await self._database.read(
-            lambda c: score_of(c, self._rights.visible_run(c, caller, run))
-        )
+
+        def work(connection: Connection) -> RunScore:
+            found = self._rights.visible_run(connection, caller, run)
+            return _score_for(connection, found, self._rights.owner_filter(caller))
+
+        return await self._database.read(work)
 
     async def watch(self, caller: str, only: Sequence[str], cursor: int) -> AsyncIterator[RunScore]:
         """Yield runs' standings as they change after a cursor, until the service stops.
@@ -111,7 +113,7 @@ class Scores:
                 await self._changes.wait(seen, LOOK_AGAIN_SECONDS)
 
     async def results(self, caller: str, run: str, after: int) -> AsyncIterator[Result]:
-        """Yield what became of a run's questions, in order, for the dataset's owner.
+        """Yield what became of a run's questions, in order, for owners that it was asked for by.
 
         Args:
             caller: Who asks.
@@ -120,13 +122,11 @@ class Scores:
 
         Raises:
             NotFound: There is no such run.
-            PermissionDenied: The caller is not the dataset's owner.
+            PermissionDenied: It was asked for on no dataset of the caller's.
         """
 
         def work(connection: Connection, after: int) -> list[Result]:
-            found = runs.require_run(connection, run)
-            version = definitions.version_by_id(connection, found.version)
-            self._rights.own_definition(connection, caller, version.definition, "run")
+            self._rights.own_run(connection, caller, run)
             return evaluations.list_results(connection, run, after, RESULTS_A_READ)
 
         while True:
@@ -140,6 +140,11 @@ class Scores:
     async def _changed(self, cursor: int, only: Sequence[str], owner: str | None) -> list[RunScore]:
         def work(connection: Connection) -> list[RunScore]:
             found = runs.runs_after(connection, cursor, only, RUNS_A_READ, owner=owner)
-            return [score_of(connection, run) for run in found]
+            return [_score_for(connection, run, owner) for run in found]
 
         return await self._database.read(work)
+
+
+def _score_for(connection: Connection, run: Run, owner: str | None) -> RunScore:
+    """A run's standing on the dataset that it was first asked for on, of an owner's or of all."""
+    return score_of(connection, run, askings.first_version(connection, run.id, owner))

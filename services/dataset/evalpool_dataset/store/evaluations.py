@@ -17,6 +17,7 @@ from evalpool_dataset import schema
 from evalpool_dataset.evaluation import Evaluation, Policy, State, claim, expire
 from evalpool_dataset.outcome import Answer, Claim
 from evalpool_dataset.run import OPEN
+from evalpool_dataset.store import askings
 
 _table = schema.evaluations
 _KEYS_A_QUERY = 1000
@@ -128,7 +129,7 @@ def take_up(connection: Connection, limit: int, *, run: str = "", owner: str | N
         connection: The transaction.
         limit: Questions at most.
         run: Only of this run; empty for all open ones.
-        owner: Only of runs on this owner's datasets; None for everybody's.
+        owner: Only of runs that were asked for on this owner's datasets; None for all.
 
     Returns:
         How many questions are now ready to be claimed, or under way.
@@ -146,11 +147,7 @@ def take_up(connection: Connection, limit: int, *, run: str = "", owner: str | N
     if run:
         query = query.where(schema.runs.c.id == run)
     if owner is not None:
-        query = (
-            query.join(schema.versions, schema.versions.c.id == schema.runs.c.version)
-            .join(schema.definitions, schema.definitions.c.id == schema.versions.c.definition)
-            .where(schema.definitions.c.owner == owner)
-        )
+        query = query.where(schema.runs.c.id.in_(askings.runs_of(owner)))
     rows = connection.execute(query).all()
     pausing = [row.id for row in rows if row.not_before is not None]
     connection.execute(

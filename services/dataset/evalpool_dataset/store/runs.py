@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Row, false, func, insert, literal, select, up
 from evalpool_dataset import schema
 from evalpool_dataset.problem import QUESTIONS_FAULTS
 from evalpool_dataset.run import OPEN, Run, RunState, verdict
+from evalpool_dataset.store import askings
 from evalpool_runtime.errors import NotFound, reasons
 
 
@@ -52,7 +53,7 @@ def add_run(
     total: int,
     now: datetime,
 ) -> Run:
-    """Store a new run with its evaluations, all pending."""
+    """Store a new run, asked for on a version, with its evaluations, all pending."""
     cursor = next_cursor(connection)
     number = (connection.scalar(select(func.max(schema.runs.c.number))) or 0) + 1
     made = Run(
@@ -67,6 +68,7 @@ def add_run(
         create_time=now,
     )
     connection.execute(insert(schema.runs).values(id=run, **_values(made)))
+    askings.add(connection, run, version)
     questions = select(
         # In SQL: a version may have a hundred thousand questions.
         *(literal(value) for value in (run, model, "pending", "", "", "", 0, 0, 0)),
@@ -141,17 +143,13 @@ def runs_after(
         cursor: The cursor.
         only: Only these; none for all.
         limit: How many at most.
-        owner: Only those on this owner's datasets; None for everybody's.
+        owner: Only those that were asked for on this owner's datasets; None for all.
     """
     query = select(schema.runs).where(schema.runs.c.cursor > cursor)
     if only:
         query = query.where(schema.runs.c.id.in_(only))
     if owner is not None:
-        query = (
-            query.join(schema.versions, schema.versions.c.id == schema.runs.c.version)
-            .join(schema.definitions, schema.definitions.c.id == schema.versions.c.definition)
-            .where(schema.definitions.c.owner == owner)
-        )
+        query = query.where(schema.runs.c.id.in_(askings.runs_of(owner)))
     rows = connection.execute(query.order_by(schema.runs.c.cursor).limit(limit))
     return [_run(row) for row in rows]
 

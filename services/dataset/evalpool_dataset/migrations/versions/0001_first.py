@@ -87,6 +87,14 @@ def upgrade() -> None:
     )
     op.create_index("ix_runs_cursor", "runs", ["cursor"], unique=True)
     op.create_index("ix_runs_state", "runs", ["state", "number"])
+    op.create_table(
+        "askings",
+        sa.Column("id", sa.Integer, primary_key=True),
+        sa.Column("run", sa.Text, sa.ForeignKey("runs.id"), nullable=False),
+        sa.Column("version", sa.Integer, sa.ForeignKey("versions.id"), nullable=False),
+        sa.UniqueConstraint("run", "version"),
+    )
+    op.create_index("ix_askings_version", "askings", ["version"])
     score_cursor = op.create_table(
         "score_cursor",
         sa.Column("id", sa.Integer, primary_key=True),
