@@ -81,7 +81,8 @@ def loaded_lm_eval(kind: Literal["hf", "gguf"], where: str, threads: int) -> Ite
             "OMP_NUM_THREADS": str(threads),
         }
         process = subprocess.Popen(
-            [str(python), str(_DRIVER), kind, where],
+            # -P: the folder of this module would hide the packages of the same names.
+            [str(python), "-P", str(_DRIVER), kind, where],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
