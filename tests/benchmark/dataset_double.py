@@ -18,7 +18,7 @@ from evalpool.dataset.v1.dataset_pb2_grpc import (
     add_DatasetServiceServicer_to_server,
 )
 from evalpool_runtime.error_status import status_of
-from evalpool_runtime.errors import DomainError, NotFound, Unavailable, reasons
+from evalpool_runtime.errors import DomainError, Internal, NotFound, Unavailable, reasons
 
 RunKey = tuple[str, str, str, int]
 
@@ -30,6 +30,7 @@ class DatasetDouble(DatasetServiceServicer):
         datasets: By id.
         models: By digest.
         refusals: What Benchmark answers for a subject instead of a run.
+        broken: Ids of datasets that GetDataset fails on.
         benchmarked: The requests of Benchmark, in order.
         before_answering: What happens between the start of a run and Benchmark's answer.
         endpoint: Where it answers.
@@ -39,6 +40,7 @@ class DatasetDouble(DatasetServiceServicer):
         self.datasets: dict[str, pb.Dataset] = {}
         self.models: dict[str, pb.Model] = {}
         self.refusals: dict[str, DomainError] = {}
+        self.broken: set[str] = set()
         self.benchmarked: list[pb.BenchmarkRequest] = []
         self.asked_for_dataset = asyncio.Event()
         self.before_answering: Callable[[pb.BenchmarkRequest], Awaitable[None]] | None = None
@@ -105,6 +107,8 @@ class DatasetDouble(DatasetServiceServicer):
     async def GetDataset(self, request: pb.GetDatasetRequest, context: Any) -> Any:
         self.asked_for_dataset.set()
         await self._check(context)
+        if request.id in self.broken:
+            await _refuse(context, Internal(reasons.ERROR_REASON_INTERNAL, "something broke"))
         if request.id not in self.datasets:
             await _refuse(
                 context,

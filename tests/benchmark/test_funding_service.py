@@ -199,6 +199,46 @@ async def test_a_credit_waits_while_the_dataset_service_is_out_of_reach(world: W
     assert (await world.decided(funder, transfer)).state == pb.FUNDING_STATE_CREATED
 
 
+async def test_a_credit_that_waits_holds_up_no_other(world: World) -> None:
+    world.dataset.add_dataset("strange", "owner")
+    funder = await world.funder()
+    open_pool = await world.pool(funder, 100)
+    world.dataset.broken.add("strange")
+    waiting = await world.transfer(funder, 5, ("X-Dataset", "strange"), ("X-Allocation", "Equal"))
+    top_up = await world.transfer(funder, 10, ("X-Pool", open_pool))
+    refused = await world.transfer(funder, 20)
+    another = await world.pool(funder, 30)
+    assert (await world.decided(funder, top_up)).state == pb.FUNDING_STATE_ADDED
+    assert (await world.refunded(funder, refused)).state == pb.FUNDING_STATE_REFUNDED
+    pending = await world.pools(funder).GetFunding(pb.GetFundingRequest(transfer=waiting))
+    assert pending.funding.state == pb.FUNDING_STATE_PENDING
+    # What was decided meanwhile stays decided after a restart, whatever has broken since.
+    world.dataset.broken.add(DATASET)
+    await world.restart_benchmark()
+    later = await world.transfer(funder, 2, ("X-Pool", another))
+    assert (await world.decided(funder, later)).state == pb.FUNDING_STATE_ADDED
+    world.dataset.broken.clear()
+    assert (await world.decided(funder, waiting)).state == pb.FUNDING_STATE_CREATED
+    funds = {pool: (await world.show(pool)).pool.funds for pool in (open_pool, another, waiting)}
+    assert funds == {open_pool: "110", another: "32", waiting: "5"}
+    assert await world.balance(funder) == 1_000 - 147
+    assert await world.own_balance() == 147
+
+
+async def test_a_top_up_of_a_pool_that_is_on_its_way_waits_with_it(world: World) -> None:
+    world.dataset.broken.add(DATASET)
+    funder = await world.funder()
+    pool = await world.transfer(funder, 5, ("X-Dataset", DATASET), ("X-Allocation", "Equal"))
+    top_up = await world.transfer(funder, 7, ("X-Pool", pool))
+    after = await world.transfer(funder, 1)
+    await world.refunded(funder, after)
+    pending = await world.pools(funder).GetFunding(pb.GetFundingRequest(transfer=top_up))
+    assert pending.funding.state == pb.FUNDING_STATE_PENDING
+    world.dataset.broken.clear()
+    assert (await world.decided(funder, top_up)).state == pb.FUNDING_STATE_ADDED
+    assert (await world.show(pool)).pool.funds == "12"
+
+
 async def test_an_end_that_passed_while_a_credit_waited_is_judged_at_the_transfers_time(
     world: World,
 ) -> None:

@@ -127,7 +127,9 @@ class Closing:
         Raises:
             NotFound: There is no such pool.
         """
-        return await self._flights.do(pool, partial(self._advance, pool, ask))
+        # One that does not ask must not answer for one that does.
+        key = f"{pool} asking" if ask else pool
+        return await self._flights.do(key, partial(self._advance, pool, ask))
 
     async def stop(self) -> None:
         """Stop what is under way; it goes on from what is stored."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable
-from contextlib import aclosing
 from datetime import datetime
 from functools import partial
 
@@ -20,6 +19,7 @@ from sqlalchemy import Connection
 from evalpool_benchmark.entry import Entry, Score, bind, follow, refuse
 from evalpool_benchmark.metrics import BenchmarkMetrics
 from evalpool_benchmark.peers import Datasets, PeerRefused, PeerUnavailable
+from evalpool_benchmark.read_ahead import ReadAhead
 from evalpool_benchmark.store import entries, fundings, pools
 from evalpool_benchmark.wakes import Wakes
 from evalpool_runtime.clock import Clock
@@ -163,34 +163,10 @@ class Reconciler:
 
     async def _follow_stream(self) -> None:
         after = await self._database.read(partial(fundings.cursor, name=fundings.SCORES))
-        queue: asyncio.Queue[tuple[Score, int] | None] = asyncio.Queue(_BATCH)
-
-        async def read() -> None:
-            try:
-                async with aclosing(self._datasets.scores(after)) as scores:
-                    async for each in scores:
-                        await queue.put(each)
-            finally:
-                await queue.put(None)
-
-        reader = asyncio.ensure_future(read())
-        try:
-            ended = False
-            while not ended:
-                # Whatever has come while the last batch was kept goes into one transaction.
-                batch = [await queue.get()]
-                while not queue.empty():
-                    batch.append(queue.get_nowait())
-                ended = None in batch
-                read_now = [each for each in batch if each is not None]
-                if read_now:
-                    await self.apply([score for score, _ in read_now], read_now[-1][1])
-            await reader
-        finally:
-            reader.cancel()
-            while not queue.empty():
-                queue.get_nowait()
-            await asyncio.gather(reader, return_exceptions=True)
+        async with ReadAhead(self._datasets.scores(after), _BATCH) as scores:
+            # Whatever has come while the last batch was kept goes into one transaction.
+            while (batch := await scores.batch()) is not None:
+                await self.apply([score for score, _ in batch], batch[-1][1])
 
     async def _all(self, calls: Iterable[Awaitable[None]]) -> bool:
         """Make some calls, a few at a time; one that fails does not hold up the others.
