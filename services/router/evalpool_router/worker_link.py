@@ -69,7 +69,7 @@ class WorkerLink:
     def metadata(self, dispatch: int) -> aio.Metadata:
         """What a call for a dispatch carries."""
         return aio.Metadata(
-            ("authorization", f"Bearer {self._identity.token(self.address)}"),
+            ("authorization", f"Bearer {self._identity.reusable_token(self.address)}"),
             (DISPATCH_HEADER, str(dispatch)),
         )
 
