@@ -47,6 +47,18 @@ def entries(cli: Cli, pool: str) -> int:
     return int(cli("pool", "show", pool, "-o", "json").json["pool"]["entry_count"])
 
 
+def test_a_model_of_the_catalogue_without_a_digest_is_entered_by_its_file(
+    cli: Cli, questions: Path
+) -> None:
+    pool = fund(cli, questions)
+
+    failure = cli("pool", "join", pool, "phi-2-q4_k_m", "-w", "trainer").failure
+
+    assert "evalpool model pull phi-2-q4_k_m" in failure
+    assert "evalpool model push FILE" in failure
+    assert entries(cli, pool) == 0
+
+
 def test_a_model_that_nobody_has_is_refused_at_once(cli: Cli, questions: Path) -> None:
     pool = fund(cli, questions)
     unknown = "0" * 64
