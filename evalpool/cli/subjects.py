@@ -23,12 +23,12 @@ async def model_digest(client: Client, text: str) -> str:
         return parse_digest(text)
     except InvalidValue:
         path = Path(text)
-        if path.is_file():
-            return await asyncio.to_thread(sha256_of, path)
-        response = await client.router.GetModel(router_pb2.GetModelRequest(model=text))
-        if not response.model.digest:
-            raise Failure(
-                f"the catalogue has no digest of {response.model.name}; get the file by `evalpool "
-                f"model pull {response.model.name}`, then upload it by `evalpool model push FILE`"
-            )
-        return response.model.digest
+    if path.is_file():
+        return await asyncio.to_thread(sha256_of, path)
+    response = await client.router.GetModel(router_pb2.GetModelRequest(model=text))
+    if not response.model.digest:
+        raise Failure(
+            f"the catalogue has no digest of {response.model.name}; get the file by `evalpool "
+            f"model pull {response.model.name}`, then upload it by `evalpool model push FILE`"
+        )
+    return response.model.digest
