@@ -187,15 +187,19 @@ async def test_the_next_source_is_tried_where_one_fails(
     assert path.name == digest
 
 
-async def test_the_content_is_at_fault_only_where_every_source_says_so(
+async def test_the_content_is_at_fault_only_where_that_is_certain(
     fetcher: ModelFetcher, tmp_path: Path
 ) -> None:
-    wrong = tmp_path / "wrong.gguf"
-    wrong.write_bytes(b"another content")
-    mismatch = await refusal(fetcher, "ab" * 32, f"file:{wrong}", f"file:{wrong}")
-    assert mismatch.reason_name == "DIGEST_MISMATCH"
-    mixed = await refusal(fetcher, "ab" * 32, f"file:{wrong}", "file:/nowhere/model.gguf")
-    assert mixed.reason_name == "MODEL_FETCH_FAILED"
-    assert "another" not in mixed.message
-    unknown = await refusal(fetcher, "ab" * 32, "ftp:nowhere")
-    assert unknown.reason_name == "MODEL_FETCH_FAILED"
+    other, right = tmp_path / "other.gguf", tmp_path / "right.gguf"
+    other.write_bytes(b"another content")
+    right.write_bytes(b"no GGUF")
+    digest = sha256(b"no GGUF")
+    absent = "file:/nowhere/model.gguf"
+    for sources, reason in (
+        ((f"file:{other}", f"file:{other}"), "DIGEST_MISMATCH"),
+        ((f"file:{other}", absent), "MODEL_FETCH_FAILED"),
+        ((absent, f"file:{other}"), "MODEL_FETCH_FAILED"),
+        (("ftp:nowhere",), "MODEL_FETCH_FAILED"),
+        ((f"file:{other}", absent, f"file:{right}"), "INVALID_GGUF"),
+    ):
+        assert (await refusal(fetcher, digest, *sources)).reason_name == reason

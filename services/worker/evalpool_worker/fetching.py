@@ -94,7 +94,7 @@ class ModelFetcher:
         with suppress(ModelNotFound):
             return await asyncio.to_thread(self._store.path, digest)
         problems: list[str] = []
-        causes = set()
+        causes: set[ErrorReason.ValueType] = set()
         for source in sources or (HERD,):
             try:
                 if source.startswith(HERD):
@@ -106,10 +106,8 @@ class ModelFetcher:
             except grpc.aio.AioRpcError as error:
                 problems.append(f"the herd's repository: {error.details() or error.code().name}")
                 causes.add(reasons.ERROR_REASON_MODEL_FETCH_FAILED)
-        # Only where every source agrees is it the content that is wrong; all else is the machinery.
-        cause = causes.pop() if len(causes) == 1 else reasons.ERROR_REASON_MODEL_FETCH_FAILED
         raise FailedPrecondition(
-            cause,
+            _verdict(causes),
             f"model.digest: the model {digest} cannot be fetched: {'; '.join(problems)}",
             digest=digest,
         )
@@ -184,6 +182,16 @@ def _reason(error: Exception) -> ErrorReason.ValueType:
         return reasons.ERROR_REASON_DIGEST_MISMATCH
     if isinstance(error, InvalidGguf):
         return reasons.ERROR_REASON_INVALID_GGUF
+    return reasons.ERROR_REASON_MODEL_FETCH_FAILED
+
+
+def _verdict(causes: set[ErrorReason.ValueType]) -> ErrorReason.ValueType:
+    """What is wrong in all: the content, where that is certain, otherwise the machinery."""
+    if reasons.ERROR_REASON_INVALID_GGUF in causes:
+        # Looked at only once its digest was right.
+        return reasons.ERROR_REASON_INVALID_GGUF
+    if causes == {reasons.ERROR_REASON_DIGEST_MISMATCH}:
+        return reasons.ERROR_REASON_DIGEST_MISMATCH
     return reasons.ERROR_REASON_MODEL_FETCH_FAILED
 
 

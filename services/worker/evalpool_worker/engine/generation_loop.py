@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 from .base import FinishReason
 from .context import DecodeContext, NoRoomError
-from .errors import EngineError, TooLittleMemoryError
+from .errors import EngineError
 from .generation_stream import GenerationStream
 from .growing_context import GrowingContext
 from .long_contexts import LongContexts
@@ -144,8 +144,6 @@ class GenerationLoop:
             while self._next_step():
                 try:
                     context = self._long_enough()
-                    if context is None:
-                        continue
                     context.limit_threads(max(1, self._shape.threads - self._scoring.busy_threads))
                     step = self._compute(context)
                     self._sample(context, step)
@@ -161,15 +159,9 @@ class GenerationLoop:
         finally:
             self._context.free()
 
-    def _long_enough(self) -> DecodeContext | None:
-        """A context for the longest stream; None where all were too long for the memory."""
-        try:
-            context, empty = self._context.holding(max(len(each.tokens) for each in self._active))
-        except TooLittleMemoryError as error:
-            _logger.warning("A stream is too long for this machine: %s", error)
-            cells = self._context.cells
-            self._fail([each for each in self._active if len(each.tokens) > cells], str(error))
-            return self._long_enough() if self._active else None
+    def _long_enough(self) -> DecodeContext:
+        """A context for the longest stream. One that has outgrown the last one was alone in it."""
+        context, empty = self._context.holding(max(len(each.tokens) for each in self._active))
         if empty:
             for stream in self._active:
                 stream.computed = 0

@@ -88,7 +88,7 @@ def prepare_question(
         # All choices in one context, so that the prompt is computed once.
         longest = max(longest, min(len(tree.nodes), shapes.most))
     shape = shapes.holding(longest)
-    if shape == shapes.usual and _fits(tree, shape.batch_tokens, shape.sequences, shape.outputs):
+    if _fits(tree, shape.batch_tokens, shape.sequences, shape.outputs):
         return PreparedQuestion((tree,), shape, fits_batch=True)
     if _fits(tree, shape.cells, shape.sequences, tree.outputs):
         return PreparedQuestion((tree,), shape, fits_batch=False)
