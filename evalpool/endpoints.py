@@ -14,7 +14,10 @@ PORTS = {
     "worker": 50055,
     "embedding": 50056,
 }
-"""The services' ports; each one's metrics are at its port + 4000."""
+"""The services' ports; each one's metrics are at its port + `METRICS_PORT_OFFSET`."""
+
+METRICS_PORT_OFFSET = 4000
+HIGHEST_PORT = 2**16 - 1
 
 FURTHER_WORKERS_PORT = 50155
 """The port of the second worker on a host; further ones follow."""
@@ -46,3 +49,18 @@ class Endpoints:
         """The endpoint of a service by its name."""
         endpoint: str = getattr(self, service)
         return endpoint
+
+
+def metrics_endpoint(endpoint: str) -> str:
+    """Where the metrics of a service are unless told otherwise.
+
+    Args:
+        endpoint: Where the service answers, host:port; port 0 stands for a free one.
+
+    Returns:
+        The same host at the port + `METRICS_PORT_OFFSET`, port 0 for port 0; empty, for nowhere,
+        where there is no such port.
+    """
+    host, _, port = endpoint.rpartition(":")
+    metrics_port = int(port) + METRICS_PORT_OFFSET if int(port) else 0
+    return f"{host}:{metrics_port}" if metrics_port <= HIGHEST_PORT else ""

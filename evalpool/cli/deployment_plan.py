@@ -11,12 +11,16 @@ from pathlib import Path
 
 from evalpool.cli.failure import Failure
 from evalpool.cli.serving import load_definition
-from evalpool.endpoints import FURTHER_WORKERS_PORT, PORTS, Endpoints
+from evalpool.endpoints import (
+    FURTHER_WORKERS_PORT,
+    HIGHEST_PORT,
+    PORTS,
+    Endpoints,
+    metrics_endpoint,
+)
 from evalpool.identity import Identity
 
 START_ORDER = ("token", "embedding", "router", "worker", "dataset", "benchmark")
-METRICS_PORT_OFFSET = 4000
-HIGHEST_PORT = 2**16 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +110,7 @@ def plan_deployment(
         values = {key: value for key, value in common.items() if key in known}
         values |= {
             "listen": where[name],
-            "metrics_listen": _metrics_endpoint(where[name]),
+            "metrics_listen": metrics_endpoint(where[name]),
             "data_dir": str(data / name),
             "key_file": str(keys / f"{name}.json"),
             **(settings or {}).get(service, {}),
@@ -149,9 +153,3 @@ def _endpoint(name: str, endpoints: Endpoints) -> str:
             "workers, or set EVALPOOL_WORKER to a lower port"
         )
     return f"{host}:{port}"
-
-
-def _metrics_endpoint(endpoint: str) -> str:
-    host, _, port = endpoint.rpartition(":")
-    metrics_port = int(port) + METRICS_PORT_OFFSET
-    return f"{host}:{metrics_port}" if metrics_port <= HIGHEST_PORT else ""

@@ -51,7 +51,8 @@ def parse_settings(definition: Any, arguments: list[str]) -> tuple[Any, bool]:
 
     parser = _Parser(
         prog=f"evalpool serve {definition.name}",
-        description=f"Runs the {definition.name} service until SIGTERM or ctrl-C.",
+        description=f"Runs the {definition.name} service until SIGTERM or ctrl-C; unless told "
+        f"otherwise at 127.0.0.1:{definition.port}.",
         argument_default=argparse.SUPPRESS,
     )
     parser.add_argument(
@@ -70,7 +71,6 @@ def parse_settings(definition: Any, arguments: list[str]) -> tuple[Any, bool]:
         )
     values: dict[str, Any] = vars(parser.parse_args(arguments))
     stop_with_stdin: bool = values.pop("stop_with_stdin")
-    values.setdefault("listen", f"127.0.0.1:{definition.port}")
     try:
         return definition.settings_type.load(**values), stop_with_stdin
     except InvalidSettings as error:

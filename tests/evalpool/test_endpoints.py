@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from evalpool.endpoints import PORTS, Endpoints
+from evalpool.endpoints import PORTS, Endpoints, metrics_endpoint
 
 
 def test_the_defaults_are_the_contracts_ports() -> None:
@@ -24,3 +24,18 @@ def test_the_environment_replaces_one_endpoint(service: str) -> None:
 
 def test_an_empty_variable_is_none() -> None:
     assert Endpoints.from_environment({"EVALPOOL_TOKEN": ""}) == Endpoints()
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "metrics"),
+    [
+        ("127.0.0.1:50051", "127.0.0.1:54051"),
+        ("[::1]:61535", "[::1]:65535"),
+        ("127.0.0.1:61536", ""),
+        ("localhost:0", "localhost:0"),
+    ],
+)
+def test_metrics_are_4000_ports_further_on_where_there_is_such_a_port(
+    endpoint: str, metrics: str
+) -> None:
+    assert metrics_endpoint(endpoint) == metrics

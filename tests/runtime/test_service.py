@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from grpc import aio
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from sqlalchemy import text
 
+from evalpool.endpoints import METRICS_PORT_OFFSET
 from evalpool.identity import Identity
 from evalpool.token.v1 import token_pb2, token_pb2_grpc
 from evalpool_runtime import service as service_module
@@ -31,8 +33,19 @@ def servicer() -> SmallServicer:
     return SmallServicer()  # type: ignore[abstract]
 
 
-def building(build: Any) -> ServiceDefinition[ServiceSettings]:
-    return ServiceDefinition("small", 0, ServiceSettings, GRPC_SERVICE, build)
+def building(build: Any, port: int = 0) -> ServiceDefinition[ServiceSettings]:
+    return ServiceDefinition("small", port, ServiceSettings, GRPC_SERVICE, build)
+
+
+def free_port() -> int:
+    """A port that is free together with its metrics' port."""
+    while True:
+        with contextlib.ExitStack() as probes, contextlib.suppress(OSError, OverflowError):
+            port: int = probes.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[
+                1
+            ]
+            probes.enter_context(socket.create_server(("127.0.0.1", port + METRICS_PORT_OFFSET)))
+            return port
 
 
 async def test_the_stop_lets_a_call_under_way_end(servicer: SmallServicer, tmp_path: Path) -> None:
@@ -175,6 +188,29 @@ async def test_a_start_that_fails_undoes_what_it_began(tmp_path: Path) -> None:
                 raise AssertionError("it was started")
 
     assert ended == ["loop", "database"] * 2
+
+
+async def test_a_service_that_is_not_told_where_takes_its_own_port_and_the_one_of_its_metrics(
+    servicer: SmallServicer, tmp_path: Path
+) -> None:
+    port = free_port()
+    own = building(definition(servicer).build, port)
+
+    async with running(own, tmp_path, listen=None, metrics_listen=None) as service:
+        assert service.endpoint == f"127.0.0.1:{port}"
+        assert service.running.metrics_endpoint == f"127.0.0.1:{port + METRICS_PORT_OFFSET}"
+
+
+async def test_on_a_free_port_the_metrics_take_a_free_one_too(
+    servicer: SmallServicer, tmp_path: Path
+) -> None:
+    async with running(definition(servicer), tmp_path, metrics_listen=None) as service:
+        ports = [
+            int(each.removeprefix("127.0.0.1:"))
+            for each in (service.endpoint, service.running.metrics_endpoint)
+        ]
+
+    assert 0 not in ports
 
 
 async def test_a_taken_port_of_metrics_is_named_and_the_data_directory_is_free_again(

@@ -37,7 +37,7 @@ def lines(**values: object) -> list[str]:
 
 def test_there_are_defaults_for_everything() -> None:
     settings = HerdSettings.load()
-    assert settings.listen == "127.0.0.1:0"
+    assert settings.shutdown_grace == 10.0
     assert settings.data_dir.name == "evalpool"
 
 
@@ -58,7 +58,7 @@ def test_flags_win_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None
 def test_another_services_environment_is_not_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EVALPOOL_TOKEN_LISTEN", "0.0.0.0:7")
     monkeypatch.setenv("EVALPOOL_TOKEN", "127.0.0.1:50051")
-    assert HerdSettings.load().listen == "127.0.0.1:0"
+    assert HerdSettings.load().listen is None
 
 
 @pytest.mark.parametrize("text", [ADDRESS, f" {ADDRESS} , ", f"{ADDRESS},{ADDRESS}"])
@@ -80,7 +80,7 @@ def test_no_addresses_is_an_empty_text(monkeypatch: pytest.MonkeyPatch) -> None:
         ("listen", "127.0.0.1:", "host:port"),
         ("listen", "127.0.0.1:65536", "host:port"),
         ("listen", "127.0.0.1:x", "host:port"),
-        ("listen", "", "at least 1 character"),
+        ("listen", "", "host:port"),
         ("metrics_listen", "nowhere", "host:port"),
         ("operator", "me", "43 characters of base64url"),
         ("operator", ADDRESS + "=", "43 characters of base64url"),
@@ -137,6 +137,11 @@ def test_a_setting_that_does_not_exist_is_refused() -> None:
 
 def test_metrics_may_be_served_nowhere() -> None:
     assert HerdSettings.load(metrics_listen="").metrics_listen == ""
+
+
+@pytest.mark.parametrize("service", PORTS)
+def test_every_service_has_the_port_that_clients_look_for_it_at(service: str) -> None:
+    assert importlib.import_module(f"evalpool_{service}.service").SERVICE.port == PORTS[service]
 
 
 @pytest.mark.parametrize("service", PORTS)

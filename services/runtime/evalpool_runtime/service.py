@@ -21,6 +21,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from evalpool import __version__
 from evalpool.channel import MAX_MESSAGE_BYTES, MAX_METADATA_BYTES, open_channel
 from evalpool.common.v1.service_info_pb2 import ServiceInfo
+from evalpool.endpoints import metrics_endpoint
 from evalpool.identity import Identity
 from evalpool_runtime import health, reflection
 from evalpool_runtime.access import ACCESS, Who
@@ -38,8 +39,6 @@ from evalpool_runtime.pages import PageTokens
 from evalpool_runtime.settings import ServiceSettings
 
 S = TypeVar("S", bound=ServiceSettings)
-
-METRICS_PORT_OFFSET = 4000
 
 CLEAN_UP_SECONDS = 5.0
 """How long a call that was cut off at the stop has to put its things in order."""
@@ -61,7 +60,7 @@ class Runtime(Generic[S]):
         server: The gRPC server to add servicers to.
         metrics: The registry to put metrics in.
         background: Its loops and sweeps.
-        endpoint: Where it answers, host:port.
+        endpoint: Where it answers, host:port; known once the service is built.
         stopping: Set when the service begins to stop; endless streams must end then.
         page_tokens: Makes and reads page tokens.
     """
@@ -74,7 +73,7 @@ class Runtime(Generic[S]):
         self.clock = clock
         self.identity = identity
         self.operator = operator
-        self.endpoint = settings.listen
+        self.endpoint = ""
         self.stopping = asyncio.Event()
         self.metrics: CollectorRegistry = new_registry()
         self.background = Background(self.stopping, self.metrics)
@@ -205,7 +204,7 @@ class ServiceDefinition(Generic[S]):
 
     Attributes:
         name: Its name, such as "token".
-        port: Its port, unless told otherwise; its metrics are at port + 4000.
+        port: Its port on 127.0.0.1, unless its settings say otherwise.
         settings_type: The class of its settings.
         grpc_service: The full name of its gRPC service.
         build: Makes the service on a runtime: opens its database, adds its servicer, starts loops.
@@ -247,7 +246,7 @@ async def running_service(
 
     Args:
         definition: Which service.
-        settings: Its settings; a port of 0 takes a free one.
+        settings: Its settings.
         clock: Default: the machine's.
         identity: Default: the key in its key file, made there where there is none.
 
@@ -266,18 +265,22 @@ async def running_service(
         runtime = Runtime(definition.name, settings, clock or SystemClock(), identity, operator)
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(runtime._stopped)
-            port = _bind(runtime.server, settings.listen)
-            runtime.endpoint = f"{settings.listen.rpartition(':')[0]}:{port}"
+            listen = settings.listen or f"127.0.0.1:{definition.port}"
+            port = _bind(runtime.server, listen)
+            runtime.endpoint = f"{listen.rpartition(':')[0]}:{port}"
             await definition.build(runtime)
             health_pb2_grpc.add_HealthServicer_to_server(
                 health.Health(definition.grpc_service, runtime.stopping), runtime.server
             )
             names = (definition.grpc_service, health.SERVICE_NAME, reflection.SERVICE_NAME)
             reflection.enable_reflection(names, runtime.server, runtime.stopping)
-            metrics_endpoint = _serve_metrics(settings.metrics_listen, runtime.metrics, stack)
+            metrics_listen = settings.metrics_listen
+            if metrics_listen is None:
+                metrics_listen = metrics_endpoint(listen)
+            metrics = _serve_metrics(metrics_listen, runtime.metrics, stack)
             await runtime.server.start()
             stack.push_async_callback(runtime._end_calls, settings.shutdown_grace)
-            yield RunningService(runtime.endpoint, identity.address, metrics_endpoint, runtime)
+            yield RunningService(runtime.endpoint, identity.address, metrics, runtime)
     finally:
         directory.release()
 

@@ -14,6 +14,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from evalpool.endpoints import HIGHEST_PORT
 from evalpool.values import InvalidValue, parse_address
 
 
@@ -40,15 +41,22 @@ def _address_list(value: Any) -> Any:
 
 
 def _host_and_port(value: Any) -> Any:
-    if isinstance(value, str) and value:
+    if isinstance(value, str):
         host, _, port = value.rpartition(":")
-        if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        if not host or not port.isascii() or not port.isdigit() or int(port) > HIGHEST_PORT:
             raise ValueError('give host:port, such as "127.0.0.1:50051"')
     return value
 
 
+def _host_and_port_or_empty(value: Any) -> Any:
+    return value if value == "" else _host_and_port(value)
+
+
 HostPort = Annotated[str, BeforeValidator(_host_and_port)]
 """Where to listen, host:port; port 0 takes a free one."""
+
+HostPortOrEmpty = Annotated[str, BeforeValidator(_host_and_port_or_empty)]
+"""Where to listen, or empty for nowhere."""
 
 Address = Annotated[str, BeforeValidator(_address_or_empty)]
 """An address, or empty."""
@@ -66,11 +74,15 @@ class ServiceSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="EVALPOOL_", extra="forbid", frozen=True)
 
-    listen: HostPort = Field(
-        "127.0.0.1:0", min_length=1, description="Where the service answers gRPC, host:port."
+    listen: HostPort | None = Field(
+        None,
+        description="Where the service answers gRPC, host:port; port 0 takes a free one. Default: "
+        "its own port on 127.0.0.1.",
     )
-    metrics_listen: HostPort = Field(
-        "", description="Where it answers GET /metrics, host:port. Empty: nowhere."
+    metrics_listen: HostPortOrEmpty | None = Field(
+        None,
+        description="Where it answers GET /metrics, host:port. Empty: nowhere. Default: at the "
+        "port of --listen + 4000, a free one where that is 0.",
     )
     data_dir: Path = Field(
         default_factory=default_data_dir, description="Where it keeps its files."

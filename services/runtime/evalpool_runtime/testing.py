@@ -61,7 +61,7 @@ async def running(
     operator: Identity | None = None,
     **settings: Any,
 ) -> AsyncIterator[ServiceUnderTest]:
-    """Run a real service on 127.0.0.1, port 0.
+    """Run a real service on 127.0.0.1, port 0, without metrics unless told where.
 
     Args:
         definition: Which service.
@@ -73,11 +73,9 @@ async def running(
     """
     operator = operator or Identity.load_or_create(data_dir / "keys" / "operator.json")
     made = definition.settings_type.load(
-        listen="127.0.0.1:0",
         data_dir=data_dir,
         operator=operator.address,
-        shutdown_grace=settings.pop("shutdown_grace", 1.0),
-        **settings,
+        **{"listen": "127.0.0.1:0", "metrics_listen": "", "shutdown_grace": 1.0, **settings},
     )
     async with running_service(definition, made, clock=clock, identity=identity) as service:
         yield ServiceUnderTest(service, operator)

@@ -31,7 +31,7 @@ async def serve() -> AsyncIterator[Serve]:
     """Starts `evalpool serve`; whatever still runs at the end is killed."""
     async with AsyncExitStack() as stack:
 
-        async def start(*arguments: str) -> Process:
+        async def start(*arguments: str, **environment: str) -> Process:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
@@ -41,7 +41,8 @@ async def serve() -> AsyncIterator[Serve]:
                 stdin=PIPE,
                 stdout=PIPE,
                 stderr=PIPE,
-                env={k: v for k, v in os.environ.items() if not k.startswith("EVALPOOL_")},
+                env={k: v for k, v in os.environ.items() if not k.startswith("EVALPOOL_")}
+                | environment,
             )
 
             async def end() -> None:
@@ -72,8 +73,12 @@ class Serving:
 
 async def token_service(serve: Serve, data: Path, *flags: str) -> Serving:
     """Start a token service on free ports, and wait until it answers."""
-    listen = ("--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0", "--log-format", "json")
-    process = await serve("token", *listen, "--data-dir", str(data), *flags)
+    listen = ("--listen", "127.0.0.1:0", "--log-format", "json")
+    return await answering(await serve("token", *listen, "--data-dir", str(data), *flags))
+
+
+async def answering(process: Process) -> Serving:
+    """Wait until a service that logs JSON answers."""
     assert process.stderr is not None
     event = {"event": ""}
     while event["event"] != "serving":
@@ -187,11 +192,24 @@ async def test_a_taken_port_of_metrics_is_named(serve: Serve, tmp_path: Path) ->
     assert (await failure(second)).startswith(f"{endpoint} cannot be listened on for metrics")
 
 
-async def test_metrics_are_served_where_it_was_told(serve: Serve, tmp_path: Path) -> None:
+async def test_metrics_are_served_without_being_asked_for(serve: Serve, tmp_path: Path) -> None:
     service = await token_service(serve, tmp_path)
     async with httpx.AsyncClient(trust_env=False) as client:
         text = (await client.get(f"http://{service.metrics}/metrics")).text
     assert 'grpc_server_handled_total{grpc_code="OK",grpc_method="Check"' in text
+
+
+async def test_flags_go_before_the_environment_and_that_before_the_services_own_ports(
+    serve: Serve, tmp_path: Path
+) -> None:
+    flags = ("--metrics-listen", "127.0.0.1:0", "--log-format", "json", "--data-dir", str(tmp_path))
+    environment = {
+        "EVALPOOL_TOKEN_LISTEN": "localhost:0",
+        "EVALPOOL_TOKEN_METRICS_LISTEN": "localhost:0",
+    }
+    service = await answering(await serve("token", *flags, **environment))
+    assert service.endpoint.startswith("localhost:")
+    assert service.metrics.startswith("127.0.0.1:")
 
 
 async def test_its_keys_are_kept_over_a_restart(serve: Serve, tmp_path: Path) -> None:
