@@ -12,6 +12,7 @@ from evalpool_router import store
 from evalpool_router.models import Model
 from evalpool_router.repository import Repository
 from evalpool_router.uploads import Announcement, Limits, Uploads
+from evalpool_runtime.call import calling
 from evalpool_runtime.clock import ManualClock
 from evalpool_runtime.database import Database
 from tests.evalpool.models.gguf_writer import Gguf
@@ -62,8 +63,15 @@ class Shelf:
         )
         rest = content[offset:]
         pieces = [rest[at : at + chunk] for at in range(0, len(rest), chunk)]
-        model, existed = await self.uploads.take(owner, announced, stream(pieces))
-        return model.owner, existed
+        return await self.take(owner, announced, stream(pieces))
+
+    async def take(
+        self, owner: str, announced: Announcement, chunks: AsyncIterator[bytes]
+    ) -> tuple[str, bool]:
+        """Send chunks in a call of their own; gives the same as `upload`."""
+        with calling(owner):
+            response = await self.uploads.take(owner, announced, chunks)
+        return response.model.owner, response.existed
 
     async def find(self, text: str, *, caller: str = BOB) -> Model:
         return await self.repository.find(text, field="model", caller=caller)

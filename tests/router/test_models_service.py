@@ -66,6 +66,35 @@ async def test_a_model_is_uploaded_found_run_and_fetched_by_workers(
     assert await download(owner) == (len(CONTENT), CONTENT)
 
 
+async def test_a_repeated_upload_gets_its_first_answer_and_its_token_brings_nothing_else(
+    router: RouterHarness,
+) -> None:
+    owner = Identity.generate()
+    token = owner.token(router.service.address)
+    authorization = [("authorization", f"Bearer {token}")]
+    line = await router.stub(None)
+    first = await line.UploadModel(messages(), metadata=authorization)
+    assert not first.existed
+    assert await line.UploadModel(messages(), metadata=authorization) == first
+
+    other = Gguf(version=2).to_bytes()
+    digest = hashlib.sha256(other).hexdigest()
+    known = catalogue_models()[0].digest
+    for sent in (messages(other, digest=digest), messages(digest=known)):
+        with pytest.raises(aio.AioRpcError) as refusal:
+            await line.UploadModel(sent, metadata=authorization)
+        assert refusal.value.code() is grpc.StatusCode.ALREADY_EXISTS
+        assert error_of(refusal.value).reason == "TOKEN_REPLAYED"
+    stub = await router.stub(owner)
+    with pytest.raises(aio.AioRpcError) as refusal:
+        await stub.GetModel(router_pb2.GetModelRequest(model=digest))
+    assert refusal.value.code() is grpc.StatusCode.NOT_FOUND
+    upload = await stub.GetUpload(router_pb2.GetUploadRequest(digest=digest))
+    assert not upload.complete
+    rest = await stub.UploadModel(messages(other, digest=digest, offset=upload.offset))
+    assert not rest.existed
+
+
 async def test_anothers_model_can_be_seen_but_not_run_or_downloaded(
     router: RouterHarness,
 ) -> None:

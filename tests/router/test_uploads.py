@@ -35,7 +35,7 @@ async def test_an_upload_is_kept_with_what_its_header_says(shelf: Shelf) -> None
 async def test_an_upload_goes_on_where_it_broke_off(shelf: Shelf) -> None:
     announced = Announcement(DIGEST, SIZE, "tiny", 0)
     with pytest.raises(ConnectionError):
-        await shelf.uploads.take(
+        await shelf.take(
             ALICE, announced, stream([CONTENT[:100], CONTENT[100:250]], break_off=True)
         )
     assert await shelf.uploads.offset(ALICE, DIGEST) == (250, False)
@@ -81,10 +81,8 @@ async def test_of_two_uploads_at_once_the_one_that_ends_first_owns_the_file(
         assert await shelf.upload(owner=BOB) == (BOB, False)
         yield CONTENT[100:]
 
-    model, existed = await shelf.uploads.take(
-        ALICE, Announcement(DIGEST, SIZE, "tiny", 0), interrupted()
-    )
-    assert (model.owner, existed) == (BOB, True)
+    announced = Announcement(DIGEST, SIZE, "tiny", 0)
+    assert await shelf.take(ALICE, announced, interrupted()) == (BOB, True)
     assert (await shelf.taken(ALICE), await shelf.taken(BOB)) == (0, SIZE)
 
 
@@ -96,16 +94,15 @@ async def test_one_owner_sends_a_file_once_at_a_time(shelf: Shelf) -> None:
         assert refusal.value.message.startswith("header.digest: ")
         yield CONTENT[100:]
 
-    await shelf.uploads.take(ALICE, Announcement(DIGEST, SIZE, "tiny", 0), interrupted())
+    await shelf.take(ALICE, Announcement(DIGEST, SIZE, "tiny", 0), interrupted())
     assert shelf.kept() == [DIGEST]
 
 
 async def test_a_file_of_the_catalogue_needs_no_upload(shelf: Shelf) -> None:
     known = find_model("SmolLM2-135M-Instruct.Q4_1")
     announced = Announcement(known.sha256 or "", known.size_bytes or 0, "mine", 0)
-    model, existed = await shelf.uploads.take(ALICE, announced, stream([]))
-    assert (model.owner, existed) == ("", True)
-    assert model.source.startswith("pypi:")
+    assert await shelf.take(ALICE, announced, stream([])) == ("", True)
+    assert (await shelf.find(announced.digest)).source.startswith("pypi:")
     assert await shelf.taken(ALICE) == 0
 
 
@@ -162,7 +159,7 @@ async def test_a_file_that_is_no_gguf_is_refused_at_its_first_bytes(shelf: Shelf
         raise AssertionError("it should not have read on")
 
     with pytest.raises(FailedPrecondition) as refusal:
-        await shelf.uploads.take(ALICE, Announcement("1" * 64, 9000, "gif", 0), endless())
+        await shelf.take(ALICE, Announcement("1" * 64, 9000, "gif", 0), endless())
     assert refusal.value.reason == reasons.ERROR_REASON_INVALID_GGUF
     assert await shelf.taken(ALICE) == 0
     assert await shelf.uploads.offset(ALICE, "1" * 64) == (0, False)

@@ -71,10 +71,6 @@ class Repository:
         """The model with this digest, of the catalogue or uploaded."""
         return find_in_catalogue(digest) or await self._uploaded(digest)
 
-    def remember(self, model: Model) -> None:
-        """Take note of a model that has been uploaded."""
-        self._known[model.digest] = model
-
     async def find_runnable(self, text: str, *, field: str, caller: str, trusted: bool) -> Model:
         """As `find`, for a model that the caller wants to run.
 

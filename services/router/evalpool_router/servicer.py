@@ -105,11 +105,13 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
         self, request_iterator: AsyncIterator[router_pb2.UploadModelRequest], context: Any
     ) -> router_pb2.UploadModelResponse:
         """Bring a GGUF into the repository."""
+        call = current_call()
         messages = aiter(request_iterator)
-        announced = parse_upload_header(await anext(messages, None))
+        # A stream has no request to tell a repeat by: its header, with the digest, stands for it.
+        call.request = await anext(messages, None)
+        announced = parse_upload_header(call.request)
         chunks = (parse_upload_chunk(message) async for message in messages)
-        model, existed = await self._uploads.take(current_call().address, announced, chunks)
-        return router_pb2.UploadModelResponse(model=pack_model(model), existed=existed)
+        return await self._uploads.take(call.address, announced, chunks)
 
     async def GetUpload(
         self, request: router_pb2.GetUploadRequest, context: Any

@@ -26,9 +26,11 @@ from evalpool.models import (
     Upload,
     read_gguf,
 )
+from evalpool.router.v1 import router_pb2
 from evalpool.values import Violation
 from evalpool_router import store
 from evalpool_router.models import Model
+from evalpool_router.packing import pack_model
 from evalpool_router.repository import Repository
 from evalpool_runtime.clock import Clock
 from evalpool_runtime.database import Database
@@ -40,6 +42,7 @@ from evalpool_runtime.errors import (
     ResourceExhausted,
     reasons,
 )
+from evalpool_runtime.replay import once
 
 _MAGIC = b"GGUF"
 
@@ -117,18 +120,16 @@ class Uploads:
 
     async def take(
         self, owner: str, announced: Announcement, chunks: AsyncIterator[bytes]
-    ) -> tuple[Model, bool]:
-        """Take a file.
+    ) -> router_pb2.UploadModelResponse:
+        """Take a file, in the call that is being served.
 
         Args:
             owner: Who sends it.
             announced: What it is.
-            chunks: Its bytes, from the announced offset.
-
-        Returns:
-            The model as it is kept, and whether it was there already, so that no byte was read.
+            chunks: Its bytes, from the announced offset; not read where the file is here already.
 
         Raises:
+            AlreadyExists: The call's token was used for another call.
             ResourceExhausted: The owner's quota or the repository's does not suffice.
             Aborted: The offset is not where the stored part ends, or bytes are missing.
             InvalidRequest: There are more bytes than announced.
@@ -136,7 +137,8 @@ class Uploads:
         """
         kept = await self._repository.find_digest(announced.digest)
         if kept is not None:
-            return kept, True
+            found = router_pb2.UploadModelResponse(model=pack_model(kept), existed=True)
+            return await once(self._database, router_pb2.UploadModelResponse, lambda _: found)
         await self._open(owner, announced)
         try:
             with await self._begin(owner, announced) as upload:
@@ -231,7 +233,7 @@ class Uploads:
 
     async def _keep(
         self, owner: str, announced: Announcement, header: GgufHeader
-    ) -> tuple[Model, bool]:
+    ) -> router_pb2.UploadModelResponse:
         model = Model(
             digest=announced.digest,
             name=announced.name,
@@ -243,14 +245,14 @@ class Uploads:
             create_time=self._clock.now(),
         )
 
-        def work(connection: Connection) -> Model:
+        def work(connection: Connection) -> router_pb2.UploadModelResponse:
             kept = store.insert_model(connection, model)
             store.close_upload(connection, owner, announced.digest)
-            return kept
+            return router_pb2.UploadModelResponse(
+                model=pack_model(kept), existed=kept.owner != owner
+            )
 
-        kept = await self._database.write(work)
-        self._repository.remember(kept)
-        return kept, kept.owner != owner
+        return await once(self._database, router_pb2.UploadModelResponse, work)
 
     async def sweep(self) -> None:
         """Forget unfinished uploads that nobody went on with, and files that nobody owns."""
