@@ -36,7 +36,9 @@ from evalpool_worker.engine.context import (
 )
 from evalpool_worker.engine.errors import EngineError, ModelLoadError, NoModelLoadedError
 from evalpool_worker.engine.llama_cpp import LlamaCppEngine
+from evalpool_worker.engine.long_contexts import LongContexts
 from evalpool_worker.engine.model import LoadedModel
+from evalpool_worker.engine.sampling import TokenSampler
 from evalpool_worker.engine.scoring import Scorer, prepare_question
 from evalpool_worker.engine.shape import EngineSettings, GrowingShape
 from evalpool_worker.engine.tokenisation import EncodedPair, Tokeniser
@@ -412,6 +414,31 @@ async def test_streams_that_outgrow_the_usual_context_get_a_longer_one(smollm2_p
     await engine.close()
 
 
+async def test_a_longer_context_goes_when_no_stream_is_left(
+    smollm2_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+    make, free = LongContexts.make, LongContexts.free
+
+    def noted_make(contexts: LongContexts, shape: ContextShape, *, wait: bool) -> DecodeContext:
+        events.append("made")
+        return make(contexts, shape, wait=wait)
+
+    def noted_free(contexts: LongContexts, context: DecodeContext) -> None:
+        events.append("freed")
+        free(contexts, context)
+
+    monkeypatch.setattr(LongContexts, "make", noted_make)
+    monkeypatch.setattr(LongContexts, "free", noted_free)
+    engine = LlamaCppEngine(SMALL)
+    await engine.load(smollm2_path, "digest")
+    parameters = SamplingParameters(max_tokens=2, temperature=0.0)
+    for prompt in ("word " * 100, "One, two,", "word " * 200, "One, two,"):
+        await _collect(engine, prompt, parameters)
+    assert events == ["made", "freed"] * 2
+    await engine.close()
+
+
 async def test_a_prompt_longer_than_the_usual_context_is_read_to_its_end(
     smollm2_path: Path,
 ) -> None:
@@ -574,6 +601,23 @@ async def test_what_the_model_says_about_itself_is_recorded(llama: LlamaCppEngin
     assert info.n_ctx_train == 8192
     assert "llama-cpp-python 0.3.36" in info.engine_build
     assert info.score_contexts * info.score_threads <= info.generate_threads
+
+
+async def test_a_grammar_is_read_beside_the_event_loop(
+    llama: LlamaCppEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[str] = []
+    make = TokenSampler.__init__
+
+    def note(sampler: TokenSampler, *arguments: Any) -> None:
+        threads.append(threading.current_thread().name)
+        make(sampler, *arguments)
+
+    monkeypatch.setattr(TokenSampler, "__init__", note)
+    for grammar in ("", 'root ::= "yes"'):
+        await _collect(llama, "Hello", SamplingParameters(max_tokens=1, grammar=grammar))
+    here = threading.current_thread().name
+    assert [thread == here for thread in threads] == [True, False]
 
 
 async def test_a_long_text_is_tokenised_beside_the_event_loop_and_before_the_model_goes(

@@ -49,6 +49,14 @@ _SHORT_TEXT = 8192
 
 
 @dataclass(frozen=True, slots=True)
+class _Beginning:
+    """What a generation begins with; the sampler is to be freed."""
+
+    tokens: tuple[int, ...]
+    sampler: TokenSampler
+
+
+@dataclass(frozen=True, slots=True)
 class _Running:
     """A loaded model and everything that works on it."""
 
@@ -59,7 +67,7 @@ class _Running:
     scoring: ScoringPool
     generation: GenerationLoop
     info: EngineInfo
-    encoding: set[asyncio.Future[tuple[int, ...]]] = field(default_factory=set)
+    preparing: set[asyncio.Future[_Beginning]] = field(default_factory=set)
 
 
 class LlamaCppEngine:
@@ -183,10 +191,18 @@ class LlamaCppEngine:
         parameters.validate()
         running = self._require()
         text = prompt if isinstance(prompt, str) else await running.template.render(prompt)
-        tokens = await self._encode(running, text)
+        beginning = await self._prepare(running, text, parameters)
         if self._running is not running:
+            beginning.sampler.free()
             raise NoModelLoadedError("The model was unloaded.")
-        stream = self._stream(running, tokens, parameters)
+        stream = GenerationStream(
+            beginning.tokens,
+            parameters,
+            beginning.sampler,
+            running.tokeniser,
+            running.model.n_ctx_train,
+            self._clock,
+        )
         running.generation.submit(stream)
         try:
             while True:
@@ -244,32 +260,43 @@ class LlamaCppEngine:
             info=_info(model, shape, digest),
         )
 
-    async def _encode(self, running: _Running, text: str) -> tuple[int, ...]:
+    async def _prepare(
+        self, running: _Running, text: str, parameters: SamplingParameters
+    ) -> _Beginning:
         if self._running is not running:
             raise NoModelLoadedError("The model was unloaded.")
+        if len(text) <= _SHORT_TEXT and not parameters.grammar:
+            return _begin(running, text, parameters)
+        # A million characters take more than a second, and a grammar may take any time.
+        preparing = asyncio.ensure_future(asyncio.to_thread(_begin, running, text, parameters))
+        running.preparing.add(preparing)
+        preparing.add_done_callback(running.preparing.discard)
         try:
-            if len(text) <= _SHORT_TEXT:
-                return running.tokeniser.encode(text)
-            # A million characters can take more than a second.
-            encoding = asyncio.ensure_future(asyncio.to_thread(running.tokeniser.encode, text))
-            running.encoding.add(encoding)
-            encoding.add_done_callback(running.encoding.discard)
-            return await asyncio.shield(encoding)
-        except UnicodeEncodeError as error:
-            raise InvalidParametersError("prompt", "prompt must be valid Unicode text.") from error
+            return await asyncio.shield(preparing)
+        except asyncio.CancelledError:
+            preparing.add_done_callback(_free_unused)
+            raise
 
-    def _stream(
-        self, running: _Running, tokens: tuple[int, ...], parameters: SamplingParameters
-    ) -> GenerationStream:
-        limit = running.model.n_ctx_train
-        if not tokens:
-            raise InvalidParametersError("prompt", "prompt must not be empty for this model.")
-        if len(tokens) >= limit:
-            raise PromptTooLongError(
-                f"prompt has {len(tokens)} tokens; the model takes at most {limit - 1}."
-            )
-        sampler = TokenSampler(running.model, parameters, tokens)
-        return GenerationStream(tokens, parameters, sampler, running.tokeniser, limit, self._clock)
+
+def _begin(running: _Running, text: str, parameters: SamplingParameters) -> _Beginning:
+    """Read a prompt and make its sampler; from any thread."""
+    limit = running.model.n_ctx_train
+    try:
+        tokens = running.tokeniser.encode(text)
+    except UnicodeEncodeError as error:
+        raise InvalidParametersError("prompt", "prompt must be valid Unicode text.") from error
+    if not tokens:
+        raise InvalidParametersError("prompt", "prompt must not be empty for this model.")
+    if len(tokens) >= limit:
+        raise PromptTooLongError(
+            f"prompt has {len(tokens)} tokens; the model takes at most {limit - 1}."
+        )
+    return _Beginning(tokens, TokenSampler(running.model, parameters, tokens))
+
+
+def _free_unused(preparing: asyncio.Future[_Beginning]) -> None:
+    if not preparing.cancelled() and preparing.exception() is None:
+        preparing.result().sampler.free()
 
 
 def _free_unwanted(loading: asyncio.Future[LoadedModel]) -> None:
@@ -281,7 +308,7 @@ async def _stop(running: _Running) -> None:
     await running.template.close()
     await asyncio.to_thread(running.scoring.stop)
     await asyncio.to_thread(running.generation.stop)
-    await asyncio.gather(*running.encoding, return_exceptions=True)
+    await asyncio.gather(*running.preparing, return_exceptions=True)
     running.model.free()
 
 
