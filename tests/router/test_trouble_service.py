@@ -18,6 +18,7 @@ from tests.router.router_harness import (
     all_of,
     assert_complete,
     error_of,
+    idle,
     infer,
     results_of,
     running_router,
@@ -160,6 +161,20 @@ async def test_a_fault_of_the_model_itself_ends_the_request_at_its_first_worker(
         await text_of(await someone(router), infer())
     assert error_of(refusal.value).reason == reason
     assert sum(worker.called.is_set() for worker in workers) == 1
+
+
+async def test_what_a_worker_calls_the_values_of_its_error_does_not_matter(
+    router: RouterHarness,
+) -> None:
+    worker = await router.worker()
+    worker.error = (grpc.StatusCode.FAILED_PRECONDITION, "INVALID_GGUF")
+    worker.metadata = dict.fromkeys(
+        ("self", "reason", "message", "retry_after", "violations", "no name"), "told"
+    )
+    with pytest.raises(aio.AioRpcError) as refusal:
+        await text_of(await someone(router), infer())
+    assert error_of(refusal.value).metadata == worker.metadata
+    await idle(router)
 
 
 async def test_a_question_that_a_workers_engine_fails_is_scored_by_another(

@@ -41,6 +41,7 @@ class WorkerDouble(worker_pb2_grpc.WorkerServiceServicer):
         refusals: How often it is busy before it takes work.
         error: Code and reason that every call ends with, without a reason where that is empty;
             None for none.
+        metadata: Values of interest that go with it.
         forge: Changes the provenance of results.
         leave_out: Ids of questions that it does not answer.
         failures: What it says of questions that it fails, by id.
@@ -60,6 +61,7 @@ class WorkerDouble(worker_pb2_grpc.WorkerServiceServicer):
         self.free = 0
         self.refusals = 0
         self.error: tuple[grpc.StatusCode, str] | None = None
+        self.metadata = {"why": "test"}
         self.forge: Callable[[inference_pb2.Provenance], None] = lambda provenance: None
         self.leave_out: set[str] = set()
         self.failures: dict[str, inference_pb2.QuestionFailure] = {}
@@ -195,7 +197,7 @@ class WorkerDouble(worker_pb2_grpc.WorkerServiceServicer):
     async def _fail(self, context: Any, code: grpc.StatusCode, reason: str) -> None:
         status = status_pb2.Status(code=code_pb2.Code.Value(code.name), message="as told")
         info = error_details_pb2.ErrorInfo(
-            reason=reason, domain="evalpool", metadata={"why": "test"}
+            reason=reason, domain="evalpool", metadata=self.metadata
         )
         if reason:
             status.details.add().Pack(info)

@@ -80,17 +80,7 @@ class Drive:
     async def run(self) -> None:
         """Send the work to the worker and take in what comes, until its stream ends."""
         try:
-            if not await self._link.reachable():
-                self._lost(attempt=False, cause="unreachable")
-                return
-            self._desk.scheduler.accepted(self._dispatch.id, self._clock.monotonic())
-            if isinstance(self._job, ScoreJob):
-                await self._take_scores(self._job)
-            elif isinstance(self._job, InferJob):
-                await self._take_text(self._job)
-        except aio.AioRpcError as error:
-            self._log.info("a dispatch failed", code=error.code().name, details=error.details())
-            self._failed(error)
+            await self._carry_out()
         except asyncio.CancelledError:
             # Recalled, or the worker itself ended the stream as cancelled, which looks the same.
             self._lost(attempt=True, cause="lost")
@@ -99,6 +89,20 @@ class Drive:
             # A slot must not stay taken because of a mistake of ours.
             self._log.exception("a dispatch failed, and not by the worker")
             self._lost(attempt=True, cause="lost")
+
+    async def _carry_out(self) -> None:
+        if not await self._link.reachable():
+            self._lost(attempt=False, cause="unreachable")
+            return
+        self._desk.scheduler.accepted(self._dispatch.id, self._clock.monotonic())
+        try:
+            if isinstance(self._job, ScoreJob):
+                await self._take_scores(self._job)
+            elif isinstance(self._job, InferJob):
+                await self._take_text(self._job)
+        except aio.AioRpcError as error:
+            self._log.info("a dispatch failed", code=error.code().name, details=error.details())
+            self._failed(error)
         else:
             self._finished()
 

@@ -136,9 +136,14 @@ def as_the_requests_error(error: aio.AioRpcError) -> DomainError | None:
     if reason == reasons.ERROR_REASON_INTERNAL:
         return None
     message = error.details() or "the worker refused the request"
-    if kind is InvalidRequest:
-        return InvalidRequest(violations, reason=reason, message=message)
-    return kind(reason, message, **{k: v for k, v in info.metadata.items() if k.isidentifier()})
+    passed_on = (
+        InvalidRequest(violations, reason=reason, message=message)
+        if kind is InvalidRequest
+        else kind(reason, message)
+    )
+    # Not as arguments: a worker may call its values whatever it likes.
+    passed_on.metadata.update(info.metadata)
+    return passed_on
 
 
 def _details(
