@@ -19,11 +19,13 @@ from tests.router.router_harness import (
     field_of,
     fields_of,
     idle,
+    infer,
     running_router,
     scoring,
     someone,
+    text_of,
 )
-from tests.router.worker_double import WorkerDouble
+from tests.router.worker_double import ALL_KINDS, WorkerDouble
 
 
 async def test_a_draining_worker_finishes_and_gets_nothing_new(router: RouterHarness) -> None:
@@ -84,6 +86,24 @@ async def test_only_admitted_workers_join_and_only_for_what_they_are_admitted(
         assert refusal.value.code() is grpc.StatusCode.PERMISSION_DENIED
         listed = await (await router.operator()).ListWorkers(router_pb2.ListWorkersRequest())
         assert not listed.workers
+
+
+async def test_an_admission_that_grows_holds_at_once_for_what_the_worker_offers(
+    router: RouterHarness,
+) -> None:
+    evaluate, chat, judge = ALL_KINDS
+    worker = await router.worker(kinds=(evaluate, chat))
+    operator = await router.operator()
+
+    async def taken() -> list[int]:
+        listed = await operator.ListWorkers(router_pb2.ListWorkersRequest())
+        return list(listed.workers[0].kinds)
+
+    await router.admit(worker, [evaluate])
+    assert await taken() == [evaluate]
+    await router.admit(worker, [evaluate, chat, judge])
+    assert await taken() == [evaluate, chat]
+    assert await text_of(await someone(router), infer()) == "Paris."
 
 
 async def test_a_repeated_registration_keeps_its_generation_and_a_restart_gets_the_next(

@@ -196,9 +196,7 @@ class WorkerDouble(worker_pb2_grpc.WorkerServiceServicer):
 
     async def _fail(self, context: Any, code: grpc.StatusCode, reason: str) -> None:
         status = status_pb2.Status(code=code_pb2.Code.Value(code.name), message="as told")
-        info = error_details_pb2.ErrorInfo(
-            reason=reason, domain="evalpool", metadata=self.metadata
-        )
+        info = error_details_pb2.ErrorInfo(reason=reason, domain="evalpool", metadata=self.metadata)
         if reason:
             status.details.add().Pack(info)
         await context.abort_with_status(rpc_status.to_status(status))

@@ -213,9 +213,9 @@ class Herd:
         """Give a worker nothing new, or let it take work again."""
         self.carry_out(self.scheduler.drain(address, draining, self._clock.monotonic()))
 
-    def restrict(self, address: str, kinds: frozenset[Kind]) -> None:
-        """Leave a worker only these kinds of work."""
-        self.carry_out(self.scheduler.restrict(address, kinds, self._clock.monotonic()))
+    def assign(self, address: str, kinds: frozenset[Kind]) -> None:
+        """Give a worker these kinds of work from now on, and no others; none: take it out."""
+        self.carry_out(self.scheduler.assign(address, kinds, self._clock.monotonic()))
 
     # Time and end
 

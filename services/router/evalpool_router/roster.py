@@ -173,7 +173,9 @@ class Roster:
 
         response = await once(self._database, router_pb2.AdmitWorkerResponse, work)
         self._membership.admit(address, kinds)
-        self._herd.restrict(address, kinds)
+        registered = self._candidates.get(address)
+        if registered is not None:
+            self._herd.assign(address, registered.kinds & kinds)
         return response
 
     def _generation(self, address: str) -> int | None:

@@ -196,14 +196,23 @@ def test_a_worker_that_leaves_gives_its_work_back() -> None:
 def test_a_worker_whose_admission_shrinks_keeps_only_what_is_left() -> None:
     herd = HerdModel()
     herd.join("a")
-    herd.carry_out(herd.scheduler.restrict("a", frozenset({Kind.JUDGE}), herd.now))
+    herd.carry_out(herd.scheduler.assign("a", frozenset({Kind.JUDGE}), herd.now))
     herd.infer(kind=Kind.CHAT)
     assert not herd.running
     herd.infer(kind=Kind.JUDGE)
     assert herd.at("a")
-    herd.carry_out(herd.scheduler.restrict("a", frozenset(), herd.now))
+    herd.carry_out(herd.scheduler.assign("a", frozenset(), herd.now))
     assert herd.scheduler.worker("a", herd.now) is None
     assert not herd.running
+
+
+def test_a_worker_whose_admission_grows_gets_what_waits_for_it_at_once() -> None:
+    herd = HerdModel()
+    herd.join("a", kinds=frozenset({Kind.CHAT}))
+    request = herd.infer(kind=Kind.JUDGE)
+    assert not herd.running
+    herd.carry_out(herd.scheduler.assign("a", frozenset({Kind.CHAT, Kind.JUDGE}), herd.now))
+    assert [d.request for d in herd.at("a")] == [request]
 
 
 def test_a_model_that_a_worker_failed_with_does_not_count_as_loaded_there() -> None:

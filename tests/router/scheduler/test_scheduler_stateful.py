@@ -177,9 +177,9 @@ class SchedulerMachine(RuleBasedStateMachine):
     def the_operator_drains(self, address: str, draining: bool) -> None:
         self.herd.carry_out(self.herd.scheduler.drain(address, draining, self.herd.now))
 
-    @rule(address=st.sampled_from(ADDRESSES), left=kinds)
-    def the_operator_restricts(self, address: str, left: frozenset[Kind]) -> None:
-        self.herd.carry_out(self.herd.scheduler.restrict(address, left, self.herd.now))
+    @rule(address=st.sampled_from(ADDRESSES), assigned=kinds)
+    def the_operator_assigns(self, address: str, assigned: frozenset[Kind]) -> None:
+        self.herd.carry_out(self.herd.scheduler.assign(address, assigned, self.herd.now))
 
     @rule(address=st.sampled_from(ADDRESSES))
     def a_worker_leaves(self, address: str) -> None:

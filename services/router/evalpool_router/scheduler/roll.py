@@ -88,14 +88,13 @@ class Roll:
             worker.draining = draining
             self._board.pool.changed(worker, now)
 
-    def restrict(self, address: str, kinds: frozenset[Kind], now: float) -> None:
-        """Leave a worker only these kinds of work; none: take it out."""
+    def assign(self, address: str, kinds: frozenset[Kind], now: float) -> None:
+        """Give a worker these kinds of work from now on, and no others; none: take it out."""
         worker = self._board.pool.get(address)
         if worker is None:
             return
-        remaining = worker.registration.kinds & kinds
-        if remaining:
-            worker.registration = replace(worker.registration, kinds=remaining)
+        if kinds:
+            worker.registration = replace(worker.registration, kinds=kinds)
             self._board.pool.changed(worker, now)
         else:
             self.remove(worker, now, blamed=False)

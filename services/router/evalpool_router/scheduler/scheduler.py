@@ -116,9 +116,9 @@ class Scheduler:
         self._roll.drain(address, draining, now)
         return self._settle(now)
 
-    def restrict(self, address: str, kinds: frozenset[Kind], now: float) -> list[Effect]:
-        """Leave a worker only these kinds of work; none: take it out."""
-        self._roll.restrict(address, kinds, now)
+    def assign(self, address: str, kinds: frozenset[Kind], now: float) -> list[Effect]:
+        """Give a worker these kinds of work from now on, and no others; none: take it out."""
+        self._roll.assign(address, kinds, now)
         return self._settle(now)
 
     def has_worker(self, address: str) -> bool:
