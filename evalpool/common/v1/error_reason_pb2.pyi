@@ -135,11 +135,15 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_MODEL_LOAD_FAILED: _ErrorReason.ValueType  # 90
     """FAILED_PRECONDITION. The model could not be loaded by the engine."""
     ERROR_REASON_CONTEXT_TOO_LONG: _ErrorReason.ValueType  # 91
-    """INVALID_ARGUMENT. Prompt and answer do not fit into the model's context."""
+    """INVALID_ARGUMENT. Prompt and answer do not fit into the model's own context, at whatever worker."""
     ERROR_REASON_ENGINE_FAILED: _ErrorReason.ValueType  # 92
-    """INTERNAL. The engine failed on this request; others go on."""
+    """INTERNAL. The worker's engine failed on this request, or has too little memory for it; others go on.
+    Another try, or another worker, may do better.
+    """
     ERROR_REASON_NO_WORKER: _ErrorReason.ValueType  # 93
-    """FAILED_PRECONDITION. No worker of the herd serves this kind of work."""
+    """FAILED_PRECONDITION. Until the request's deadline no worker of the herd could serve it: none takes
+    this kind of work, none has memory for the model, or those that there are refuse the router.
+    """
     ERROR_REASON_HOLD_REFUSED: _ErrorReason.ValueType  # 94
     """FAILED_PRECONDITION. The hold that was to pay for this inference was refused."""
     ERROR_REASON_DOCUMENT_SET_NOT_FOUND: _ErrorReason.ValueType  # 100
@@ -272,11 +276,15 @@ ERROR_REASON_UPLOAD_OFFSET: ErrorReason.ValueType  # 89
 ERROR_REASON_MODEL_LOAD_FAILED: ErrorReason.ValueType  # 90
 """FAILED_PRECONDITION. The model could not be loaded by the engine."""
 ERROR_REASON_CONTEXT_TOO_LONG: ErrorReason.ValueType  # 91
-"""INVALID_ARGUMENT. Prompt and answer do not fit into the model's context."""
+"""INVALID_ARGUMENT. Prompt and answer do not fit into the model's own context, at whatever worker."""
 ERROR_REASON_ENGINE_FAILED: ErrorReason.ValueType  # 92
-"""INTERNAL. The engine failed on this request; others go on."""
+"""INTERNAL. The worker's engine failed on this request, or has too little memory for it; others go on.
+Another try, or another worker, may do better.
+"""
 ERROR_REASON_NO_WORKER: ErrorReason.ValueType  # 93
-"""FAILED_PRECONDITION. No worker of the herd serves this kind of work."""
+"""FAILED_PRECONDITION. Until the request's deadline no worker of the herd could serve it: none takes
+this kind of work, none has memory for the model, or those that there are refuse the router.
+"""
 ERROR_REASON_HOLD_REFUSED: ErrorReason.ValueType  # 94
 """FAILED_PRECONDITION. The hold that was to pay for this inference was refused."""
 ERROR_REASON_DOCUMENT_SET_NOT_FOUND: ErrorReason.ValueType  # 100

@@ -735,7 +735,7 @@ class ScoreProgress(_message.Message):
     queue_position: _builtins.int
     """Questions in the queue before this request's next one."""
     stage: _builtins.str
-    """What the worker is at. Example: "fetching model"."""
+    """What the worker is at: "fetching" or "loading"."""
     stage_progress: _builtins.float
     """How far the stage is, 0 to 1; 0 where unknown."""
     def __init__(

@@ -107,7 +107,7 @@ class LoadModelResponse(_message.Message):
     PROGRESS_FIELD_NUMBER: _builtins.int
     LOADED_FIELD_NUMBER: _builtins.int
     stage: _builtins.str
-    """What the worker is at: "fetching", "checking" or "loading"."""
+    """What the worker is at: "fetching", the check of the digest included, or "loading"."""
     progress: _builtins.float
     """How far the stage is, 0 to 1; 0 where unknown."""
     @_builtins.property
