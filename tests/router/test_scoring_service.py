@@ -119,6 +119,19 @@ async def test_a_callers_deadline_reaches_the_worker(router: RouterHarness) -> N
     await idle(router)
 
 
+async def test_a_request_that_its_worker_does_not_finish_in_time_did_not_lack_a_worker(
+    tmp_path: Path,
+) -> None:
+    async with running_router(tmp_path, score_seconds=0.3) as router:
+        worker = await router.worker()
+        worker.open.clear()
+        stub = await router.stub(router.dataset)
+        with pytest.raises(aio.AioRpcError) as refusal:
+            await all_of(stub.ScoreChoices(scoring(10)))
+        assert refusal.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert error_of(refusal.value).reason == "DEADLINE_EXCEEDED"
+
+
 async def test_without_a_worker_a_request_waits_says_so_and_ends(tmp_path: Path) -> None:
     async with running_router(tmp_path, score_seconds=0.3, progress_seconds=0.1) as router:
         stub = await router.stub(router.dataset)
@@ -130,8 +143,9 @@ async def test_without_a_worker_a_request_waits_says_so_and_ends(tmp_path: Path)
 
         with pytest.raises(aio.AioRpcError) as refusal:
             await read()
-        assert refusal.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-        assert error_of(refusal.value).reason == "DEADLINE_EXCEEDED"
+        assert refusal.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+        assert error_of(refusal.value).reason == "NO_WORKER"
+        assert "evaluate; start one" in (refusal.value.details() or "")
         assert responses
         assert all("evaluate" in response.progress.stage for response in responses)
 

@@ -233,7 +233,8 @@ async def test_a_model_that_no_worker_can_hold_waits_and_says_so_until_a_larger_
             assert str(number) in first.progress.stage
         with pytest.raises(aio.AioRpcError) as refusal:
             await text_of(await someone(router), infer())
-        assert refusal.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert refusal.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+        assert error_of(refusal.value).reason == "NO_WORKER"
         for number in (size, 90_000_000):
             assert str(number) in (refusal.value.details() or "")
         large = await router.worker(memory=size)
@@ -248,8 +249,31 @@ async def test_a_worker_that_refuses_this_router_leaves_the_work_to_others(
 ) -> None:
     hostile = await router.worker()
     hostile.error = (grpc.StatusCode.PERMISSION_DENIED, "NOT_ALLOWED")
-    stub = await someone(router)
-    reading = asyncio.create_task(text_of(stub, infer()))
-    await hostile.called.wait()
     await router.worker()
-    assert await reading == "Paris."
+    assert await text_of(await someone(router), infer()) == "Paris."
+    assert hostile.called.is_set()
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        grpc.StatusCode.UNAUTHENTICATED,
+        grpc.StatusCode.PERMISSION_DENIED,
+        grpc.StatusCode.UNIMPLEMENTED,
+    ],
+)
+async def test_where_every_worker_refuses_this_router_the_caller_is_told_so_and_does_not_wait(
+    router: RouterHarness, code: grpc.StatusCode
+) -> None:
+    workers = [await router.worker() for _ in range(2)]
+    for worker in workers:
+        worker.error = (code, "")
+    dataset = await router.stub(router.dataset)
+    with pytest.raises(aio.AioRpcError) as refusal:
+        await all_of(dataset.ScoreChoices(scoring(10)))
+    assert refusal.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert error_of(refusal.value).reason == "NO_WORKER"
+    sentence = refusal.value.details() or ""
+    assert code.name in sentence
+    assert any(worker.address in sentence for worker in workers)
+    assert all(worker.called.is_set() for worker in workers)

@@ -15,6 +15,7 @@ from evalpool_router.metrics import RouterMetrics
 from evalpool_router.scheduler import Dispatch, Effect, Scheduler
 from evalpool_router.worker_link import (
     WorkerLink,
+    as_a_refusal,
     as_an_error,
     as_the_requests_error,
     is_busy,
@@ -248,16 +249,19 @@ class Drive:
                 code=error.code().name,
                 details=error.details(),
             )
-            self._lost(attempt=False, cause="unreachable")
+            self._failed_with(as_a_refusal(error, self._link.address), now)
         elif (passed_on := as_the_requests_error(error)) is not None:
-            blamed = is_own_trouble(passed_on)
-            if blamed:
-                self._metrics.retries.labels("trouble").inc()
-            self._desk.carry_out(
-                self._desk.scheduler.failed(self._dispatch.id, passed_on, now, blamed=blamed)
-            )
+            self._failed_with(passed_on, now)
         else:
             self._lost(attempt=True, cause="lost")
+
+    def _failed_with(self, error: DomainError, now: float) -> None:
+        blamed = is_own_trouble(error)
+        if blamed:
+            self._metrics.retries.labels("trouble").inc()
+        self._desk.carry_out(
+            self._desk.scheduler.failed(self._dispatch.id, error, now, blamed=blamed)
+        )
 
     def _discard(self, count: int) -> None:
         self._metrics.discarded.inc(count)

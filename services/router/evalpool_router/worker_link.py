@@ -91,6 +91,7 @@ _OWN_TROUBLE = frozenset(
         reasons.ERROR_REASON_MODEL_FETCH_FAILED,
         reasons.ERROR_REASON_MODEL_LOAD_FAILED,
         reasons.ERROR_REASON_ENGINE_FAILED,
+        reasons.ERROR_REASON_NO_WORKER,
     }
 )
 _REFUSES_US = frozenset(
@@ -111,6 +112,16 @@ def is_busy(error: aio.AioRpcError) -> bool:
 def refuses_us(error: aio.AioRpcError) -> bool:
     """Whether the worker does not take work from this router at all."""
     return error.code() in _REFUSES_US
+
+
+def as_a_refusal(error: aio.AioRpcError, worker: str) -> DomainError:
+    """What to tell the caller of a worker that does not take work from this router."""
+    return FailedPrecondition(
+        reasons.ERROR_REASON_NO_WORKER,
+        f"the worker {worker} refuses work from this router ({error.code().name}: "
+        f"{error.details() or 'without a word why'}); let its operator check which router it is "
+        "told to serve",
+    )
 
 
 def is_own_trouble(error: DomainError) -> bool:

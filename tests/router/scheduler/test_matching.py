@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from evalpool_router.scheduler import Kind
-from evalpool_runtime.errors import DeadlineExceeded
+from evalpool_runtime.errors import FailedPrecondition, reasons
 from tests.router.scheduler.herd_model import MODEL, OTHER_MODEL, HerdModel
 
 
@@ -188,7 +188,8 @@ def test_a_request_that_no_worker_can_hold_waits_and_says_what_is_missing() -> N
     herd.heartbeat("small")
     herd.wait(10)
     error = herd.ended[request]
-    assert isinstance(error, DeadlineExceeded)
+    assert isinstance(error, FailedPrecondition)
+    assert error.reason == reasons.ERROR_REASON_NO_WORKER
     assert "the model has 5000 bytes" in error.message
     assert "3000" in error.message
 

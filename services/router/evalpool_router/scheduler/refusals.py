@@ -6,6 +6,7 @@ from evalpool_runtime.errors import (
     Aborted,
     DeadlineExceeded,
     DomainError,
+    FailedPrecondition,
     ResourceExhausted,
     Unavailable,
     reasons,
@@ -45,9 +46,10 @@ def too_late(lack: str, trouble: DomainError | None) -> DomainError:
     why = lack or "the herd was too busy; give it more time or try again later"
     if trouble is not None:
         why += f" (of the workers that tried, one failed: {trouble.message})"
-    return DeadlineExceeded(
-        reasons.ERROR_REASON_DEADLINE_EXCEEDED, f"the request's deadline passed: {why}"
-    )
+    message = f"the request's deadline passed: {why}"
+    if lack:
+        return FailedPrecondition(reasons.ERROR_REASON_NO_WORKER, message)
+    return DeadlineExceeded(reasons.ERROR_REASON_DEADLINE_EXCEEDED, message)
 
 
 def worker_lost() -> DomainError:
