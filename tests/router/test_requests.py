@@ -58,13 +58,31 @@ def test_a_request_without_a_prompt_is_refused() -> None:
         assert [violation.field for violation in refusal.value.violations] == [field]
 
 
-def test_questions_and_expected_responses_are_bounded_in_bytes() -> None:
+def test_the_texts_of_a_question_are_bounded_in_bytes() -> None:
+    longest, longer = "é" * 32 * 1024, "é" * 32 * 1024 + "e"
     with pytest.raises(InvalidFields) as refusal:
-        parse_chat(router_pb2.ChatRequest(question="é" * 40_000))
-    assert [violation.field for violation in refusal.value.violations] == ["question"]
+        parse_chat(router_pb2.ChatRequest(question=longer, context=longer))
+    assert {v.field for v in refusal.value.violations} == {"question", "context"}
+    asked = router_pb2.EvaluateRequest(
+        question=longer, expected_response=longer, context=longer, response=longer
+    )
     with pytest.raises(InvalidFields) as refusal:
-        parse_evaluate(router_pb2.EvaluateRequest(question="", expected_response=""))
+        parse_evaluate(asked)
+    assert {v.field for v in refusal.value.violations} == {
+        "question",
+        "expected_response",
+        "context",
+        "response",
+    }
+    with pytest.raises(InvalidFields) as refusal:
+        parse_evaluate(router_pb2.EvaluateRequest())
     assert {v.field for v in refusal.value.violations} == {"question", "expected_response"}
+    parse_chat(router_pb2.ChatRequest(question=longest, context=longest))
+    parse_evaluate(
+        router_pb2.EvaluateRequest(
+            question=longest, expected_response=longest, context=longest, response=longest
+        )
+    )
 
 
 @given(st.integers(0, 10))

@@ -167,7 +167,7 @@ class ChatRequest(_message.Message):
     question: _builtins.str
     """The question, 1 to 64 KiB."""
     context: _builtins.str
-    """What the answer is to be based on. Default: nothing."""
+    """What the answer is to be based on, at most 64 KiB. Default: nothing."""
     reference: _builtins.str
     """Given back in every message, at most 128 characters."""
     hold: _builtins.str
@@ -256,9 +256,9 @@ class EvaluateRequest(_message.Message):
     expected_response: _builtins.str
     """The response that is expected, 1 to 64 KiB."""
     context: _builtins.str
-    """What the answer was based on. Default: nothing."""
+    """What the answer was based on, at most 64 KiB. Default: nothing."""
     response: _builtins.str
-    """The response to grade. Default: the herd's own answer to the question."""
+    """The response to grade, at most 64 KiB. Default: the herd's own answer to the question."""
     reference: _builtins.str
     """Given back, at most 128 characters."""
     hold: _builtins.str
@@ -1185,7 +1185,9 @@ class AdmitWorkerRequest(_message.Message):
     """The worker's address."""
     @_builtins.property
     def kinds(self) -> _containers.RepeatedScalarFieldContainer[Global___WorkerKind.ValueType]:
-        """The kinds of work for which it is admitted. None: it is no longer admitted."""
+        """The kinds of work for which it is admitted from now on, among those that it offers, which holds at
+        once for a worker that has registered. None: it is no longer admitted.
+        """
 
     def __init__(
         self,

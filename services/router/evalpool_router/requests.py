@@ -84,6 +84,7 @@ def parse_chat(request: router_pb2.ChatRequest) -> Terms:
     fields = Fields()
     terms = _terms(fields, request.model, request.reference, request.multiplier)
     fields.parse("question", _text, request.question)
+    fields.parse("context", _text_or_none, request.context)
     fields.check()
     return terms
 
@@ -98,6 +99,8 @@ def parse_evaluate(request: router_pb2.EvaluateRequest) -> Terms:
     terms = _terms(fields, request.model, request.reference, request.multiplier)
     fields.parse("question", _text, request.question)
     fields.parse("expected_response", _text, request.expected_response)
+    fields.parse("context", _text_or_none, request.context)
+    fields.parse("response", _text_or_none, request.response)
     fields.check()
     return terms
 
@@ -339,6 +342,12 @@ def _not_empty(text: str) -> str:
 def _text(text: str) -> str:
     if not 1 <= len(text.encode()) <= MAX_TEXT:
         raise InvalidValue(f"it has {len(text.encode())} bytes; give 1 to {MAX_TEXT}")
+    return text
+
+
+def _text_or_none(text: str) -> str:
+    if len(text.encode()) > MAX_TEXT:
+        raise InvalidValue(f"it has {len(text.encode())} bytes; give at most {MAX_TEXT}, or none")
     return text
 
 
