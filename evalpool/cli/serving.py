@@ -86,9 +86,9 @@ def serve_service(service: str, arguments: list[str]) -> None:
     definition = load_definition(service)
     settings, stop_with_stdin = parse_settings(definition, arguments)
 
-    from evalpool_runtime.data_directory import DataDirectoryInUse
     from evalpool_runtime.logs import configure_logging
     from evalpool_runtime.service import serve
+    from evalpool_runtime.start import CannotStart
 
     configure_logging(service, settings.log_level, settings.log_format)
     if sys.platform != "win32":
@@ -99,5 +99,5 @@ def serve_service(service: str, arguments: list[str]) -> None:
         runner = asyncio.run
     try:
         runner(serve(definition, settings, stop_with_stdin=stop_with_stdin))
-    except (DataDirectoryInUse, OSError) as error:
+    except CannotStart as error:
         raise Failure(str(error)) from error

@@ -19,8 +19,10 @@ from evalpool.identity import Identity
 from evalpool.token.v1 import token_pb2, token_pb2_grpc
 from evalpool_runtime import service as service_module
 from evalpool_runtime.database import Database
+from evalpool_runtime.errors import Unavailable, reasons
 from evalpool_runtime.service import Runtime, ServiceDefinition
 from evalpool_runtime.settings import ServiceSettings
+from evalpool_runtime.start import CannotStart
 from evalpool_runtime.testing import running
 from tests.runtime.small_service import GRPC_SERVICE, SmallServicer, definition
 
@@ -218,7 +220,7 @@ async def test_a_taken_port_of_metrics_is_named_and_the_data_directory_is_free_a
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         taken = f"127.0.0.1:{other.getsockname()[1]}"
-        with pytest.raises(OSError, match=f"^{taken} cannot be listened on for metrics"):
+        with pytest.raises(CannotStart, match=f"^{taken} cannot be listened on for metrics"):
             async with running(definition(servicer), tmp_path, metrics_listen=taken):
                 raise AssertionError("it was started")
 
@@ -231,6 +233,19 @@ async def test_a_taken_port_is_named(servicer: SmallServicer, tmp_path: Path) ->
         settings = ServiceSettings.load(
             listen=service.endpoint, data_dir=tmp_path / "two", operator=service.operator.address
         )
-        with pytest.raises(OSError, match=f"^{service.endpoint} cannot be listened on"):
+        with pytest.raises(CannotStart, match=f"^{service.endpoint} cannot be listened on"):
             async with service_module.running_service(definition(servicer), settings):
                 raise AssertionError("it was started")
+
+
+async def test_a_peer_or_database_that_a_start_needs_and_lacks_is_told_in_its_own_words(
+    tmp_path: Path,
+) -> None:
+    async def build(_runtime: Runtime[ServiceSettings]) -> None:
+        raise Unavailable(reasons.ERROR_REASON_UNAVAILABLE, "the database is out of reach")
+
+    with pytest.raises(CannotStart) as caught:
+        async with running(building(build), tmp_path):
+            raise AssertionError("it was started")
+
+    assert str(caught.value) == "the small service cannot start: the database is out of reach"

@@ -20,6 +20,8 @@ import onnxruntime
 from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
+from evalpool_runtime.start import CannotStart
+
 MAX_THREADS = 2
 BATCH_TEXTS = 64
 BATCH_TOKENS = 1024
@@ -47,7 +49,7 @@ class ModelFiles:
     context_length: int
 
 
-class InvalidModel(ValueError):
+class InvalidModel(CannotStart):
     """A file that is no embedding model, or no tokenizer."""
 
 
@@ -99,7 +101,7 @@ class EmbeddingModel:
         self._inputs = {each.name for each in self._session.get_inputs()}
         output = self._session.get_outputs()[0]
         if "input_ids" not in self._inputs or not isinstance(output.shape[-1], int):
-            raise InvalidModel(f"{files.onnx.name} is no encoder of texts")
+            raise InvalidModel(f"{files.onnx.name} is no encoder of texts; see --model")
         self.dimensions: int = output.shape[-1]
 
     def encode(self, texts: Sequence[str]) -> Vectors:
@@ -147,7 +149,9 @@ def _load_tokenizer(files: ModelFiles) -> Tokenizer:
     try:
         tokenizer = Tokenizer.from_file(str(files.tokenizer))
     except Exception as error:  # the library raises nothing narrower
-        raise InvalidModel(f"{files.tokenizer.name} is no tokenizer: {error}") from error
+        raise InvalidModel(
+            f"{files.tokenizer.name} is no tokenizer: {error}; see --tokenizer"
+        ) from error
     # The file's own settings pad every text to one length and cut it at half of the context.
     tokenizer.no_padding()
     tokenizer.enable_truncation(files.context_length)
@@ -168,4 +172,4 @@ def _open_session(files: ModelFiles, threads: int) -> Any:
             str(files.onnx), options, providers=["CPUExecutionProvider"]
         )
     except Exception as error:  # the library raises classes that it does not export
-        raise InvalidModel(f"{files.onnx.name} is no ONNX model: {error}") from error
+        raise InvalidModel(f"{files.onnx.name} is no ONNX model: {error}; see --model") from error

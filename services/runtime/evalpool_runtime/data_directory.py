@@ -6,8 +6,10 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from evalpool_runtime.start import CannotStart
 
-class DataDirectoryInUse(RuntimeError):
+
+class DataDirectoryInUse(CannotStart):
     """Another process works on this data directory."""
 
 

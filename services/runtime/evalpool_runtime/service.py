@@ -30,13 +30,14 @@ from evalpool_runtime.background import Background
 from evalpool_runtime.clock import Clock, SystemClock
 from evalpool_runtime.data_directory import DataDirectory
 from evalpool_runtime.database import Database
-from evalpool_runtime.errors import Unavailable, reasons
+from evalpool_runtime.errors import DomainError, Unavailable, reasons
 from evalpool_runtime.gatekeeper import Gatekeeper
 from evalpool_runtime.interceptor import Interceptor
 from evalpool_runtime.metrics import GrpcMetrics, new_registry
 from evalpool_runtime.migrations import migrate
 from evalpool_runtime.pages import PageTokens
 from evalpool_runtime.settings import ServiceSettings
+from evalpool_runtime.start import CannotStart
 
 S = TypeVar("S", bound=ServiceSettings)
 
@@ -44,8 +45,12 @@ CLEAN_UP_SECONDS = 5.0
 """How long a call that was cut off at the stop has to put its things in order."""
 
 
-class DatabaseUnusable(OSError):
+class DatabaseUnusable(CannotStart):
     """The database cannot be opened or migrated."""
+
+
+class EndpointTaken(CannotStart):
+    """An endpoint cannot be listened on."""
 
 
 class Runtime(Generic[S]):
@@ -251,8 +256,10 @@ async def running_service(
         identity: Default: the key in its key file, made there where there is none.
 
     Raises:
-        DataDirectoryInUse: Another process runs on its data directory.
-        OSError: The port is taken.
+        CannotStart: Its data directory or an endpoint is in use, its database or what it is given
+            cannot be used.
+        InvalidKeyFile: A key file is none.
+        OSError: A file or folder cannot be read or made.
     """
     directory = DataDirectory(settings.data_dir, definition.name)
     directory.acquire()
@@ -268,7 +275,12 @@ async def running_service(
             listen = settings.listen or f"127.0.0.1:{definition.port}"
             port = _bind(runtime.server, listen)
             runtime.endpoint = f"{listen.rpartition(':')[0]}:{port}"
-            await definition.build(runtime)
+            try:
+                await definition.build(runtime)
+            except DomainError as error:
+                raise CannotStart(
+                    f"the {definition.name} service cannot start: {error.message}"
+                ) from error
             health_pb2_grpc.add_HealthServicer_to_server(
                 health.Health(definition.grpc_service, runtime.stopping), runtime.server
             )
@@ -323,9 +335,9 @@ def _bind(server: aio.Server, listen: str) -> int:
     try:
         port: int = server.add_insecure_port(listen)
     except RuntimeError as error:
-        raise OSError(f"{listen} cannot be listened on; is another process there?") from error
+        raise EndpointTaken(f"{listen} cannot be listened on; is another process there?") from error
     if port == 0:
-        raise OSError(f"{listen} cannot be listened on; is another process there?")
+        raise EndpointTaken(f"{listen} cannot be listened on; is another process there?")
     return port
 
 
@@ -339,7 +351,7 @@ def _serve_metrics(
         # An IPv6 address stands in brackets where a port follows it.
         server, thread = start_http_server(int(port), addr=host.strip("[]"), registry=registry)
     except OSError as error:
-        raise OSError(
+        raise EndpointTaken(
             f"{listen} cannot be listened on for metrics ({error.strerror}); is another process "
             "there?"
         ) from error

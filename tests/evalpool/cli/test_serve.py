@@ -21,6 +21,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from evalpool.channel import open_channel
 from evalpool.identity import Identity
+from evalpool.models import ModelStore, ensure, find_model
 from evalpool.token.v1 import token_pb2, token_pb2_grpc
 
 Serve = Callable[..., Coroutine[Any, Any, Process]]
@@ -134,19 +135,6 @@ async def test_a_watch_does_not_hold_up_the_end(serve: Serve, tmp_path: Path) ->
         assert await process.wait() == 0
 
 
-async def test_a_call_that_does_not_end_gets_the_grace_and_no_more(
-    serve: Serve, tmp_path: Path
-) -> None:
-    service = await token_service(serve, tmp_path, "--shutdown-grace", "0.2")
-    process, endpoint = service.process, service.endpoint
-    async with open_channel(endpoint) as channel:
-        health: Any = health_pb2_grpc.HealthStub(channel)
-        watch = health.Watch(health_pb2.HealthCheckRequest())
-        assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
-        process.terminate()
-        assert await process.wait() == 0
-
-
 async def test_the_end_of_its_input_ends_it_where_it_was_told_so(
     serve: Serve, tmp_path: Path
 ) -> None:
@@ -243,6 +231,51 @@ async def test_a_database_that_cannot_be_used_is_one_line(
     assert reason in line
     assert "--database-url" in line
     assert "hunter2" not in line
+
+
+async def test_a_ledger_under_another_key_is_one_line(serve: Serve, tmp_path: Path) -> None:
+    process = (await token_service(serve, tmp_path)).process
+    process.terminate()
+    await process.wait()
+    (tmp_path / "keys" / "token.json").unlink()
+
+    second = await serve("token", "--listen", "127.0.0.1:0", "--data-dir", str(tmp_path))
+
+    line = await failure(second)
+    assert line.startswith("the database is the ledger of ")
+    assert "give it the key file that it was begun with" in line
+
+
+async def test_a_kind_of_dataset_that_cannot_be_loaded_is_one_line(
+    serve: Serve, tmp_path: Path
+) -> None:
+    installed = tmp_path / "installed" / "riddles-1.0.dist-info"
+    installed.mkdir(parents=True)
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: riddles\nVersion: 1.0\n")
+    (installed / "entry_points.txt").write_text("[evalpool.datasets]\nriddles = no_riddles:KIND\n")
+    flags = ("--router-address", Identity.generate().address, "--listen", "127.0.0.1:0")
+    data = ("--data-dir", str(tmp_path / "data"))
+
+    process = await serve("dataset", *flags, *data, PYTHONPATH=str(installed.parent))
+
+    assert await failure(process) == (
+        "the entry point riddles cannot be loaded: No module named 'no_riddles'"
+    )
+
+
+async def test_an_embedding_model_and_tokenizer_that_are_swapped_are_one_line(
+    serve: Serve, tmp_path: Path, model_store: ModelStore
+) -> None:
+    model, tokenizer = "all-MiniLM-L6-v2-int8", "all-MiniLM-L6-v2-tokenizer"
+    for name in (model, tokenizer):
+        ensure(model_store, find_model(name))
+    flags = ("--model", tokenizer, "--tokenizer", model, "--models-dir", str(model_store.root))
+    data = ("--listen", "127.0.0.1:0", "--data-dir", str(tmp_path))
+
+    line = await failure(await serve("embedding", *flags, *data))
+
+    assert "is no tokenizer" in line
+    assert line.endswith("see --tokenizer")
 
 
 @pytest.mark.parametrize(

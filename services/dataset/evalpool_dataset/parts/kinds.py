@@ -19,6 +19,7 @@ from evalpool_dataset.parts.retriever import LetterRetriever
 from evalpool_dataset.parts.rows import MultipleChoiceRows, SiqaRows
 from evalpool_dataset.question import Question
 from evalpool_dataset.scoring import Metric
+from evalpool_runtime.start import CannotStart
 
 ENTRY_POINT_GROUP = "evalpool.datasets"
 
@@ -114,7 +115,7 @@ SIQA = Kind("siqa", _CHOICE_EVALUATORS, Parameters(), _siqa)
 MULTIPLE_CHOICE = Kind("multiple_choice", _CHOICE_EVALUATORS, Parameters(), _multiple_choice)
 
 
-class BrokenKind(RuntimeError):
+class BrokenKind(CannotStart):
     """A kind that another distribution adds cannot be used."""
 
 

@@ -6,11 +6,12 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, select, update
 
+from evalpool_runtime.start import CannotStart
 from evalpool_token import schema
 from evalpool_token.entries import Head
 
 
-class AnotherLedger(RuntimeError):
+class AnotherLedger(CannotStart):
     """The database holds the ledger of another key."""
 
 
