@@ -76,6 +76,7 @@ class Running:
         herd: Herd,
         *,
         questions: int = 4,
+        chunks: int = 2,
         attempts: int = 3,
         failed_starts: int = 20,
         lease: timedelta = LEASE,
@@ -87,7 +88,7 @@ class Running:
             installed_kinds() if kinds is None else kinds,
             self.changes,
             self.clock,
-            RunnerSettings(questions, 2, lease, Policy(attempts, failed_starts)),
+            RunnerSettings(questions, chunks, lease, Policy(attempts, failed_starts)),
             self.stopping,
             DatasetMetrics(CollectorRegistry()),
         )

@@ -148,6 +148,7 @@ async def test_a_full_queue_ends_the_call_after_what_a_worker_is_at(
         (grpc.StatusCode.FAILED_PRECONDITION, "NO_WORKER"),
         (grpc.StatusCode.FAILED_PRECONDITION, "MODEL_LOAD_FAILED"),
         (grpc.StatusCode.RESOURCE_EXHAUSTED, "WORKER_BUSY"),
+        (grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED"),
         (grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE"),
     ],
 )
@@ -176,6 +177,21 @@ async def test_a_router_out_of_reach_is_waited_for(
     assert caught.value.problem.waits
 
 
+@pytest.mark.parametrize("evaluator", [SCORES, LETTERS])
+async def test_a_router_that_does_not_answer_in_time_is_waited_for(
+    herd: Herd, router: RouterDouble, evaluator: Evaluator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evalpool_dataset.herd.CALL_SECONDS", 0.1)
+    monkeypatch.setattr("evalpool_dataset.herd.REPLY_SECONDS", 0.1)
+    router.open.clear()
+
+    with pytest.raises(CallEnded) as caught:
+        await outcomes(herd, evaluator, asked(1))
+
+    assert caught.value.problem.code == "DEADLINE_EXCEEDED"
+    assert caught.value.problem.waits
+
+
 @pytest.mark.parametrize(
     ("code", "reason", "retryable", "attempt"),
     [
@@ -184,7 +200,6 @@ async def test_a_router_out_of_reach_is_waited_for(
         (grpc.StatusCode.UNAVAILABLE, "WORKER_LOST", True, True),
         (grpc.StatusCode.INTERNAL, "INTERNAL", True, False),
         (grpc.StatusCode.PERMISSION_DENIED, "NOT_ALLOWED", True, False),
-        (grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED", True, False),
     ],
 )
 async def test_a_letter_that_fails_before_its_first_token_fails_alone(

@@ -8,7 +8,14 @@ from evalpool.common.v1 import error_reason_pb2
 from evalpool_dataset.problem import BROKEN, INTERRUPTED, Problem
 
 FOLLOWS = {
-    "waits": {"NO_WORKER", "OVERLOADED", "QUEUE_FULL", "UNAVAILABLE", "WORKER_BUSY"},
+    "waits": {
+        "DEADLINE_EXCEEDED",
+        "NO_WORKER",
+        "OVERLOADED",
+        "QUEUE_FULL",
+        "UNAVAILABLE",
+        "WORKER_BUSY",
+    },
     "unfunded": {"HOLD_REFUSED"},
     "worker_was_at_it": {"ENGINE_FAILED", "WORKER_LOST"},
     "models_fault": {

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
 from datetime import timedelta
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -122,11 +123,16 @@ async def test_a_fault_of_the_service_itself_is_bounded_too(running: Running) ->
     assert "a fault of the dataset service" in run.reason
 
 
-@pytest.mark.parametrize("code", ["QUEUE_FULL", "WORKER_BUSY", "NO_WORKER", "UNAVAILABLE"])
+WAITS = ["QUEUE_FULL", "WORKER_BUSY", "NO_WORKER", "UNAVAILABLE", "DEADLINE_EXCEEDED"]
+
+
+@pytest.mark.parametrize("code", WAITS)
+@pytest.mark.parametrize("told_by", [call_ends, unanswered])
 async def test_waiting_for_the_herd_costs_nothing_however_often_and_shows_its_reason(
-    running: Running, code: str
+    running: Running, told_by: Callable[..., Behaviour], code: str
 ) -> None:
-    herd = Herd(*[call_ends("the herd is full", code)] * 8)
+    # It does not matter whether the herd calls it retryable: nothing was tried.
+    herd = Herd(*[told_by("the herd is full", code, retryable=False)] * 8)
     runner = running.runner(herd, questions=20, attempts=1, failed_starts=1)
     running.begin(runner)
 
@@ -163,6 +169,41 @@ async def test_what_a_run_waited_for_is_over_once_a_worker_begins(running: Runni
     go_on.set()
 
     assert (run.reason, run.reason_code) == ("", "")
+
+
+async def test_a_deadline_that_passes_while_a_worker_is_at_it_is_an_attempt(
+    running: Running,
+) -> None:
+    late = call_ends("too slow", "DEADLINE_EXCEEDED", started=True)
+    running.begin(running.runner(Herd(late), questions=20, attempts=1))
+
+    run = await running.until(ended)
+
+    assert (run.state, run.failed, run.correct) == (RunState.FAILED, 20, 0)
+    assert set(await running.states()) == {("failed", 1)}
+
+
+@pytest.mark.parametrize("told_by", [call_ends, unanswered])
+async def test_while_the_herd_sends_work_away_the_pauses_grow(
+    running: Running, told_by: Callable[..., Behaviour]
+) -> None:
+    times: list[float] = []
+
+    def noted(asked: dict[int, Asked]) -> AsyncIterator[Outcome]:
+        times.append(running.clock.monotonic())
+        behaviour = told_by("no worker", "NO_WORKER") if len(times) < 5 else all_right
+        return behaviour(asked)
+
+    runner = running.runner(Herd(*[noted] * 5), questions=20, chunks=1)
+    running.begin(runner)
+
+    while len(times) < 5:
+        running.clock.advance(timedelta(seconds=1))
+        runner.wake()
+        await running.changes.wait(running.changes.version, 0.01)
+
+    pauses = [later - earlier for earlier, later in pairwise(times)]
+    assert all(pause >= least for pause, least in zip(pauses, (1, 2, 4, 8), strict=True))
 
 
 async def test_while_the_herd_sends_work_away_nothing_new_is_begun(running: Running) -> None:

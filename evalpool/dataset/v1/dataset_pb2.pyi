@@ -120,9 +120,13 @@ class _RunStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RunState.Val
     RUN_STATE_UNSPECIFIED: _RunState.ValueType  # 0
     """Not used."""
     RUN_STATE_QUEUED: _RunState.ValueType  # 1
-    """No evaluation has begun; `reason` says what the herd keeps it waiting for, where it does."""
+    """No evaluation has begun; `reason` and `reason_code` say what the herd keeps it waiting for, where
+    it does.
+    """
     RUN_STATE_RUNNING: _RunState.ValueType  # 2
-    """Evaluations are being made, or wait for the herd; `reason` says for what, where they do."""
+    """Evaluations are being made, or wait for the herd; `reason` and `reason_code` say for what, where
+    they do.
+    """
     RUN_STATE_COMPLETE: _RunState.ValueType  # 3
     """Every question is done."""
     RUN_STATE_FAILED: _RunState.ValueType  # 4
@@ -138,9 +142,13 @@ class RunState(_RunState, metaclass=_RunStateEnumTypeWrapper):
 RUN_STATE_UNSPECIFIED: RunState.ValueType  # 0
 """Not used."""
 RUN_STATE_QUEUED: RunState.ValueType  # 1
-"""No evaluation has begun; `reason` says what the herd keeps it waiting for, where it does."""
+"""No evaluation has begun; `reason` and `reason_code` say what the herd keeps it waiting for, where
+it does.
+"""
 RUN_STATE_RUNNING: RunState.ValueType  # 2
-"""Evaluations are being made, or wait for the herd; `reason` says for what, where they do."""
+"""Evaluations are being made, or wait for the herd; `reason` and `reason_code` say for what, where
+they do.
+"""
 RUN_STATE_COMPLETE: RunState.ValueType  # 3
 """Every question is done."""
 RUN_STATE_FAILED: RunState.ValueType  # 4
@@ -923,7 +931,18 @@ class Score(_message.Message):
     cursor: _builtins.int
     """The cursor of WatchScores: grows with every change of any run."""
     reason_code: _builtins.str
-    """The cause of a failure or a wait, as the name of an ErrorReason without its prefix."""
+    """The cause of a failure or a wait, as the name of an ErrorReason without its prefix. Empty while
+    the herd is at the run, and once it is complete.
+
+    QUEUED and RUNNING with a reason_code: nothing of the run is being computed, for a cause that is
+    not the subject's, and the service asks the herd again by itself, for as long as it takes, until a
+    worker begins with a question; then it is empty again. One of: NO_WORKER (no worker for this kind
+    of work, or none whose memory holds the model), DEADLINE_EXCEEDED (in the time that the router
+    gives a request no worker came to it), QUEUE_FULL, WORKER_BUSY, OVERLOADED (the herd has no room)
+    or UNAVAILABLE (the router cannot be reached).
+    UNFUNDED: HOLD_REFUSED.
+    FAILED: what ended the run, such as MODEL_LOAD_FAILED or EVALUATION_FAILED.
+    """
     @_builtins.property
     def metrics(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
         """The score by each metric, to show, under `loglikelihood`. Keys: "acc", "acc_norm", "acc_bytes"."""

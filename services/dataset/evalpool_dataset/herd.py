@@ -17,7 +17,13 @@ from evalpool.router.v1 import router_pb2, router_pb2_grpc
 from evalpool_dataset.inquiry import Asked, read_reply, score
 from evalpool_dataset.outcome import Answer, Answered, Outcome, Started, Unanswered
 from evalpool_dataset.parts import Evaluator
-from evalpool_dataset.problem import ENGINE_FAILED, UNAVAILABLE, CallEnded, Problem
+from evalpool_dataset.problem import (
+    DEADLINE_EXCEEDED,
+    ENGINE_FAILED,
+    UNAVAILABLE,
+    CallEnded,
+    Problem,
+)
 from evalpool_dataset.scoring import UnusableScores
 from evalpool_dataset.store.definitions import Model
 from evalpool_runtime.clock import Clock
@@ -31,6 +37,12 @@ REQUEST_BYTES = 4 * 1024 * 1024
 
 _WHOLE = frozenset({inference_pb2.FINISH_REASON_STOP, inference_pb2.FINISH_REASON_LENGTH})
 """How a reply ends that the model itself has ended, or was to end there."""
+
+_REASONS_OF_CODES = {
+    grpc.StatusCode.DEADLINE_EXCEEDED: DEADLINE_EXCEEDED,
+    grpc.StatusCode.UNAVAILABLE: UNAVAILABLE,
+}
+"""What the call itself says, where it ended without the router's word."""
 
 
 class Herd:
@@ -253,10 +265,9 @@ class Herd:
 def _problem(error: grpc.aio.AioRpcError) -> Problem:
     """Why a call ended with an error."""
     call = CallError.of(error)
-    unreachable = call.code is grpc.StatusCode.UNAVAILABLE and not call.reason
     return Problem(
         call.message,
-        UNAVAILABLE if unreachable else call.reason,
+        call.reason or _REASONS_OF_CODES.get(call.code, ""),
         retryable=call.code is not grpc.StatusCode.INVALID_ARGUMENT,
         retry_after=call.retry_after,
     )

@@ -1,8 +1,9 @@
 """Why questions have no answer, and what follows from it. Pure.
 
-Three things are told apart. Where the herd has no room now, or cannot be reached, the questions
-wait for it: nothing has been tried. Where a worker was at a question and failed, that was an
-attempt, whether or not the worker had said that it began. Everything else is a failed start.
+Three things are told apart. Where the herd has no room or no worker now, did not come to them in
+time, or cannot be reached, the questions wait for it: nothing has been tried. Where a worker was at
+a question and failed, that was an attempt, whether or not the worker had said that it began.
+Everything else is a failed start.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 
 from evalpool_runtime.errors import reason_name, reasons
 
+DEADLINE_EXCEEDED = reason_name(reasons.ERROR_REASON_DEADLINE_EXCEEDED)
 ENGINE_FAILED = reason_name(reasons.ERROR_REASON_ENGINE_FAILED)
 INTERNAL = reason_name(reasons.ERROR_REASON_INTERNAL)
 UNAVAILABLE = reason_name(reasons.ERROR_REASON_UNAVAILABLE)
@@ -20,6 +22,7 @@ _HOLD_REFUSED = reason_name(reasons.ERROR_REASON_HOLD_REFUSED)
 _WAITS = frozenset(
     reason_name(reason)
     for reason in (
+        reasons.ERROR_REASON_DEADLINE_EXCEEDED,
         reasons.ERROR_REASON_NO_WORKER,
         reasons.ERROR_REASON_OVERLOADED,
         reasons.ERROR_REASON_QUEUE_FULL,
@@ -64,7 +67,7 @@ class Problem:
 
     @property
     def waits(self) -> bool:
-        """The herd has no room or cannot be reached: nothing has been tried."""
+        """The herd cannot take it up now: unless a worker had begun, nothing has been tried."""
         return self.code in _WAITS
 
     @property

@@ -97,10 +97,7 @@ class Runner:
             while not self._stopping.is_set():
                 self._wake.clear()
                 under_way = {task for task in under_way if not task.done()}
-                wait = self._hold_back.seconds(self._clock.monotonic())
-                if wait <= 0:
-                    wait = await self._fill(under_way)
-                await self._sleep(under_way, wait)
+                await self._sleep(under_way, await self._fill(under_way))
         finally:
             for task in under_way:
                 task.cancel()
@@ -130,6 +127,8 @@ class Runner:
     async def _fill(self, under_way: set[asyncio.Task[None]]) -> float:
         """Begin chunks while there is room and something to do; returns when to look again."""
         while len(under_way) < self._settings.concurrent_chunks:
+            if (wait := self._hold_back.seconds(self._clock.monotonic())) > 0:
+                return wait
             chunk = await self._database.write(
                 partial(self._claiming.next_chunk, now=self._clock.now())
             )
@@ -217,11 +216,16 @@ class Runner:
     async def _commit(self, chunk: Chunk, group: list[Outcome]) -> None:
         now = self._clock.now()
         policy = self._settings.policy
+        unanswered = [outcome for outcome in group if isinstance(outcome, Unanswered)]
+        # Before what was sent away can be claimed again.
+        if len(unanswered) < len(group):
+            self._hold_back.answered()
+        elif any(outcome.problem.waits for outcome in unanswered):
+            self._hold_back.sent_away(self._clock.monotonic(), None)
         await self._database.write(lambda c: Recorder(c, chunk, now, policy).record(group))
         self._changes.notify()
-        self._hold_back.answered()
         self._metrics.outcome("answered", sum(isinstance(o, Answered) for o in group))
-        self._metrics.outcome("unanswered", sum(isinstance(o, Unanswered) for o in group))
+        self._metrics.outcome("unanswered", len(unanswered))
 
     async def _give_back(
         self, chunk: Chunk, unfinished: dict[int, Claim], problem: Problem

@@ -96,13 +96,8 @@ class Recorder:
             failed += after.state is State.FAILED
             evaluations.save(self.connection, number, after, reason_code=problem.code)
         run = replace(run, failed=run.failed + failed)
-        if run.state in OPEN and (problem.waits or problem.unfunded):
-            run = replace(
-                run,
-                state=RunState.UNFUNDED if problem.unfunded else run.state,
-                reason=problem.reason,
-                reason_code=problem.code,
-            )
+        if problem.waits or problem.unfunded:
+            run = self._waiting(run, problem)
         return runs.save_run(self.connection, runs.settle(self.connection, run, self.now))
 
     def _note_start(self, run: Run, outcome: Started, held: dict[int, Evaluation]) -> Run:
@@ -123,6 +118,17 @@ class Recorder:
             reason="",
             reason_code="",
             start_time=run.start_time or self.now,
+        )
+
+    def _waiting(self, run: Run, problem: Problem) -> Run:
+        """A run that the herd does not take up now: it says why, until a worker begins with it."""
+        if run.state not in OPEN:
+            return run
+        return replace(
+            run,
+            state=RunState.UNFUNDED if problem.unfunded else run.state,
+            reason=problem.reason,
+            reason_code=problem.code,
         )
 
     def _count(self, run: Run, outcome: Answered, held: dict[int, Evaluation]) -> Run:
@@ -155,7 +161,11 @@ class Recorder:
             evaluation = held[outcome.id]
             if problem.worker_was_at_it:
                 evaluation = start(evaluation, fence=fence)
-            after = self._fail(evaluation, fence, problem)
+            if problem.waits and not evaluation.started:
+                after = release(evaluation, fence=fence)
+                run = self._waiting(run, problem)
+            else:
+                after = self._fail(evaluation, fence, problem)
         except NotHeld:
             return run
         held[outcome.id] = after
