@@ -149,6 +149,30 @@ async def test_waiting_for_the_herd_costs_nothing_however_often_and_shows_its_re
     assert set(await running.states()) == {("done", 1)}
 
 
+@pytest.mark.parametrize("told_by", [call_ends, unanswered])
+async def test_waiting_on_is_no_change_of_the_run(
+    running: Running, told_by: Callable[..., Behaviour]
+) -> None:
+    asked_again = asyncio.Event()
+
+    async def last(asked: dict[int, Asked]) -> AsyncIterator[Outcome]:
+        asked_again.set()
+        await running.stopping.wait()
+        return
+        yield
+
+    runner = running.runner(Herd(*[told_by("no worker", "NO_WORKER")] * 8, last), questions=20)
+    running.begin(runner)
+    waiting = await running.until(lambda run: bool(run.reason))
+
+    while not asked_again.is_set():
+        running.clock.advance(timedelta(seconds=30))
+        runner.wake()
+        await running.changes.wait(running.changes.version, 0.01)
+
+    assert await running.run() == waiting
+
+
 async def test_what_a_run_waited_for_is_over_once_a_worker_begins(running: Running) -> None:
     go_on = asyncio.Event()
 

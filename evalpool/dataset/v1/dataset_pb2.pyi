@@ -929,7 +929,11 @@ class Score(_message.Message):
     queue_position: _builtins.int
     """Questions of other runs before this one's, where it is queued."""
     cursor: _builtins.int
-    """The cursor of WatchScores: grows with every change of any run."""
+    """The cursor of WatchScores: grows with every change of any run. A change is one of `state`,
+    `reason`, `reason_code`, `correct`, `done`, `failed`, `metrics`, `start_time`, `end_time` and
+    `provenance`, or that the run was asked for on one more dataset. Where a question is tried once
+    more, or the run waits on, nothing has changed.
+    """
     reason_code: _builtins.str
     """The cause of a failure or a wait, as the name of an ErrorReason without its prefix. Empty while
     the herd is at the run, and once it is complete.

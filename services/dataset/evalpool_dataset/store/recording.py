@@ -48,7 +48,7 @@ class Recorder:
     def record(self, group: Iterable[Outcome]) -> Run:
         """Record outcomes under the chunk's claims; what comes too late is passed over."""
         group = list(group)
-        run = runs.require_run(self.connection, self.chunk.run.id, lock=True)
+        before = run = runs.require_run(self.connection, self.chunk.run.id, lock=True)
         ids = {i for o in group for i in (o.ids if isinstance(o, Started) else (o.id,))}
         held = evaluations.lock(self.connection, sorted(ids))
         for outcome in group:
@@ -62,11 +62,11 @@ class Recorder:
                     run = self._count(run, outcome, held)
                 case Unanswered():
                     run = self._count_failure(run, outcome, held)
-        return runs.save_run(self.connection, runs.settle(self.connection, run, self.now))
+        return _settled(self.connection, before, run, self.now)
 
     def give_back(self, unfinished: dict[int, Claim], problem: Problem) -> Run:
         """End what a call left unfinished: given back, tried again, or failed with the model."""
-        run = runs.require_run(self.connection, self.chunk.run.id, lock=True)
+        before = run = runs.require_run(self.connection, self.chunk.run.id, lock=True)
         held = {
             number: evaluation
             for number, evaluation in evaluations.lock(self.connection, sorted(unfinished)).items()
@@ -98,7 +98,7 @@ class Recorder:
         run = replace(run, failed=run.failed + failed)
         if problem.waits or problem.unfunded:
             run = self._waiting(run, problem)
-        return runs.save_run(self.connection, runs.settle(self.connection, run, self.now))
+        return _settled(self.connection, before, run, self.now)
 
     def _note_start(self, run: Run, outcome: Started, held: dict[int, Evaluation]) -> Run:
         for number in outcome.ids:
@@ -203,8 +203,14 @@ def expire(
     connection: Connection, run_id: str, ids: Iterable[int], now: datetime, policy: Policy
 ) -> Run:
     """Take back leases of a run that have lapsed."""
-    run = runs.require_run(connection, run_id, lock=True)
+    before = runs.require_run(connection, run_id, lock=True)
     after = evaluations.expire_some(connection, sorted(ids), now, policy, WORKER_LOST)
     failed = sum(evaluation.state is State.FAILED for evaluation in after)
-    run = replace(run, failed=run.failed + failed)
-    return runs.save_run(connection, runs.settle(connection, run, now))
+    run = replace(before, failed=before.failed + failed)
+    return _settled(connection, before, run, now)
+
+
+def _settled(connection: Connection, before: Run, run: Run, now: datetime) -> Run:
+    """Store what has become of a run; where that is nothing, its cursor stays too."""
+    after = runs.settle(connection, run, now)
+    return before if after == before else runs.save_run(connection, after)
