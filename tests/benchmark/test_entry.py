@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from evalpool.values import parse_transfer_id
 from evalpool_benchmark.entry import (
     FIRST_PAUSE,
+    IN_FLIGHT,
     LONGEST_PAUSE,
     Entry,
     EntryState,
@@ -138,6 +139,21 @@ def test_what_the_machinery_has_failed_once_is_remembered_while_it_is_tried_agai
     strange = follow(again, score(4, RunState.FAILED, reason_code="NEVER_HEARD_OF"), NOW)
     assert (strange.machinery_failed, strange.failures) == (True, 2)
     assert not enter_again(strange, "a model", 8, NOW).machinery_failed
+
+
+@pytest.mark.parametrize("state", [RunState.QUEUED, RunState.RUNNING])
+@pytest.mark.parametrize(("code", "outage"), [("NO_WORKER", True), ("QUEUE_FULL", False)])
+def test_a_run_that_waits_says_what_for_and_an_outage_is_the_machinerys_failure(
+    state: RunState, code: str, outage: bool
+) -> None:
+    entry = bind(SUBMITTED, score(1, RunState.QUEUED), NOW)
+    waiting = follow(entry, score(2, state, reason="why", reason_code=code), NOW)
+    assert (waiting.reason, waiting.reason_code) == ("why", code)
+    assert (waiting.state in IN_FLIGHT, waiting.retry_time) == (True, None)
+    assert waiting.machinery_failed == outage
+    taken_up = follow(waiting, score(3, RunState.RUNNING, 1), NOW)
+    assert (taken_up.reason, taken_up.reason_code) == ("", "")
+    assert taken_up.machinery_failed == outage, "the time that was lost is not forgotten"
 
 
 def test_a_failure_of_unknown_fault_is_tried_again_and_not_held_against_the_machinery() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from evalpool.common.v1.error_reason_pb2 import ErrorReason
-from evalpool_benchmark.faults import FAULTS, Fault, fault_of
+from evalpool_benchmark.faults import BUSY, FAULTS, Fault, fault_of, is_outage
 from evalpool_runtime.errors import reason_name, reasons
 
 OF_OTHER_CALLS = {
@@ -62,3 +62,13 @@ def test_the_name_of_a_reason_tells_the_fault(code: str, fault: Fault) -> None:
 @pytest.mark.parametrize("reason", sorted(OF_OTHER_CALLS))
 def test_a_reason_of_another_call_is_of_unknown_fault(reason: ErrorReason.ValueType) -> None:
     assert fault_of(reason_name(reason)) is Fault.UNKNOWN
+
+
+@pytest.mark.parametrize("code", ["UNAVAILABLE", "NO_WORKER", "DEADLINE_EXCEEDED"])
+def test_a_herd_out_of_reach_or_without_a_worker_is_an_outage(code: str) -> None:
+    assert is_outage(code)
+
+
+@pytest.mark.parametrize("code", ["", "NEVER_HEARD_OF", *map(reason_name, sorted(BUSY))])
+def test_a_herd_that_is_busy_or_at_the_run_is_no_outage(code: str) -> None:
+    assert not is_outage(code)

@@ -210,6 +210,50 @@ async def test_a_failure_of_the_machinery_extends_the_grace_to_seven_days(world:
     assert await world.balance(person) == 100
 
 
+async def test_a_herd_that_is_down_at_the_end_extends_the_grace_to_seven_days(
+    world: World,
+) -> None:
+    pool = await world.pool(await world.funder(), Duration="P1D", Grace="PT0S")
+    person = world.person()
+    digest = world.dataset.add_model(1)
+    entry = await world.join(pool, digest, person)
+    await world.entry_in(person, entry.id, pb.ENTRY_STATE_QUEUED)
+    await world.dataset.set_score(
+        digest,
+        dataset_pb2.RUN_STATE_RUNNING,
+        done=5,
+        reason="No worker for it.",
+        reason_code="NO_WORKER",
+    )
+    waiting = await world.entry_in(person, entry.id, pb.ENTRY_STATE_RUNNING)
+    assert (waiting.reason, waiting.reason_code) == ("No worker for it.", "NO_WORKER")
+    world.clock.advance(6 * DAY)
+    (closing,) = await world.allocate(pool)
+    assert closing.state == pb.POOL_STATE_CLOSING
+    await world.dataset.set_score(digest, dataset_pb2.RUN_STATE_RUNNING, done=6)
+    # The herd is back, and what it left undone is still waited for.
+    (closing,) = await world.allocate(pool)
+    assert closing.state == pb.POOL_STATE_CLOSING
+    await world.dataset.complete(digest, 7)
+    assert (await world.settled(pool)).pool.state == pb.POOL_STATE_PAID
+    assert await world.balance(person) == 100
+
+
+async def test_a_herd_that_is_busy_at_the_end_gets_the_grace_and_no_longer(world: World) -> None:
+    pool = await world.pool(await world.funder(), Duration="P1D", Grace="PT6H")
+    person = world.person()
+    digest = world.dataset.add_model(1)
+    entry = await world.join(pool, digest, person)
+    await world.entry_in(person, entry.id, pb.ENTRY_STATE_QUEUED)
+    await world.dataset.set_score(
+        digest, dataset_pb2.RUN_STATE_RUNNING, done=5, reason_code="QUEUE_FULL"
+    )
+    await world.entry_in(person, entry.id, pb.ENTRY_STATE_RUNNING)
+    world.clock.advance(DAY + timedelta(hours=7))
+    (ended,) = await world.allocate(pool)
+    assert ended.state == pb.POOL_STATE_RETURNED
+
+
 async def test_a_failure_whose_fault_nobody_knows_holds_a_pool_for_its_grace_and_no_longer(
     world: World,
 ) -> None:

@@ -646,7 +646,9 @@ class Entry(_message.Message):
     state: Global___EntryState.ValueType
     """Its status."""
     reason: _builtins.str
-    """The cause of a failure, disqualification or ineligibility, in one sentence."""
+    """The cause of a failure, a wait, a disqualification or ineligibility, in one sentence. That of a
+    failure or a wait is shown to the participant and the operator only.
+    """
     queue_position: _builtins.int
     """Questions before it in the queue, where it is queued."""
     done: _builtins.int
@@ -662,7 +664,11 @@ class Entry(_message.Message):
     revision: _builtins.int
     """Counts the entry's changes: the cursor of WatchEntry."""
     reason_code: _builtins.str
-    """The cause of a failure, as the name of an ErrorReason without its prefix."""
+    """The cause of a failure or a wait, as the name of an ErrorReason without its prefix. QUEUED or
+    RUNNING with a reason_code: the herd does not take its run up now. UNAVAILABLE, NO_WORKER and
+    DEADLINE_EXCEEDED are outages, for which the pool's end waits up to seven days; QUEUE_FULL,
+    WORKER_BUSY and OVERLOADED are a busy herd, for which it waits the pool's grace.
+    """
     @_builtins.property
     def join_time(self) -> _timestamp_pb2.Timestamp:
         """When it was entered."""

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from evalpool.transfer_ids import derived_id
-from evalpool_benchmark.faults import Fault, fault_of
+from evalpool_benchmark.faults import Fault, fault_of, is_outage
 from evalpool_runtime.errors import reason_name, reasons
 
 
@@ -62,7 +62,7 @@ class Score:
         done: Questions done.
         total: Questions in all.
         queue_position: Questions of other runs before this one's.
-        reason: Why it failed or waits, in one sentence.
+        reason: Why it failed or waits, in one sentence; empty while the herd is at it.
         reason_code: The same as an error reason's name.
     """
 
@@ -101,8 +101,8 @@ class Entry:
         queue_position: Questions before it in the queue.
         reason: The cause of a failure, a wait or a disqualification, in one sentence.
         reason_code: The same as an error reason's name.
-        machinery_failed: True once the machinery has failed this attempt: a pool's end then waits
-            longer for it.
+        machinery_failed: True once the machinery has failed this attempt, or left its run waiting
+            for an outage: a pool's end then waits longer for it.
         failures: Counts the failures of this attempt that were not the subject's.
         retry_time: When it is tried again, where it has failed or waits and may still be scored.
         end_time: When it reached its final state.
@@ -276,8 +276,9 @@ def _apply(entry: Entry, score: Score, now: datetime) -> Entry:
         known,
         state=state,
         queue_position=position,
-        reason="",
-        reason_code="",
+        # A run that waits for the herd says why. That time was lost, so it is remembered: a pool
+        # whose grace has passed must not be frozen at the moment when the herd is back.
+        machinery_failed=entry.machinery_failed or is_outage(score.reason_code),
         retry_time=None,
         revision=entry.revision + 1,
     )

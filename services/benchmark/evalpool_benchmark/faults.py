@@ -8,6 +8,11 @@ It decides what becomes of the entry, and for how long a pool's end waits for it
 | of the machinery | is tried again, with growing pauses | waits up to seven days |
 | unknown | is tried again, with growing pauses | waits the pool's grace, as for work in flight |
 
+A run may also wait without having failed, and say what for. Where that is an outage (the herd is
+out of reach, has no worker for it, or none came to it in the time that the router gives it), the
+machinery has failed it as above. A herd that is merely busy has not: its queue is full because work
+is under way, which is what the pool's grace is for.
+
 So a reason that this version has never heard of, and that may never change, does not hold money for
 a week; and a failure that may mend does not end an entry that deserves to be scored.
 """
@@ -76,9 +81,24 @@ FAULTS = {
 }
 """Every reason that the dataset service may give for a run; of all others the fault is unknown."""
 
+BUSY = frozenset(
+    {
+        reasons.ERROR_REASON_QUEUE_FULL,
+        reasons.ERROR_REASON_WORKER_BUSY,
+        reasons.ERROR_REASON_OVERLOADED,
+    }
+)
+"""What a run waits for where the herd is at work for others."""
+
 _BY_NAME = {reason_name(reason): fault for reason, fault in FAULTS.items()}
+_BUSY_NAMES = frozenset(reason_name(reason) for reason in BUSY)
 
 
 def fault_of(reason_code: str) -> Fault:
     """Whose fault a failure is, by the name of its error reason; an empty one is unknown."""
     return _BY_NAME.get(reason_code, Fault.UNKNOWN)
+
+
+def is_outage(reason_code: str) -> bool:
+    """Whether a run that waits for this reason waits for machinery that is out of order."""
+    return fault_of(reason_code) is Fault.MACHINERY and reason_code not in _BUSY_NAMES

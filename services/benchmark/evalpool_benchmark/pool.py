@@ -115,8 +115,8 @@ def last_freeze_time(pool: Pool, entries: Iterable[Entry], *, unreachable: bool)
     """When the pool's result is frozen whatever is still incomplete.
 
     Where every entry is final that is the end. Work in flight, and failures that may yet mend, get
-    the grace time. Where the machinery failed (one of them before, or the standing of open work
-    cannot be had) it is seven days.
+    the grace time. Where the machinery failed (one of them before, by an outage that its run waited
+    for too, or the standing of open work cannot be had) it is seven days.
 
     Args:
         pool: The pool.
