@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ import pytest
 from evalpool_worker.engine.base import ChoiceQuestion, Engine
 from evalpool_worker.engine.fake import FakeEngine
 from evalpool_worker.engine.llama_cpp import LlamaCppEngine
+from evalpool_worker.engine.model import LoadedModel
 from evalpool_worker.engine.shape import EngineSettings
+from evalpool_worker.engine.tokenisation import Tokeniser
 
 SIQA = Path(__file__).parents[4] / "shared" / "data" / "siqa"
 
@@ -54,6 +57,21 @@ async def engine(empty_engine: Engine, model_path: Path) -> Engine:
     """An engine with a loaded model."""
     await empty_engine.load(model_path, "digest-of-the-model")
     return empty_engine
+
+
+@pytest.fixture(scope="module")
+def model(smollm2_path: Path) -> Iterator[LoadedModel]:
+    """SmolLM2 without anything that runs it."""
+    loaded = LoadedModel(smollm2_path)
+    yield loaded
+    gc.collect()
+    loaded.free()
+
+
+@pytest.fixture(scope="module")
+def tokeniser(model: LoadedModel) -> Tokeniser:
+    """Its tokeniser."""
+    return Tokeniser(model)
 
 
 @pytest.fixture

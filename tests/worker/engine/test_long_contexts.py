@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -15,13 +13,6 @@ from evalpool_worker.engine.memory import context_bytes
 from evalpool_worker.engine.model import LoadedModel
 
 SHAPE = ContextShape(cells=64, batch_tokens=16, sequences=4, outputs=4, threads=1)
-
-
-@pytest.fixture(scope="module")
-def model(smollm2_path: Path) -> Iterator[LoadedModel]:
-    loaded = LoadedModel(smollm2_path)
-    yield loaded
-    loaded.free()
 
 
 class Machine:
