@@ -26,8 +26,16 @@ CONTENTS = {
 QUESTION = ChoiceQuestion("q", "Is it so?", (" yes", " no"))
 
 
+def damage(path: Path) -> None:
+    """Change one byte, as a failing disk does."""
+    path.chmod(0o600)
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
 class Shelf:
-    """Fetches files; waits, and has them evicted at once, where a test wants it."""
+    """Fetches files; waits, and has them evicted or damaged at once, where a test wants it."""
 
     def __init__(self, store: ModelStore) -> None:
         self._store = store
@@ -37,6 +45,7 @@ class Shelf:
         self.open.set()
         self.cancelled: list[str] = []
         self.evictions = 0
+        self.damages = 0
 
     async def fetch(self, digest: str, sources: Sequence[str], progress: Progress) -> Path:
         self.fetches.append(digest)
@@ -53,6 +62,9 @@ class Shelf:
         if self.evictions:
             self.evictions -= 1
             self._store.remove(digest)
+        if self.damages:
+            self.damages -= 1
+            damage(path)
         return path
 
 
@@ -188,6 +200,25 @@ async def test_a_file_that_another_process_evicts_before_it_is_pinned_is_fetched
     await use(host, digests[0])
     assert in_memory(host) == {digests[0]}
     assert shelf.fetches == [digests[0]] * 3
+
+
+async def test_a_file_that_was_damaged_on_the_disk_is_fetched_again(
+    host: ModelHost, store: ModelStore, shelf: Shelf, digests: list[str]
+) -> None:
+    shelf.damages = 1
+    await use(host, digests[0])
+    assert shelf.fetches == [digests[0]] * 2
+    assert store.path(digests[0]).read_bytes() == CONTENTS[digests[0]]
+
+
+async def test_a_disk_that_damages_every_file_is_blamed_and_not_the_model(
+    host: ModelHost, shelf: Shelf, digests: list[str]
+) -> None:
+    shelf.damages = 10
+    with pytest.raises(Internal, match=r"^model\.digest: .* look into its disk") as refused:
+        await use(host, digests[0])
+    assert refused.value.reason_name == "ENGINE_FAILED"
+    assert not host.loaded
 
 
 async def test_a_load_that_nobody_waits_for_ends(

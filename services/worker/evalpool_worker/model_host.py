@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from evalpool.models import ModelNotFound, ModelStore
+from evalpool.models import DigestMismatch, ModelInUse, ModelNotFound, ModelStore
 from evalpool_runtime.clock import Clock
 from evalpool_runtime.errors import (
     FailedPrecondition,
@@ -24,6 +24,8 @@ from evalpool_worker.engine.info import EngineInfo
 
 Progress = Callable[[str, float], None]
 RETRY_SECONDS = 1.0
+_MOST_DAMAGED = 2
+"""Files that may turn out damaged, one fetched after the other, before the disk is blamed."""
 
 
 class Fetcher(Protocol):
@@ -126,7 +128,7 @@ class ModelHost:
 
         Raises:
             FailedPrecondition: It cannot be fetched or loaded.
-            Internal: It is larger than the memory cap.
+            Internal: It is larger than the memory cap, or this worker's disk damages it.
             ResourceExhausted: Models in use leave no room for it now.
         """
         place = self._places.get(digest)
@@ -208,14 +210,26 @@ class ModelHost:
                 place.pin.close()
 
     async def _fetch_and_pin(self, place: _Place, sources: Sequence[str]) -> Path:
+        damaged = 0
         while True:
             await self._fetcher.fetch(place.digest, sources, place.tell)
             try:
+                # What was right when it was written may have been damaged on the disk since.
+                await asyncio.to_thread(self._store.verify, place.digest)
                 # For as long as it is loaded: no process that shares the store may evict the file.
                 return place.pin.enter_context(self._store.pinned(place.digest))
             except ModelNotFound:
                 # One has, in between.
                 continue
+            except (DigestMismatch, ModelInUse) as error:
+                damaged += 1
+                if damaged >= _MOST_DAMAGED:
+                    raise Internal(
+                        reasons.ERROR_REASON_ENGINE_FAILED,
+                        f"model.digest: the file of {place.digest} is damaged on this worker's "
+                        "disk, and was again after another fetch; look into its disk",
+                        digest=place.digest,
+                    ) from error
 
     async def _make_room(self, place: _Place) -> None:
         if place.size_bytes > self._memory_bytes:
