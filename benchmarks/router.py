@@ -52,10 +52,10 @@ SLOTS = 64
 
 @contextmanager
 def part(*words: str) -> Iterator[list[str]]:
-    """A process of `benchmarks.router_parts`; gives the words that it prints."""
+    """A process of `benchmarks.peers.router_parts`; gives the words that it prints."""
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.router_parts", *words],
+            [sys.executable, "-m", "benchmarks.peers.router_parts", *words],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,

@@ -1,8 +1,8 @@
 """Processes of the router's benchmark: a worker that answers at once, a bare relay, and the router.
 
-    python -m benchmarks.router_parts worker KEY_FILE ROUTER_ADDRESS
-    python -m benchmarks.router_parts relay WORKER_ENDPOINT
-    python -m benchmarks.router_parts router DATA_DIR WORKER_ADDRESS
+    python -m benchmarks.peers.router_parts worker KEY_FILE ROUTER_ADDRESS
+    python -m benchmarks.peers.router_parts relay WORKER_ENDPOINT
+    python -m benchmarks.peers.router_parts router DATA_DIR WORKER_ADDRESS
 
 Each prints one line, its endpoint (the router also its address), and runs until its input ends.
 What it logs goes to standard error, which the benchmark sends to a file as `evalpool up` does.
