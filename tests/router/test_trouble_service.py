@@ -220,6 +220,25 @@ async def test_a_question_that_no_attempt_can_answer_fails_at_its_first_worker(
     assert sum(len(worker.scored) for worker in workers) == 1
 
 
+async def test_a_model_that_brings_workers_down_is_not_tried_again_for_a_while(
+    tmp_path: Path,
+) -> None:
+    async with running_router(tmp_path, crashes=3, losses=2) as router:
+        workers = [await router.worker() for _ in range(4)]
+        for worker in workers:
+            # What gRPC says of a connection that broke.
+            worker.error = (grpc.StatusCode.UNAVAILABLE, "")
+        stub = await someone(router)
+        reasons = []
+        for _ in range(3):
+            with pytest.raises(aio.AioRpcError) as refusal:
+                await text_of(stub, infer())
+            reasons.append(error_of(refusal.value).reason)
+        assert reasons == ["WORKER_LOST", "ENGINE_FAILED", "ENGINE_FAILED"]
+        assert sum(worker.called.is_set() for worker in workers) == 3
+        await idle(router)
+
+
 async def test_a_model_that_no_worker_can_hold_waits_and_says_so_until_a_larger_one_joins(
     tmp_path: Path,
 ) -> None:

@@ -18,6 +18,7 @@ from evalpool_router.worker_link import (
     as_a_refusal,
     as_an_error,
     as_the_requests_error,
+    broke_off,
     is_busy,
     is_own_trouble,
     refuses_us,
@@ -229,12 +230,15 @@ class Drive:
         effects = self._desk.scheduler.finished(self._dispatch.id, self._clock.monotonic())
         self._desk.carry_out(effects)
 
-    def _lost(self, *, attempt: bool, cause: str) -> None:
+    def _lost(self, *, attempt: bool, cause: str, broken: bool = False) -> None:
         if self._desk.scheduler.is_current(self._dispatch.id):
             self._metrics.retries.labels(cause).inc()
             self._desk.carry_out(
                 self._desk.scheduler.lost(
-                    self._dispatch.id, self._clock.monotonic(), attempt=attempt
+                    self._dispatch.id,
+                    self._clock.monotonic(),
+                    attempt=attempt,
+                    broke_off=broken,
                 )
             )
 
@@ -253,7 +257,7 @@ class Drive:
         elif (passed_on := as_the_requests_error(error)) is not None:
             self._failed_with(passed_on, now)
         else:
-            self._lost(attempt=True, cause="lost")
+            self._lost(attempt=True, cause="lost", broken=broke_off(error))
 
     def _failed_with(self, error: DomainError, now: float) -> None:
         blamed = is_own_trouble(error)

@@ -76,6 +76,13 @@ class RouterSettings(ServiceSettings):
         "answered anything, by trouble that may be their own (they cannot fetch or load the model, "
         "or their engine fails), before it is given up.",
     )
+    crashes: int = Field(
+        5,
+        ge=1,
+        description="How many workers may break off in a row while they are at a model, which "
+        "answers nothing meanwhile, before its requests end and it is not tried for a minute, and "
+        "then for twice as long each time.",
+    )
     lease_seconds: float = Field(
         15.0, gt=0, description="Seconds that a worker's lease lasts from each heartbeat."
     )
@@ -135,6 +142,7 @@ class RouterSettings(ServiceSettings):
             package_tokens=self.package_tokens,
             losses=self.losses,
             tries=self.tries,
+            crashes=self.crashes,
             lease_seconds=self.lease_seconds,
             hung_seconds=self.hung_seconds,
         )

@@ -109,6 +109,12 @@ def is_busy(error: aio.AioRpcError) -> bool:
     return error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and info is not None
 
 
+def broke_off(error: aio.AioRpcError) -> bool:
+    """Whether the connection broke, as it does when the worker's process dies."""
+    info, _ = _details(error)
+    return error.code() is grpc.StatusCode.UNAVAILABLE and info is None
+
+
 def refuses_us(error: aio.AioRpcError) -> bool:
     """Whether the worker does not take work from this router at all."""
     return error.code() in _REFUSES_US

@@ -181,6 +181,15 @@ class HerdModel:
         self.running.pop(dispatch.id, None)
         self.carry_out(self.scheduler.lost(dispatch.id, self.now))
 
+    def crash(self, address: str) -> None:
+        """The worker's process dies in the midst of all that it is at, and it comes back."""
+        for dispatch in self.at(address):
+            self.scheduler.accepted(dispatch.id, self.now)
+        for dispatch in self.at(address):
+            # What is lost may end other dispatches.
+            if self.running.pop(dispatch.id, None) is not None:
+                self.carry_out(self.scheduler.lost(dispatch.id, self.now, broke_off=True))
+
     def refuse(self, dispatch: Dispatch) -> None:
         """The worker says that it is busy, once it has been reached."""
         self.running.pop(dispatch.id, None)

@@ -22,6 +22,8 @@ RULES = Rules(
     smallest_package=2,
     largest_package=8,
     losses=2,
+    crashes=3,
+    model_rest_seconds=10,
     lease_seconds=30,
     hung_seconds=20,
 )
@@ -180,6 +182,12 @@ class SchedulerMachine(RuleBasedStateMachine):
     @rule(address=st.sampled_from(ADDRESSES), assigned=kinds)
     def the_operator_assigns(self, address: str, assigned: frozenset[Kind]) -> None:
         self.herd.carry_out(self.herd.scheduler.assign(address, assigned, self.herd.now))
+
+    @rule(address=st.sampled_from(ADDRESSES), times=st.integers(1, 3))
+    def a_worker_crashes(self, address: str, times: int) -> None:
+        for _ in range(times):
+            self.herd.crash(address)
+            self.herd.wait(3.0)
 
     @rule(address=st.sampled_from(ADDRESSES))
     def a_worker_leaves(self, address: str) -> None:

@@ -12,9 +12,10 @@ from collections.abc import Mapping
 
 from evalpool_router.scheduler import refusals
 from evalpool_router.scheduler.board import Board
+from evalpool_router.scheduler.crashes import Crashes
 from evalpool_router.scheduler.ticket import Portion, Ticket
 from evalpool_router.scheduler.work import Incarnation
-from evalpool_router.scheduler.worker import Placement
+from evalpool_router.scheduler.worker import Placement, Worker
 from evalpool_runtime.errors import DomainError, reasons
 
 
@@ -27,8 +28,29 @@ class Recovery:
 
     def __init__(self, board: Board) -> None:
         self._board = board
+        self._crashes = Crashes(board.rules)
+        self._unfit: set[str] = set()
         self._doubtful: set[int] = set()
         self._revision = 0
+
+    def entered(self, ticket: Ticket, now: float) -> None:
+        """End a new request of a model that brings workers down and is not to be tried now."""
+        rest = self._crashes.rest_of(ticket.request.model, now)
+        if rest:
+            self._board.end(ticket, refusals.brings_workers_down(rest), now)
+
+    def broke_off(self, worker: Worker, now: float) -> None:
+        """A worker was lost in the midst of its work: say which models may have brought it down.
+
+        It is told so for each of its dispatches; the first time is for them all.
+        """
+        at_work = [p for p in worker.placements.values() if p.accepted and p.suspected is None]
+        if not at_work:
+            return
+        suspects = self._crashes.worker_lost({p.ticket.request.model for p in at_work}, now)
+        for placement in at_work:
+            placement.suspected = placement.ticket.request.model in suspects
+        self._unfit.update(model for model in suspects if self._crashes.rest_of(model, now))
 
     def lost(self, placement: Placement, now: float, *, attempt: bool) -> None:
         """Give back what a released dispatch left undone.
@@ -49,8 +71,10 @@ class Recovery:
             if ticket.sent:
                 board.end(ticket, refusals.worker_lost(), now)
                 return
-            for unit in units:
-                ticket.losses[unit] = ticket.losses.get(unit, 0) + 1
+            # What was lost along with a model that brings workers down is not to blame.
+            if placement.suspected is not False:
+                for unit in units:
+                    ticket.losses[unit] = ticket.losses.get(unit, 0) + 1
         losses = board.rules.losses
         board.put_back(ticket, [u for u in units if ticket.losses.get(u, 0) < losses], now)
         given_up = [u for u in units if ticket.losses.get(u, 0) >= losses]
@@ -99,16 +123,24 @@ class Recovery:
             _note(troubles, placement.worker.incarnation, error)
         board.put_back(ticket, errors, now)
 
-    def proven(self, ticket: Ticket) -> None:
+    def proven(self, placement: Placement) -> None:
         """A worker has answered a unit: that others fail the request is not its fault."""
+        ticket = placement.ticket
+        self._crashes.answered(ticket.request.model)
+        placement.suspected = None
         ticket.proven = True
         if ticket.spent:
             ticket.spent = False
             self._board.refile(ticket)
 
     def give_up_hopeless(self, now: float) -> None:
-        """Give up what workers have failed and no other is to try."""
+        """Give up what workers have failed, or been lost over, and no other is to try."""
         board = self._board
+        while self._unfit:
+            model = self._unfit.pop()
+            error = refusals.brings_workers_down(self._crashes.rest_of(model, now))
+            for ticket in [t for t in board.tickets.values() if t.request.model == model]:
+                board.end(ticket, error, now)
         if self._revision != board.pool.revision:
             self._revision = board.pool.revision
             self._doubtful.update(board.troubled)

@@ -7,6 +7,7 @@ from evalpool_runtime.errors import (
     DeadlineExceeded,
     DomainError,
     FailedPrecondition,
+    Internal,
     ResourceExhausted,
     Unavailable,
     reasons,
@@ -67,6 +68,20 @@ def lost_too_often(times: int) -> DomainError:
         reasons.ERROR_REASON_WORKER_LOST,
         f"{times} workers were lost while they were at it, so it is given up; look into their logs",
         retry_after=LONGEST_DELAY,
+    )
+
+
+def brings_workers_down(rest: float) -> DomainError:
+    """One worker after the other was lost while it was at a model.
+
+    Args:
+        rest: Seconds for which the model is not tried.
+    """
+    return Internal(
+        reasons.ERROR_REASON_ENGINE_FAILED,
+        "workers are lost one after the other while they are at this model, which answers nothing; "
+        f"look into their logs, repair the model's file, or try again in {rest:.0f} s",
+        retry_after=rest,
     )
 
 

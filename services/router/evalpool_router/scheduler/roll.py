@@ -113,6 +113,7 @@ class Roll:
         self._board.pool.remove(worker)
         if blamed:
             self._strikes[worker.address] += 1
+            self._recovery.broke_off(worker, now)
         for placement in list(worker.placements.values()):
             # Giving one back may end its request, and with it others of the worker's.
             if placement.id in self._board.placements:

@@ -23,11 +23,15 @@ class Rules:
             given up: it may be what brings them down.
         tries: How many workers may fail a question, or a request of which nobody has answered
             anything, by trouble that may be their own, before it is given up.
+        crashes: How many workers may break off in a row while they are at a model, which answers
+            nothing meanwhile, before it is taken for what brings them down.
         lease_seconds: How long a worker is believed to live after a heartbeat.
         hung_seconds: How long a busy worker may get nowhere before it is treated as lost.
         busy_rest_seconds: Rest of a worker after it refused work as busy; doubles each time.
         failure_rest_seconds: Rest of a worker after a failure of its own; doubles each time.
-        longest_rest_seconds: No rest is longer.
+        longest_rest_seconds: No rest of a worker is longer.
+        model_rest_seconds: Rest of a model that brings workers down; doubles each time.
+        longest_model_rest_seconds: No rest of a model is longer.
     """
 
     queue_units: int = 100_000
@@ -40,8 +44,11 @@ class Rules:
     package_tokens: int = 16_384
     losses: int = 3
     tries: int = 3
+    crashes: int = 5
     lease_seconds: float = 15.0
     hung_seconds: float = 600.0
     busy_rest_seconds: float = 0.1
     failure_rest_seconds: float = 0.5
     longest_rest_seconds: float = 30.0
+    model_rest_seconds: float = 60.0
+    longest_model_rest_seconds: float = 3600.0

@@ -45,6 +45,7 @@ class Scheduler:
         """
         tickets = self._board.tickets
         self._board.enter(request, now)
+        self._recovery.entered(tickets[request.id], now)
         heapq.heappush(self._deadlines, (request.deadline, request.id))
         if len(self._deadlines) > 2 * len(tickets) + 1000:
             self._deadlines = [d for d in self._deadlines if d[1] in tickets]
@@ -172,6 +173,7 @@ class Scheduler:
         if placement is not None:
             placement.worker.progress_at = now
             placement.worker.refusals = 0
+            placement.suspected = None
 
     def sent(self, dispatch: int) -> None:
         """A part of the answer is on its way to the caller: it cannot be begun anew."""
@@ -209,7 +211,7 @@ class Scheduler:
         if counting:
             placement.worker.progress_at = now
             self._roll.succeeded(placement.worker)
-            self._recovery.proven(placement.ticket)
+            self._recovery.proven(placement)
             self._board.complete(placement, counting, tokens, now)
         return counting, self._settle(now)
 
@@ -243,16 +245,22 @@ class Scheduler:
             self._recovery.lost(placement, now, attempt=True)
         return self._settle(now)
 
-    def lost(self, dispatch: int, now: float, *, attempt: bool = True) -> list[Effect]:
+    def lost(
+        self, dispatch: int, now: float, *, attempt: bool = True, broke_off: bool = False
+    ) -> list[Effect]:
         """The stream from the worker broke, or never came about.
 
         Args:
             dispatch: Which dispatch.
             now: The present second.
             attempt: False where the worker could not even begin.
+            broke_off: Whether it was the connection that broke: the worker may have been brought
+                down, and with it everything that it was at.
         """
         placement = self._board.placements.get(dispatch)
         if placement is not None:
+            if broke_off:
+                self._recovery.broke_off(placement.worker, now)
             self._board.release(placement, now)
             self._roll.strike(placement.worker, now)
             self._recovery.lost(placement, now, attempt=attempt and placement.accepted)

@@ -28,6 +28,7 @@ class Placement:
         tokens: Estimated tokens of those.
         accepted: Whether the worker has begun with it.
         failed: Whether the worker has failed units of it.
+        suspected: Where the worker has broken off: whether this dispatch's model may be why.
     """
 
     id: int
@@ -37,6 +38,7 @@ class Placement:
     tokens: int
     accepted: bool = False
     failed: bool = False
+    suspected: bool | None = None
 
 
 @dataclass(slots=True, eq=False)
