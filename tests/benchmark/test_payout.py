@@ -15,6 +15,7 @@ from evalpool_benchmark.entry import Entry, EntryState
 from evalpool_benchmark.payout import (
     Contribution,
     PayoutLine,
+    cut,
     payout_request,
     payout_tags,
     plan,
@@ -120,13 +121,18 @@ def test_a_payout_shows_the_rank_of_the_leaderboard() -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "batch", "request_id"),
-    [(0, 0, "payout:pool"), (9_999, 0, "payout:pool"), (10_000, 1, "payout:pool:1")],
+    ("size", "batches"), [(1, [0, 1, 2, 3]), (2, [0, 0, 1, 1]), (3, [0, 0, 0, 1]), (4, [0] * 4)]
 )
-def test_batches_have_request_ids_of_their_own(line: int, batch: int, request_id: str) -> None:
-    made = PayoutLine(line, "entry", 1, "recipient", 1, "")
-    assert made.batch == batch
-    assert payout_request("pool", batch) == request_id
+def test_a_plan_is_cut_into_batches_that_the_ledger_takes(size: int, batches: list[int]) -> None:
+    lines = [PayoutLine(line, "entry", 1, "recipient", 1, "") for line in range(4)]
+    once = cut(lines, size)
+    assert [line.batch for line in once] == batches
+    assert cut(once, 1) == once, "what is cut stays so, whatever the ledger's limit then is"
+
+
+def test_batches_have_request_ids_of_their_own() -> None:
+    assert payout_request("pool", 0) == "payout:pool"
+    assert payout_request("pool", 1) == "payout:pool:1"
 
 
 def test_request_ids_and_tags_are_what_the_ledger_takes() -> None:

@@ -318,6 +318,25 @@ async def test_a_stop_between_the_plan_and_the_payment_pays_once(world: World) -
     assert await world.own_balance() == 0
 
 
+async def test_a_payout_larger_than_the_ledgers_own_limit_goes_in_batches(world: World) -> None:
+    pool = await world.pool(await world.funder())
+    people = await world.scored_entries(pool, [9, 5, 2])
+    await world.stop_benchmark()
+    await world.stop_token()
+    await world.start_token(max_batch_transfers=2)
+    await world.start_benchmark()
+    world.clock.advance(END)
+    (ended,) = await world.allocate(pool)
+    assert ended.state == pb.POOL_STATE_PAID
+    assert [await world.balance(person) for person in people] == [50, 33, 17]
+    sent = await world.history(world.benchmark.running.runtime.identity)
+    assert [(each.recipient, each.request_id) for each in reversed(sent[:3])] == [
+        (people[0].address, f"payout:{pool}"),
+        (people[1].address, f"payout:{pool}"),
+        (people[2].address, f"payout:{pool}:1"),
+    ]
+
+
 async def test_a_stop_between_the_payment_and_its_receipts_pays_once(
     world: World, tmp_path: Path
 ) -> None:

@@ -87,10 +87,10 @@ class World:
         person.clock = self.clock
         return person
 
-    async def start_token(self) -> None:
+    async def start_token(self, **settings: Any) -> None:
         """Start the token service, on what it has kept."""
         self.token = await self._token_stack.enter_async_context(
-            running(TOKEN, self._directory / "token", identity=TOKEN_KEY)
+            running(TOKEN, self._directory / "token", identity=TOKEN_KEY, **settings)
         )
 
     async def stop_token(self) -> None:

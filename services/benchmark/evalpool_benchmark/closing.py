@@ -17,7 +17,13 @@ from sqlalchemy import Connection
 from evalpool_benchmark.entry import Entry, cut_off
 from evalpool_benchmark.leaderboard import Leaderboard, rows_of
 from evalpool_benchmark.metrics import BenchmarkMetrics
-from evalpool_benchmark.payout import payout_request, payout_tags, plan, returns_contributions
+from evalpool_benchmark.payout import (
+    PayoutLine,
+    payout_request,
+    payout_tags,
+    plan,
+    returns_contributions,
+)
 from evalpool_benchmark.peers import Ledger, Payment, PeerRefused, PeerUnavailable
 from evalpool_benchmark.pool import Pool, PoolState, freeze, last_freeze_time, settle
 from evalpool_benchmark.ranking import rank
@@ -186,8 +192,7 @@ class Closing:
         return submitted and refreshed
 
     async def _pay(self, pool: Pool) -> None:
-        lines = await self._database.read(partial(results.plan_of, pool=pool.id))
-        for batch, group in groupby(lines, key=lambda line: line.batch):
+        for batch, group in groupby(await self._batched_plan(pool.id), key=_batch):
             unpaid = list(group)
             if all(line.transfer for line in unpaid):
                 continue
@@ -212,6 +217,13 @@ class Closing:
             self._metrics.settled.labels(settled.phase.value).inc()
             _log.info("a pool is settled", pool=pool.id, how=settled.phase.value)
         self._wakes.pools.notify()
+
+    async def _batched_plan(self, pool: str) -> list[PayoutLine]:
+        lines = await self._database.read(partial(results.plan_of, pool=pool))
+        if all(line.batch is not None for line in lines):
+            return lines
+        size = await self._ledger.max_batch()
+        return await self._database.write(partial(_cut, pool_id=pool, size=size))
 
 
 def freeze_if_due(
@@ -271,6 +283,18 @@ def settle_if_paid(connection: Connection, pool_id: str, now: datetime) -> Pool 
     settled = settle(pool, now, returned=returns_contributions(lines))
     pools.save(connection, settled)
     return settled
+
+
+def _cut(connection: Connection, pool_id: str, size: int) -> list[PayoutLine]:
+    # Another replica may cut it at the same time; the first to lock the pool decides.
+    pools.require(connection, pool_id, lock=True)
+    return results.cut_plan(connection, pool_id, size)
+
+
+def _batch(line: PayoutLine) -> int:
+    if line.batch is None:
+        raise AssertionError(f"line {line.line} of a plan that is cut is in no batch")
+    return line.batch
 
 
 def _freeze_time(connection: Connection, pool: Pool) -> datetime:

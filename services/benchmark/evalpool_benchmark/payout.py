@@ -1,22 +1,20 @@
 """The payout plan: who is paid what, fixed before anything is sent.
 
-A plan's lines sum to the pool's contributions exactly. It is sent in batches whose request ids
-follow from the pool's id and the batch's number, so that any number of repeats pays once.
+A plan's lines sum to the pool's contributions exactly. It is cut into batches no larger than the
+ledger takes, once, before the first is sent. Their request ids follow from the pool's id and the
+batch's number, so that any number of repeats pays once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from evalpool.values import Tag
 from evalpool_benchmark.allocation import allocate
 from evalpool_benchmark.pool import Pool
 from evalpool_benchmark.ranking import Place, eligible
-
-BATCH_LINES = 10_000
-"""Transfers that the ledger takes in one batch at most."""
 
 NOBODY_ELIGIBLE = "No entry was eligible when the pool ended, so every contribution goes back."
 
@@ -52,6 +50,7 @@ class PayoutLine:
         quantity: Units, never 0.
         contribution: The contribution that is returned; empty where an entry won.
         transfer: The transfer that paid it; empty until it is sent.
+        batch: The number of the batch that it is sent in, from 0; None until the plan is cut.
     """
 
     line: int
@@ -61,11 +60,7 @@ class PayoutLine:
     quantity: int
     contribution: str
     transfer: str = ""
-
-    @property
-    def batch(self) -> int:
-        """The number of the batch that it is sent in, from 0."""
-        return self.line // BATCH_LINES
+    batch: int | None = None
 
 
 def rewards(pool: Pool, places: Sequence[Place], funds: int) -> dict[str, int]:
@@ -118,6 +113,20 @@ def plan(
     if planned != funds:
         raise AssertionError(f"the plan of pool {pool.id} has {planned} of {funds} units")
     return lines
+
+
+def cut(lines: Sequence[PayoutLine], size: int) -> tuple[PayoutLine, ...]:
+    """Cut a plan into batches.
+
+    A plan that has been cut stays as it is: a batch may have been sent under its number already.
+
+    Args:
+        lines: The whole plan, in order.
+        size: Lines in a batch at most, from 1.
+    """
+    if all(line.batch is not None for line in lines):
+        return tuple(lines)
+    return tuple(replace(line, batch=line.line // size) for line in lines)
 
 
 def returns_contributions(lines: Iterable[PayoutLine]) -> bool:

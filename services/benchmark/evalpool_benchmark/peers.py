@@ -195,8 +195,20 @@ class Ledger:
             raise _peer_error(error) from error
         return response.transfer.id
 
+    async def max_batch(self) -> int:
+        """Transfers that it takes in one batch at most.
+
+        Raises:
+            PeerUnavailable: It could not be asked.
+        """
+        try:
+            info = await self._stub.GetInfo(token_pb2.GetInfoRequest(), timeout=self._timeout)
+        except grpc.aio.AioRpcError as error:
+            raise _peer_error(error) from error
+        return info.limits.max_batch_transfers
+
     async def pay_all(self, payments: Sequence[Payment], request_id: str) -> list[str]:
-        """Make up to 10,000 transfers, all or none, once for all repeats under the request id.
+        """Make up to `max_batch` transfers, all or none, once for all repeats under the request id.
 
         Returns:
             The transfers' ids, in the order of the payments.

@@ -161,6 +161,7 @@ payouts = Table(
     Column("quantity", Quantity, nullable=False),
     Column("contribution", Text, nullable=False),
     Column("transfer", Text, nullable=False),
+    Column("batch", Integer),
     PrimaryKeyConstraint("pool", "line"),
 )
 

@@ -14,7 +14,7 @@ from alembic.config import Config
 from sqlalchemy import Connection, MetaData, Table, insert
 
 from evalpool_benchmark.entry import EntryState
-from evalpool_benchmark.store import entries
+from evalpool_benchmark.store import entries, results
 from evalpool_runtime.database import Database
 from evalpool_runtime.migrations import migrate
 
@@ -111,3 +111,32 @@ async def test_what_the_machinery_had_failed_is_tried_again_and_the_rest_stays(
         kept = await first_version.read(partial(entries.require, entry_id=id))
         assert (kept.state, kept.is_final, kept.failures) == (state, True, 0)
         assert kept.end_time == NOW
+
+
+async def test_a_plan_keeps_the_batches_that_it_may_have_been_sent_in(
+    first_version: Database,
+) -> None:
+    def plan(connection: Connection) -> None:
+        lines = [
+            {
+                "pool": "pool",
+                "line": line,
+                "entry": "entry",
+                "rank": 1,
+                "recipient": "somebody",
+                "quantity": "1",
+                "contribution": "",
+                "transfer": "",
+            }
+            for line in (0, 9_999, 10_000)
+        ]
+        payouts = Table("payouts", MetaData(), autoload_with=connection)
+        connection.execute(insert(payouts), lines)
+
+    await first_version.write(fill)
+    await first_version.write(plan)
+
+    await migrate(first_version, PACKAGE)
+
+    kept = await first_version.read(partial(results.plan_of, pool="pool"))
+    assert [(line.line, line.batch) for line in kept] == [(0, 0), (9_999, 0), (10_000, 1)]

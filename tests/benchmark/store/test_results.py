@@ -82,6 +82,15 @@ async def test_snapshots_are_read_from_a_revision_on(store: Database, pool: str)
     assert await store.read(partial(results.newest_revision, pool=pool)) == 3
 
 
+async def test_a_plan_is_cut_once(store: Database, pool: str) -> None:
+    lines = [PayoutLine(line, "entry", 1, "somebody", 5, "") for line in range(3)]
+    await store.write(partial(results.add_plan, pool=pool, lines=lines))
+    cut = await store.write(partial(results.cut_plan, pool=pool, size=2))
+    assert [line.batch for line in cut] == [0, 0, 1]
+    assert await store.write(partial(results.cut_plan, pool=pool, size=1)) == cut
+    assert await store.read(partial(results.plan_of, pool=pool)) == cut
+
+
 async def test_a_plan_is_kept_once_and_gets_its_receipts(store: Database, pool: str) -> None:
     lines = [
         PayoutLine(0, "entry", 1, "somebody", 10**39 - 1, ""),

@@ -7,12 +7,12 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, bindparam, func, insert, select, update
 from sqlalchemy import Row as SqlRow
 
 from evalpool_benchmark.entry import EntryState
 from evalpool_benchmark.leaderboard import Leaderboard, Row
-from evalpool_benchmark.payout import PayoutLine
+from evalpool_benchmark.payout import PayoutLine, cut
 from evalpool_benchmark.schema import payouts, snapshots
 
 
@@ -78,9 +78,33 @@ def plan_of(connection: Connection, pool: str) -> list[PayoutLine]:
             quantity=row.quantity,
             contribution=row.contribution,
             transfer=row.transfer,
+            batch=row.batch,
         )
         for row in connection.execute(query)
     ]
+
+
+def cut_plan(connection: Connection, pool: str, size: int) -> list[PayoutLine]:
+    """Cut the plan of a locked pool into batches, unless it has been cut, and keep that.
+
+    Args:
+        connection: The transaction.
+        pool: The pool's id.
+        size: Lines in a batch at most.
+
+    Returns:
+        The plan, in order.
+    """
+    lines = plan_of(connection, pool)
+    cut_lines = list(cut(lines, size))
+    if cut_lines != lines:
+        connection.execute(
+            update(payouts)
+            .where(payouts.c.pool == pool, payouts.c.line == bindparam("of_line"))
+            .values(batch=bindparam("in_batch")),
+            [{"of_line": line.line, "in_batch": line.batch} for line in cut_lines],
+        )
+    return cut_lines
 
 
 def add_receipts(connection: Connection, pool: str, receipts: Mapping[int, str]) -> None:
