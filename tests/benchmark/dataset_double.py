@@ -100,6 +100,12 @@ class DatasetDouble(DatasetServiceServicer):
                 score.reason_code = reason_code
             self._changed.notify_all()
 
+    def move_in_queue(self, subject: str, position: int) -> None:
+        """Give a subject's runs another place in the queue, as when runs before them end."""
+        for score in self._runs.values():
+            if score.subject == subject:
+                score.queue_position = position
+
     async def complete(self, subject: str, correct: int) -> None:
         """End every run of a subject with a score."""
         await self.set_score(subject, pb.RUN_STATE_COMPLETE, correct=correct)

@@ -72,6 +72,16 @@ def test_an_entry_goes_through_its_states() -> None:
     assert entry.revision == 4
 
 
+def test_a_queued_entry_moves_up_though_its_own_run_has_not_changed() -> None:
+    queued = bind(SUBMITTED, score(1, RunState.QUEUED, queue_position=40), NOW)
+    moved = follow(queued, score(1, RunState.QUEUED, queue_position=12), NOW)
+    assert (moved.queue_position, moved.revision) == (12, queued.revision + 1)
+    assert follow(moved, score(1, RunState.QUEUED, queue_position=12), NOW) is moved
+    assert follow(moved, score(0, RunState.QUEUED, queue_position=3), NOW) is moved
+    running = follow(moved, score(2, RunState.RUNNING), NOW)
+    assert follow(running, score(2, RunState.RUNNING, queue_position=3), NOW) is running
+
+
 def test_a_run_that_is_complete_already_scores_the_entry_at_once() -> None:
     assert bind(SUBMITTED, score(9, RunState.COMPLETE, 10), NOW).state is EntryState.SCORED
 

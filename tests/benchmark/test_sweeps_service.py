@@ -14,6 +14,7 @@ from tests.benchmark.world import World, running_world
 from tests.waiting import until
 
 DAY = timedelta(days=1)
+FOLLOW = timedelta(hours=1)
 
 
 async def swept(*services: ServiceUnderTest) -> None:
@@ -116,6 +117,20 @@ async def test_replicas_try_a_failed_entry_again_once_its_pause_is_over_however_
         await world.dataset.complete(digest, 7)
         scored = await world.entry_in(person, entry.id, pb.ENTRY_STATE_SCORED, again.revision)
         assert (scored.correct, scored.run) == (7, again.run)
+
+
+async def test_a_queued_entrys_place_is_asked_for_by_the_sweep_over_open_entries(
+    world: World,
+) -> None:
+    pool = await world.pool(await world.funder())
+    person = world.person()
+    digest = world.dataset.add_model(1)
+    entry = await world.join(pool, digest, person)
+    queued = await world.entry_in(person, entry.id, pb.ENTRY_STATE_QUEUED)
+    world.dataset.move_in_queue(digest, 12)
+    world.clock.advance(FOLLOW)
+    moved = await world.entry_in(person, entry.id, pb.ENTRY_STATE_QUEUED, queued.revision)
+    assert (queued.queue_position, moved.queue_position) == (0, 12)
 
 
 async def test_sweeps_done_twice_at_once_change_nothing_twice(world: World) -> None:

@@ -182,10 +182,13 @@ def follow(entry: Entry, score: Score, now: datetime) -> Entry:
     Returns:
         The entry with its next revision, or the same entry where the score is of another run, is
         not newer, or comes too late to matter: a withdrawn or disqualified entry stays what it is,
-        and so does one whose failure no further try can mend.
+        and so does one whose failure no further try can mend. Its place in the queue moves without
+        a new cursor, since it is other runs that change.
     """
-    if entry.is_final or score.run != entry.run or score.cursor <= entry.score_cursor:
+    if entry.is_final or score.run != entry.run or score.cursor < entry.score_cursor:
         return entry
+    if score.cursor == entry.score_cursor:
+        return _moved_in_queue(entry, score)
     return _apply(entry, score, now)
 
 
@@ -282,6 +285,13 @@ def _apply(entry: Entry, score: Score, now: datetime) -> Entry:
         retry_time=None,
         revision=entry.revision + 1,
     )
+
+
+def _moved_in_queue(entry: Entry, score: Score) -> Entry:
+    """An entry whose run is as it was, with the place in the queue that it has by now."""
+    if entry.state is not EntryState.QUEUED or score.queue_position == entry.queue_position:
+        return entry
+    return replace(entry, queue_position=score.queue_position, revision=entry.revision + 1)
 
 
 def _failed(entry: Entry, now: datetime) -> Entry:

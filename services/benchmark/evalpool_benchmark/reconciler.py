@@ -145,7 +145,7 @@ class Reconciler:
         newest: dict[str, Score] = {}
         for score in scores:
             known = newest.get(score.run)
-            if known is None or score.cursor > known.cursor:
+            if known is None or score.cursor >= known.cursor:
                 newest[score.run] = score
         now = self._clock.now()
 
