@@ -42,7 +42,7 @@ def test_an_answer_forgives_everything() -> None:
     crashes = Crashes(RULES)
     for _ in range(2):
         lose(crashes, EVIL, times=3)
-        crashes.answered(EVIL)
+        crashes.answered(EVIL, workers=1)
         assert crashes.rest_of(EVIL, 0.0) == 0
         lose(crashes, EVIL, times=3)
         assert crashes.rest_of(EVIL, 0.0) == 0
@@ -52,7 +52,7 @@ def test_an_answer_forgives_everything() -> None:
 
 def test_of_models_lost_together_the_one_that_never_answers_is_suspected() -> None:
     crashes = Crashes(RULES)
-    crashes.answered(GOOD)
+    crashes.answered(GOOD, workers=1)
     for _ in range(3):
         assert lose(crashes, EVIL, GOOD) == {EVIL}
     assert crashes.rest_of(EVIL, 0.0) == 60
@@ -125,6 +125,21 @@ def test_what_was_lost_along_with_a_suspected_model_has_not_been_lost_too_often(
     herd.run_to_the_end()
     assert len(herd.done[run]) == 20
     assert herd.ended[run] is herd.ended[prompt] is None
+
+
+def test_a_line_that_is_cut_to_all_workers_at_once_is_not_their_models_doing() -> None:
+    addresses = [f"worker {number}" for number in range(10)]
+    herd = herd_of(*addresses, rules=replace(PATIENT, crashes=5))
+    herd.infer(model=GOOD)
+    herd.run_to_the_end()
+    run = herd.score(1000, model=GOOD)
+    for address in addresses:
+        assert herd.at(address)
+        herd.crash(address)
+    herd.wait(1)
+    assert run not in herd.ended
+    herd.run_to_the_end()
+    assert herd.ended[run] is None
 
 
 def test_an_answer_that_had_begun_ends_with_its_worker_whatever_brought_it_down() -> None:

@@ -2,8 +2,9 @@
 
 A worker that breaks off in the midst of its work may have been brought down by any model that it
 was at, so that counts against each of them until it answers something. Those with the most such
-losses are suspected, and one that has answered before has one in hand. A model that alone has too
-many gets a rest, in which it is not tried, and after which one loss more gives it a longer rest.
+losses are suspected. One that has answered before has as many in hand as there are workers: a line
+that is cut takes them all at once. A model that alone has too many gets a rest, in which it is not
+tried, and after which one loss more gives it a longer rest.
 """
 
 from __future__ import annotations
@@ -12,9 +13,6 @@ from collections.abc import Set
 from dataclasses import dataclass
 
 from evalpool_router.scheduler.rules import Rules
-
-_IN_HAND = 1
-"""Losses that do not count against a model which has answered before: others come first."""
 
 
 @dataclass(slots=True)
@@ -54,9 +52,14 @@ class Crashes:
             self._rest(self._records[model], now)
         return suspects
 
-    def answered(self, model: str) -> None:
-        """A model has answered something: the losses that it was near are forgiven."""
-        self._records[model] = _Record(losses=-_IN_HAND)
+    def answered(self, model: str, workers: int) -> None:
+        """A model has answered something: the losses that it was near are forgiven.
+
+        Args:
+            model: Its digest.
+            workers: How many workers there are, at least one.
+        """
+        self._records[model] = _Record(losses=-workers)
 
     def rest_of(self, model: str, now: float) -> float:
         """Seconds for which a model is not to be tried."""

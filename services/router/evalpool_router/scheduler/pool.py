@@ -49,6 +49,9 @@ class Pool:
     def __iter__(self) -> Iterator[Worker]:
         return iter(self._workers.values())
 
+    def __len__(self) -> int:
+        return len(self._workers)
+
     def get(self, address: str) -> Worker | None:
         """The worker with this address, if it has a lease."""
         return self._workers.get(address)

@@ -126,7 +126,7 @@ class Recovery:
     def proven(self, placement: Placement) -> None:
         """A worker has answered a unit: that others fail the request is not its fault."""
         ticket = placement.ticket
-        self._crashes.answered(ticket.request.model)
+        self._crashes.answered(ticket.request.model, len(self._board.pool))
         placement.suspected = None
         ticket.proven = True
         if ticket.spent:
