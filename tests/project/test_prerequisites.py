@@ -63,13 +63,17 @@ def test_a_python_that_is_too_old_does_not_count(bare_machine: Path) -> None:
     assert "needs Python 3.11" in ended.stderr
 
 
-def test_without_a_compiler_it_stops_with_one_line(bare_machine: Path) -> None:
+@pytest.mark.parametrize(("there", "missing"), [("cc", "C++"), ("c++", "C")])
+def test_without_a_compiler_it_stops_with_one_line(
+    bare_machine: Path, there: str, missing: str
+) -> None:
     add_program(bare_machine, "python3.11", f'exec "{sys.executable}" "$@"')
+    add_program(bare_machine, there, "exit 0")
     ended = make(bare_machine, "setup")
     assert ended.returncode != 0
     assert ended.stdout == ""
     (line,) = ended.stderr.splitlines()
-    assert "needs a C++ compiler" in line
+    assert f"needs a {missing} compiler" in line
     assert not (bare_machine / ".venv").exists()
 
 
