@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import logging
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
 import grpc
 import pytest
+import structlog
 
 from evalpool.router.v1 import router_pb2, router_pb2_grpc
 from evalpool_runtime.protobuf import duration
@@ -27,12 +29,16 @@ class RouterDouble(router_pb2_grpc.RouterServiceServicer):
         self.beats: asyncio.Queue[router_pb2.HeartbeatRequest] = asyncio.Queue()
         self.left: list[int] = []
         self.refusals: list[grpc.StatusCode] = []
+        self.turned_away = 0
         self.lease = timedelta(seconds=600)
         self.interval = timedelta(milliseconds=1)
 
     async def RegisterWorker(
         self, request: router_pb2.RegisterWorkerRequest, context: Any
     ) -> router_pb2.RegisterWorkerResponse:
+        if self.turned_away:
+            self.turned_away -= 1
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, "not admitted")
         self.registered.append(request)
         self.beats.put_nowait(router_pb2.HeartbeatRequest())
         return router_pb2.RegisterWorkerResponse(
@@ -124,6 +130,25 @@ async def test_a_lost_lease_is_taken_anew_by_the_same_instance() -> None:
         assert world.registration.generation == 2
         first, second = world.router.registered
         assert first.instance == second.instance
+
+
+@pytest.fixture
+def warnings_too() -> Iterator[None]:
+    """Logs warnings, which tests otherwise leave out."""
+    before = structlog.get_config()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    yield
+    structlog.configure(**before)
+
+
+@pytest.mark.usefixtures("warnings_too")
+async def test_a_router_that_turns_it_away_again_and_again_is_in_the_log_once() -> None:
+    with structlog.testing.capture_logs() as log:
+        async with herd() as world:
+            world.router.turned_away = 5
+            await world.router.beat_of(1)
+    warnings = [each["detail"] for each in log if each["log_level"] == "warning"]
+    assert warnings == ["not admitted"]
 
 
 async def test_a_router_that_is_away_for_less_than_the_lease_keeps_the_worker() -> None:

@@ -88,15 +88,20 @@ class Registration:
 
     async def keep(self) -> None:
         """Stay registered until cancelled; a router that is away is found again."""
+        told = None
         while True:
             try:
                 await self._register_and_beat()
             except grpc.aio.AioRpcError as error:
-                self._log.warning(
-                    "the router does not keep this worker; registering again",
-                    code=error.code().name,
-                    detail=error.details(),
-                )
+                problem = (error.code().name, error.details())
+                # Once a problem, not once a try; anew where it had been well in between.
+                if problem != told or self.generation:
+                    self._log.warning(
+                        "the router does not keep this worker; registering again",
+                        code=problem[0],
+                        detail=problem[1],
+                    )
+                told = problem
             self.generation = 0
             await asyncio.sleep(RETRY_SECONDS)
 
