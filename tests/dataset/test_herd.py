@@ -146,6 +146,7 @@ async def test_a_full_queue_ends_the_call_after_what_a_worker_is_at(
     [
         (grpc.StatusCode.FAILED_PRECONDITION, "HOLD_REFUSED"),
         (grpc.StatusCode.FAILED_PRECONDITION, "NO_WORKER"),
+        (grpc.StatusCode.FAILED_PRECONDITION, "MODEL_FETCH_FAILED"),
         (grpc.StatusCode.FAILED_PRECONDITION, "MODEL_LOAD_FAILED"),
         (grpc.StatusCode.RESOURCE_EXHAUSTED, "WORKER_BUSY"),
         (grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED"),

@@ -21,11 +21,11 @@ FOLLOWS = {
     "models_fault": {
         "DIGEST_MISMATCH",
         "INVALID_GGUF",
-        "MODEL_FETCH_FAILED",
         "MODEL_LOAD_FAILED",
         "MODEL_NOT_FOUND",
     },
 }
+FOLLOWS["keeps_all_waiting"] = FOLLOWS["waits"] | FOLLOWS["unfunded"] | {"MODEL_FETCH_FAILED"}
 
 
 @pytest.mark.parametrize("name", FOLLOWS)

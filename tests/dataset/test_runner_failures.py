@@ -333,13 +333,13 @@ async def test_a_run_whose_kind_cannot_be_used_fails_and_the_others_go_on(
 async def test_a_models_failure_among_other_outcomes_counts_each_question_once(
     running: Running,
 ) -> None:
-    missing = Problem("no such file", "MODEL_FETCH_FAILED", retryable=False)
+    broken_file = Problem("no such layer", "MODEL_LOAD_FAILED", retryable=False)
 
     async def mixed(asked: dict[int, Asked]) -> AsyncIterator[Outcome]:
         first, second, third, fourth, *_ = asked
         yield answered(first, asked[first])
-        yield Unanswered(second, missing)
-        yield Unanswered(third, missing)
+        yield Unanswered(second, broken_file)
+        yield Unanswered(third, broken_file)
         yield answered(fourth, asked[fourth])
 
     running.begin(running.runner(Herd(mixed), questions=20))
@@ -347,4 +347,44 @@ async def test_a_models_failure_among_other_outcomes_counts_each_question_once(
     run = await running.until(ended)
 
     assert (run.state, run.done, run.failed) == (RunState.FAILED, 1, 19)
-    assert (run.reason, run.reason_code) == ("no such file", "MODEL_FETCH_FAILED")
+    assert (run.reason, run.reason_code) == ("no such layer", "MODEL_LOAD_FAILED")
+
+
+FETCH_FAILS = [
+    call_ends("the source is out of reach", "MODEL_FETCH_FAILED"),
+    unanswered("the source is out of reach", "MODEL_FETCH_FAILED"),
+]
+
+
+@pytest.mark.parametrize("fails", FETCH_FAILS)
+async def test_a_model_that_cannot_be_fetched_is_asked_for_again_with_pauses_that_are_told(
+    running: Running, fails: Behaviour
+) -> None:
+    herd = Herd(*[fails] * 5)
+    runner = running.runner(herd, questions=20)
+    running.begin(runner)
+
+    waiting = await running.until(lambda run: bool(run.reason))
+    pausing = await running.states()
+    run = await running.until_ended(runner)
+
+    assert (waiting.state, waiting.reason_code) == (RunState.QUEUED, "MODEL_FETCH_FAILED")
+    assert waiting.reason == "the source is out of reach"
+    assert set(pausing) == {("pending", 0)}
+    assert (run.state, run.done, run.reason, run.reason_code) == (RunState.COMPLETE, 20, "", "")
+    assert herd.calls == 6
+
+
+@pytest.mark.parametrize("fails", FETCH_FAILS)
+async def test_a_model_that_can_never_be_fetched_ends_the_run_with_that_reason(
+    running: Running, fails: Behaviour
+) -> None:
+    herd = Herd(*[fails] * 3)
+    runner = running.runner(herd, questions=20, failed_starts=3)
+    running.begin(runner)
+
+    run = await running.until_ended(runner)
+
+    assert (run.state, run.failed, run.reason_code) == (RunState.FAILED, 20, "MODEL_FETCH_FAILED")
+    assert run.reason.endswith("the first because: the source is out of reach")
+    assert herd.calls == 3

@@ -91,18 +91,18 @@ async def test_a_models_failure_fails_the_run_with_its_reason_and_a_new_start_re
 ) -> None:
     stub = await harness.load(lines(6))
     if where == "call":
-        harness.router.refusals = [(grpc.StatusCode.FAILED_PRECONDITION, "MODEL_FETCH_FAILED")]
+        harness.router.refusals = [(grpc.StatusCode.FAILED_PRECONDITION, "MODEL_LOAD_FAILED")]
     else:
         harness.router.failure = lambda question: inference_pb2.QuestionFailure(
-            reason_code="MODEL_FETCH_FAILED", message="MODEL_FETCH_FAILED as told", retryable=False
+            reason_code="MODEL_LOAD_FAILED", message="MODEL_LOAD_FAILED as told", retryable=False
         )
 
     score = await evaluated(stub)
 
     assert score.state == FAILED
     assert (score.reason_code, score.reason) == (
-        "MODEL_FETCH_FAILED",
-        "MODEL_FETCH_FAILED as told",
+        "MODEL_LOAD_FAILED",
+        "MODEL_LOAD_FAILED as told",
     )
     assert (score.done, score.failed) == (0, 6)
 

@@ -221,7 +221,7 @@ class Herd:
         except grpc.aio.AioRpcError as error:
             problem = _problem(error)
             # What keeps every question from being asked ends the chunk; the rest is this one's.
-            if started is None and (problem.waits or problem.unfunded or problem.models_fault):
+            if started is None and (problem.keeps_all_waiting or problem.models_fault):
                 raise CallEnded(problem) from error
             yield Unanswered(number, problem)
         else:

@@ -3,7 +3,8 @@
 Three things are told apart. Where the herd has no room or no worker now, did not come to them in
 time, or cannot be reached, the questions wait for it: nothing has been tried. Where a worker was at
 a question and failed, that was an attempt, whether or not the worker had said that it began.
-Everything else is a failed start.
+Everything else is a failed start, also that the model could not be fetched: its source may be out
+of reach for a while.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from evalpool_runtime.errors import reason_name, reasons
 DEADLINE_EXCEEDED = reason_name(reasons.ERROR_REASON_DEADLINE_EXCEEDED)
 ENGINE_FAILED = reason_name(reasons.ERROR_REASON_ENGINE_FAILED)
 INTERNAL = reason_name(reasons.ERROR_REASON_INTERNAL)
+MODEL_FETCH_FAILED = reason_name(reasons.ERROR_REASON_MODEL_FETCH_FAILED)
 UNAVAILABLE = reason_name(reasons.ERROR_REASON_UNAVAILABLE)
 WORKER_LOST = reason_name(reasons.ERROR_REASON_WORKER_LOST)
 
@@ -35,18 +37,21 @@ _MODELS_FAULTS = frozenset(
     reason_name(reason)
     for reason in (
         reasons.ERROR_REASON_MODEL_NOT_FOUND,
-        reasons.ERROR_REASON_MODEL_FETCH_FAILED,
         reasons.ERROR_REASON_MODEL_LOAD_FAILED,
         reasons.ERROR_REASON_DIGEST_MISMATCH,
         reasons.ERROR_REASON_INVALID_GGUF,
     )
 )
 
-QUESTIONS_FAULTS = frozenset(
-    reason_name(reason)
-    for reason in (reasons.ERROR_REASON_CONTEXT_TOO_LONG, reasons.ERROR_REASON_INVALID_FIELD)
+TELLING = (
+    reason_name(reasons.ERROR_REASON_CONTEXT_TOO_LONG),
+    reason_name(reasons.ERROR_REASON_INVALID_FIELD),
+    MODEL_FETCH_FAILED,
 )
-"""Causes that are the model's together with the question: another try would end alike."""
+"""Causes of failed questions that say more of a run than that questions failed.
+
+The first two are the model's together with the question, so that another try would end alike.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +79,11 @@ class Problem:
     def unfunded(self) -> bool:
         """The hold that was to pay is refused: the run waits for its owner."""
         return self.code == _HOLD_REFUSED
+
+    @property
+    def keeps_all_waiting(self) -> bool:
+        """It keeps every question of the run from being asked now, and may pass."""
+        return self.waits or self.unfunded or self.code == MODEL_FETCH_FAILED
 
     @property
     def worker_was_at_it(self) -> bool:

@@ -120,13 +120,13 @@ class Verdict:
     reason_code: str = ""
 
 
-def verdict(run: Run, first_failure: str, questions_fault: str = "") -> Verdict | None:
+def verdict(run: Run, first_failure: str, cause: str = "") -> Verdict | None:
     """How a run ends, once every question is done or has failed; None before, and for ended ones.
 
     Args:
         run: The run, with its newest counts.
         first_failure: The reason of its first failed question, where there is one.
-        questions_fault: The reason code of a failed question that no other try would mend.
+        cause: The reason code of failed questions, where it says more than that they failed.
     """
     if run.state in ENDED or run.done + run.failed < run.total:
         return None
@@ -135,7 +135,7 @@ def verdict(run: Run, first_failure: str, questions_fault: str = "") -> Verdict 
             RunState.FAILED,
             f"{run.failed} of {run.total} questions could not be evaluated; the first because: "
             f"{first_failure}",
-            questions_fault or reason_name(reasons.ERROR_REASON_EVALUATION_FAILED),
+            cause or reason_name(reasons.ERROR_REASON_EVALUATION_FAILED),
         )
     if run.evaluator == "loglikelihood":
         try:

@@ -96,7 +96,7 @@ class Recorder:
             failed += after.state is State.FAILED
             evaluations.save(self.connection, number, after, reason_code=problem.code)
         run = replace(run, failed=run.failed + failed)
-        if problem.waits or problem.unfunded:
+        if problem.keeps_all_waiting:
             run = self._waiting(run, problem)
         return _settled(self.connection, before, run, self.now)
 
@@ -163,7 +163,6 @@ class Recorder:
                 evaluation = start(evaluation, fence=fence)
             if problem.waits and not evaluation.started:
                 after = release(evaluation, fence=fence)
-                run = self._waiting(run, problem)
             else:
                 after = self._fail(evaluation, fence, problem)
         except NotHeld:
@@ -171,6 +170,8 @@ class Recorder:
         held[outcome.id] = after
         evaluations.save(self.connection, outcome.id, after, reason_code=problem.code)
         run = replace(run, failed=run.failed + (after.state is State.FAILED))
+        if problem.keeps_all_waiting:
+            run = self._waiting(run, problem)
         if problem.models_fault and not problem.retryable:
             return fail_run(self.connection, run, problem, self.now)
         return run

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, false, func, insert, literal, select, update
 
 from evalpool_dataset import schema
-from evalpool_dataset.problem import QUESTIONS_FAULTS
+from evalpool_dataset.problem import TELLING
 from evalpool_dataset.run import OPEN, Run, RunState, verdict
 from evalpool_dataset.store import askings
 from evalpool_runtime.errors import NotFound, reasons
@@ -101,26 +101,23 @@ def save_run(connection: Connection, run: Run) -> Run:
 
 def settle(connection: Connection, run: Run, now: datetime) -> Run:
     """End a run whose questions are all done or have failed; otherwise give it back as it is."""
-    first_failure, questions_fault = "", ""
+    first_failure, cause = "", ""
     if run.failed and run.done + run.failed == run.total:
         failed = (schema.evaluations.c.run == run.id) & (schema.evaluations.c.state == "failed")
-        by_place = schema.evaluations.c.ordinal
         first_failure = (
             connection.scalar(
-                select(schema.evaluations.c.reason).where(failed).order_by(by_place).limit(1)
-            )
-            or ""
-        )
-        questions_fault = (
-            connection.scalar(
-                select(schema.evaluations.c.reason_code)
-                .where(failed, schema.evaluations.c.reason_code.in_(QUESTIONS_FAULTS))
-                .order_by(by_place)
+                select(schema.evaluations.c.reason)
+                .where(failed)
+                .order_by(schema.evaluations.c.ordinal)
                 .limit(1)
             )
             or ""
         )
-    end = verdict(run, first_failure, questions_fault)
+        causes = set(
+            connection.scalars(select(schema.evaluations.c.reason_code).where(failed).distinct())
+        )
+        cause = next((code for code in TELLING if code in causes), "")
+    end = verdict(run, first_failure, cause)
     if end is None:
         return run
     return replace(
