@@ -24,6 +24,7 @@ from evalpool_runtime.service import Runtime, ServiceDefinition
 from evalpool_runtime.settings import ServiceSettings
 from evalpool_runtime.start import CannotStart
 from evalpool_runtime.testing import running
+from tests.runtime.cable import cable_to
 from tests.runtime.small_service import GRPC_SERVICE, SmallServicer, definition
 
 FOR_EVER = 3600.0
@@ -249,3 +250,31 @@ async def test_a_peer_or_database_that_a_start_needs_and_lacks_is_told_in_its_ow
             raise AssertionError("it was started")
 
     assert str(caught.value) == "the small service cannot start: the database is out of reach"
+
+
+async def test_the_stream_of_a_client_that_was_cut_off_ends(
+    servicer: SmallServicer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service_module, "KEEPALIVE_SECONDS", 0.05)
+    monkeypatch.setattr(service_module, "KEEPALIVE_ANSWER_SECONDS", 0.05)
+
+    async def endless(_request: Any) -> AsyncIterator[token_pb2.WatchNoticesResponse]:
+        yield token_pb2.WatchNoticesResponse()
+        await asyncio.Event().wait()
+
+    servicer.stream = endless
+    async with (
+        running(definition(servicer), tmp_path) as service,
+        cable_to(service.endpoint) as cable,
+    ):
+        channel = aio.insecure_channel(cable.endpoint)
+        token = Identity.generate().token(service.address)
+        call = token_pb2_grpc.TokenServiceStub(channel).WatchNotices(
+            token_pb2.WatchNoticesRequest(), metadata=[("authorization", f"Bearer {token}")]
+        )
+        await call.read()
+
+        cable.cut()
+
+        await servicer.left.wait()
+        await channel.close()

@@ -41,6 +41,12 @@ from evalpool_runtime.start import CannotStart
 
 S = TypeVar("S", bound=ServiceSettings)
 
+KEEPALIVE_SECONDS = 30.0
+"""After how long a silence a client is asked whether it is there."""
+
+KEEPALIVE_ANSWER_SECONDS = 20.0
+"""How long it has to answer, until its calls are ended. A client that was cut off says nothing."""
+
 CLEAN_UP_SECONDS = 5.0
 """How long a call that was cut off at the stop has to put its things in order."""
 
@@ -179,7 +185,12 @@ class Runtime(Generic[S]):
                 ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
                 ("grpc.max_metadata_size", MAX_METADATA_BYTES),
                 ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
+                ("grpc.keepalive_time_ms", round(KEEPALIVE_SECONDS * 1000)),
+                ("grpc.keepalive_timeout_ms", round(KEEPALIVE_ANSWER_SECONDS * 1000)),
+                # gRPC's own limit for a ping's answer, a minute, holds whatever the one above says.
+                ("grpc.http2.ping_timeout_ms", round(KEEPALIVE_ANSWER_SECONDS * 1000)),
                 ("grpc.keepalive_permit_without_calls", 1),
+                ("grpc.http2.max_pings_without_data", 0),
                 ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
                 ("grpc.http2.max_ping_strikes", 0),
             ],
@@ -302,33 +313,45 @@ async def serve(
 ) -> None:
     """Run a service until SIGTERM or SIGINT: NOT_SERVING, drain, stop.
 
+    During its start they end the whole process at once, with status 0.
+
     Args:
         definition: Which service.
         settings: Its settings.
         stop_with_stdin: Stop when standard input is closed too: when the process that started this
             one has ended, however it did.
     """
-    stop = asyncio.Event()
+    started, stop = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
+    log = structlog.get_logger(f"evalpool.{definition.name}")
 
-    def stop_at_end_of_input() -> None:
+    def end() -> None:
+        if not started.is_set():
+            # A thread of the start may wait for a database or compute, and cannot be interrupted.
+            # Nothing that a start does is lost by its end, as none is by a crash.
+            log.info("stopped during the start")
+            os._exit(0)
+        stop.set()
+
+    def end_with_input() -> None:
         if not os.read(0, 4096):
             loop.remove_reader(0)
-            stop.set()
+            end()
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, end)
     if stop_with_stdin:
-        loop.add_reader(0, stop_at_end_of_input)
+        loop.add_reader(0, end_with_input)
     async with running_service(definition, settings) as running:
-        running.runtime.log.info(
+        started.set()
+        log.info(
             "serving",
             endpoint=running.endpoint,
             address=running.address,
             metrics=running.metrics_endpoint,
         )
         await stop.wait()
-        running.runtime.log.info("stopping")
+        log.info("stopping")
 
 
 def _bind(server: aio.Server, listen: str) -> int:

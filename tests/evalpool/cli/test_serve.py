@@ -116,6 +116,42 @@ async def test_a_signal_ends_it_with_status_0(
     assert "Traceback" not in err.decode()
 
 
+@pytest.fixture
+async def silent_database() -> AsyncIterator[tuple[str, asyncio.Event]]:
+    """The URL of a database that takes connections and says nothing, and whether one was made."""
+    reached = asyncio.Event()
+
+    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        reached.set()
+        await reader.read(-1)
+        writer.close()
+
+    async with await asyncio.start_server(say_nothing, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        yield f"postgresql+psycopg://me@127.0.0.1:{port}/x", reached
+
+
+@pytest.mark.parametrize("told_by", ["SIGTERM", "SIGINT", "the end of its input"])
+async def test_a_start_that_waits_ends_when_it_is_told_to(
+    serve: Serve, tmp_path: Path, silent_database: tuple[str, asyncio.Event], told_by: str
+) -> None:
+    url, reached = silent_database
+    flags = ("--listen", "127.0.0.1:0", "--data-dir", str(tmp_path), "--stop-with-stdin")
+    process = await serve("token", *flags, "--database-url", url)
+    assert process.stdin is not None
+    await reached.wait()
+
+    if told_by.startswith("SIG"):
+        process.send_signal(signal.Signals[told_by])
+    else:
+        process.stdin.close()
+
+    _, err = await process.communicate()
+    assert process.returncode == 0, err.decode()
+    assert "stopped during the start" in err.decode()
+    assert "Traceback" not in err.decode()
+
+
 async def test_a_watch_does_not_hold_up_the_end(serve: Serve, tmp_path: Path) -> None:
     service = await token_service(serve, tmp_path, "--shutdown-grace", "1000")
     process, endpoint = service.process, service.endpoint
