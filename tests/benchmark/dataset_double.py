@@ -17,8 +17,16 @@ from evalpool.dataset.v1.dataset_pb2_grpc import (
     DatasetServiceServicer,
     add_DatasetServiceServicer_to_server,
 )
+from evalpool.values import Violation
 from evalpool_runtime.error_status import status_of
-from evalpool_runtime.errors import DomainError, Internal, NotFound, Unavailable, reasons
+from evalpool_runtime.errors import (
+    DomainError,
+    Internal,
+    InvalidRequest,
+    NotFound,
+    Unavailable,
+    reasons,
+)
 
 RunKey = tuple[str, str, str, int]
 
@@ -48,6 +56,7 @@ class DatasetDouble(DatasetServiceServicer):
         self._reachable = True
         self._runs: dict[RunKey, pb.Score] = {}
         self._cursor = 0
+        self._restored = 0
         self._changed = asyncio.Condition()
 
     def add_dataset(self, dataset: str, owner: str, questions: int = 10) -> None:
@@ -98,6 +107,16 @@ class DatasetDouble(DatasetServiceServicer):
                 score.done = complete if done is None else done
                 score.reason = reason
                 score.reason_code = reason_code
+            self._changed.notify_all()
+
+    async def restore(self, *, without: str) -> None:
+        """Go back to an earlier state, as a restored backup does: one without a subject's runs."""
+        async with self._changed:
+            kept = {key: run for key, run in self._runs.items() if run.subject != without}
+            self._runs = kept
+            for self._cursor, score in enumerate(kept.values(), start=1):
+                score.cursor = self._cursor
+            self._restored += 1
             self._changed.notify_all()
 
     def move_in_queue(self, subject: str, position: int) -> None:
@@ -177,11 +196,16 @@ class DatasetDouble(DatasetServiceServicer):
         self, request: pb.WatchScoresRequest, context: Any
     ) -> AsyncIterator[pb.WatchScoresResponse]:
         await self._check(context)
-        cursor = request.after_cursor
+        cursor, restored = request.after_cursor, self._restored
+        if cursor > self._cursor:
+            ahead = Violation("after_cursor", f"it is {cursor}, and this is at {self._cursor}")
+            await _refuse(context, InvalidRequest([ahead]))
         while True:
             async with self._changed:
-                while self._cursor <= cursor:
+                while self._cursor <= cursor and self._restored == restored:
                     await self._changed.wait()
+                if self._restored != restored:
+                    await _refuse(context, Unavailable(reasons.ERROR_REASON_UNAVAILABLE, "stopped"))
                 news = [score for score in self._runs.values() if score.cursor > cursor]
             for score in sorted(news, key=lambda score: score.cursor):
                 cursor = score.cursor

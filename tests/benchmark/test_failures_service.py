@@ -170,6 +170,31 @@ async def test_a_pause_outlives_a_restart(world: World) -> None:
     assert world.dataset.benchmarked[-1].request_id == f"{entry.id}:retry:1"
 
 
+async def test_a_dataset_service_that_went_back_to_a_backup_is_followed_from_the_beginning(
+    world: World,
+) -> None:
+    pool = await world.pool(await world.funder())
+    people = [world.person(), world.person()]
+    digests = [world.dataset.add_model(1), world.dataset.add_model(2)]
+    seen = []
+    for person, digest in zip(people, digests, strict=True):
+        entry = await world.join(pool, digest, person)
+        await world.entry_in(person, entry.id, pb.ENTRY_STATE_QUEUED)
+        for done in range(1, 4):
+            await world.dataset.set_score(digest, dataset_pb2.RUN_STATE_RUNNING, done=done)
+        seen.append(await world.entry_in(person, entry.id, pb.ENTRY_STATE_RUNNING))
+    # What it still knows has lower cursors than the entries have seen; the other run is gone.
+    await world.dataset.restore(without=digests[1])
+    again = await world.entry_in(
+        people[1], seen[1].id, pb.ENTRY_STATE_QUEUED, after=seen[1].revision
+    )
+    assert (again.done, again.HasField("retry_time")) == (0, False)
+    for person, digest, entry in zip(people, digests, seen, strict=True):
+        await world.dataset.complete(digest, 7)
+        scored = await world.entry_in(person, entry.id, pb.ENTRY_STATE_SCORED)
+        assert scored.correct == 7
+
+
 async def test_an_unfunded_run_waits_and_says_so(world: World) -> None:
     pool = await world.pool(await world.funder())
     participant = world.person()

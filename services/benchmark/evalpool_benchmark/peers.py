@@ -77,6 +77,10 @@ class PeerRefused(Exception):
         self.reason_code = reason_code
 
 
+class CursorAhead(Exception):
+    """A peer's changes have not come as far as the cursor: it has gone back to an earlier state."""
+
+
 @dataclass(frozen=True, slots=True)
 class NoticeRead:
     """One message of the ledger's notices: a credit, or nothing of interest, and the cursor."""
@@ -334,12 +338,16 @@ class Datasets:
 
         Raises:
             PeerUnavailable: The stream has ended; go on from the last cursor.
+            CursorAhead: It has not come as far as the cursor; begin anew from 0.
         """
         request = dataset_pb2.WatchScoresRequest(after_cursor=after)
         try:
             async for message in self._stub.WatchScores(request):
                 yield _score(message.score), message.cursor
         except grpc.aio.AioRpcError as error:
+            refused = {violation.field for violation in CallError.of(error).violations}
+            if after and "after_cursor" in refused:
+                raise CursorAhead(f"{after} is ahead of the dataset service") from error
             raise _peer_error(error) from error
 
 

@@ -18,7 +18,7 @@ from sqlalchemy import Connection
 
 from evalpool_benchmark.entry import Entry, Score, bind, follow, refuse
 from evalpool_benchmark.metrics import BenchmarkMetrics
-from evalpool_benchmark.peers import Datasets, PeerRefused, PeerUnavailable
+from evalpool_benchmark.peers import CursorAhead, Datasets, PeerRefused, PeerUnavailable
 from evalpool_benchmark.read_ahead import ReadAhead
 from evalpool_benchmark.store import entries, fundings, pools
 from evalpool_benchmark.wakes import Wakes
@@ -83,6 +83,10 @@ class Reconciler:
         while True:
             try:
                 await self._follow_stream()
+            except CursorAhead as error:
+                _log.warning("scores are followed from the beginning", error=str(error))
+                await self._begin_anew()
+                continue
             except (PeerUnavailable, PeerRefused) as error:
                 _log.warning("scores cannot be followed now", error=str(error))
             await asyncio.sleep(self._retry_seconds)
@@ -167,6 +171,22 @@ class Reconciler:
             # Whatever has come while the last batch was kept goes into one transaction.
             while (batch := await scores.batch()) is not None:
                 await self.apply([score for score, _ in batch], batch[-1][1])
+
+    async def _begin_anew(self) -> None:
+        """Forget what the dataset service has forgotten: it was brought back to an earlier state.
+
+        Its cursors say nothing beside ours, and runs may be missing; submitting an entry again
+        finds its run, or begins it again.
+        """
+        now = self._clock.now()
+
+        def work(connection: Connection) -> None:
+            fundings.lock_cursor(connection, fundings.SCORES)
+            fundings.reset_cursor(connection, fundings.SCORES)
+            entries.submit_all_again(connection, now)
+
+        await self._database.write(work)
+        self._wakes.joins.notify()
 
     async def _all(self, calls: Iterable[Awaitable[None]]) -> bool:
         """Make some calls, a few at a time; one that fails does not hold up the others.

@@ -103,6 +103,21 @@ def open_runs(connection: Connection, pool: str | None = None) -> list[str]:
     return list(connection.scalars(query))
 
 
+def submit_all_again(connection: Connection, now: datetime) -> None:
+    """Have every entry that is not final submitted again, and take any score for news then."""
+    connection.execute(
+        update(entries)
+        .where(
+            entries.c.run != "",
+            or_(
+                entries.c.state.in_([state.value for state in IN_FLIGHT]),
+                entries.c.retry_time.is_not(None),
+            ),
+        )
+        .values(score_cursor=0, retry_time=now)
+    )
+
+
 def next_join_order(connection: Connection, pool: str) -> int:
     """The place of the next join of a locked pool."""
     query = select(func.max(entries.c.join_order)).where(entries.c.pool == pool)

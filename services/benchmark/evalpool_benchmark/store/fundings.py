@@ -109,6 +109,11 @@ def move_cursor(connection: Connection, name: str, value: int) -> None:
     )
 
 
+def reset_cursor(connection: Connection, name: str) -> None:
+    """Read a stream from its beginning again."""
+    connection.execute(update(cursors).where(cursors.c.name == name).values(value=0))
+
+
 def _insert(
     connection: Connection,
     credit: Credit,
