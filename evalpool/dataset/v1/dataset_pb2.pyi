@@ -360,7 +360,9 @@ class CreateDatasetRequest(_message.Message):
     license: _builtins.str
     """Licence of the questions, at most 200 characters."""
     request_id: _builtins.str
-    """Chosen by the caller: 1 to 128 characters of `[A-Za-z0-9._:-]`."""
+    """Chosen by the caller: 1 to 128 characters of `[A-Za-z0-9._:-]`. Default: none, so that the call is
+    no repeat of another.
+    """
     def __init__(
         self,
         *,
@@ -1022,7 +1024,9 @@ class BenchmarkRequest(_message.Message):
     the participant here; for other callers it is the caller.
     """
     request_id: _builtins.str
-    """Chosen by the caller: 1 to 128 characters of `[A-Za-z0-9._:-]`."""
+    """Chosen by the caller: 1 to 128 characters of `[A-Za-z0-9._:-]`. Default: none, so that the call is
+    no repeat of another.
+    """
     def __init__(
         self,
         *,

@@ -32,6 +32,11 @@ class DatasetServiceStub:
     Datasets with the same content have the same version, and share its runs: no work is done twice. A
     run is seen by the owners of the datasets that it was asked for on with Benchmark, by themselves or
     by the benchmark service for a pool; having the same questions is not enough.
+
+    CreateDataset and Benchmark take a `request_id` that the caller chooses: one name space a caller over
+    both, kept for ever, recorded only on success. The same id with the same content makes, starts and
+    retries nothing, and is answered with what the first call made as it stands now; with other content
+    the call fails with ALREADY_EXISTS (REQUEST_ID_REUSED).
     """
 
     def __init__(self, channel):
@@ -114,6 +119,11 @@ class DatasetServiceServicer:
     Datasets with the same content have the same version, and share its runs: no work is done twice. A
     run is seen by the owners of the datasets that it was asked for on with Benchmark, by themselves or
     by the benchmark service for a pool; having the same questions is not enough.
+
+    CreateDataset and Benchmark take a `request_id` that the caller chooses: one name space a caller over
+    both, kept for ever, recorded only on success. The same id with the same content makes, starts and
+    retries nothing, and is answered with what the first call made as it stands now; with other content
+    the call fails with ALREADY_EXISTS (REQUEST_ID_REUSED).
     """
 
     def GetInfo(self, request, context):
@@ -299,6 +309,11 @@ class DatasetService:
     Datasets with the same content have the same version, and share its runs: no work is done twice. A
     run is seen by the owners of the datasets that it was asked for on with Benchmark, by themselves or
     by the benchmark service for a pool; having the same questions is not enough.
+
+    CreateDataset and Benchmark take a `request_id` that the caller chooses: one name space a caller over
+    both, kept for ever, recorded only on success. The same id with the same content makes, starts and
+    retries nothing, and is answered with what the first call made as it stands now; with other content
+    the call fails with ALREADY_EXISTS (REQUEST_ID_REUSED).
     """
 
     @staticmethod

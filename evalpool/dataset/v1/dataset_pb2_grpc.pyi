@@ -33,6 +33,11 @@ class DatasetServiceStub:
     Datasets with the same content have the same version, and share its runs: no work is done twice. A
     run is seen by the owners of the datasets that it was asked for on with Benchmark, by themselves or
     by the benchmark service for a pool; having the same questions is not enough.
+
+    CreateDataset and Benchmark take a `request_id` that the caller chooses: one name space a caller over
+    both, kept for ever, recorded only on success. The same id with the same content makes, starts and
+    retries nothing, and is answered with what the first call made as it stands now; with other content
+    the call fails with ALREADY_EXISTS (REQUEST_ID_REUSED).
     """
 
     @_typing.overload
@@ -90,6 +95,11 @@ class DatasetServiceAsyncStub(DatasetServiceStub):
     Datasets with the same content have the same version, and share its runs: no work is done twice. A
     run is seen by the owners of the datasets that it was asked for on with Benchmark, by themselves or
     by the benchmark service for a pool; having the same questions is not enough.
+
+    CreateDataset and Benchmark take a `request_id` that the caller chooses: one name space a caller over
+    both, kept for ever, recorded only on success. The same id with the same content makes, starts and
+    retries nothing, and is answered with what the first call made as it stands now; with other content
+    the call fails with ALREADY_EXISTS (REQUEST_ID_REUSED).
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -143,6 +153,11 @@ class DatasetServiceServicer(metaclass=_abc_1.ABCMeta):
     Datasets with the same content have the same version, and share its runs: no work is done twice. A
     run is seen by the owners of the datasets that it was asked for on with Benchmark, by themselves or
     by the benchmark service for a pool; having the same questions is not enough.
+
+    CreateDataset and Benchmark take a `request_id` that the caller chooses: one name space a caller over
+    both, kept for ever, recorded only on success. The same id with the same content makes, starts and
+    retries nothing, and is answered with what the first call made as it stands now; with other content
+    the call fails with ALREADY_EXISTS (REQUEST_ID_REUSED).
     """
 
     @_abc_1.abstractmethod

@@ -10,12 +10,14 @@ from sqlalchemy import Connection
 from evalpool_dataset.datasets import require_kind, require_version
 from evalpool_dataset.models import Models
 from evalpool_dataset.parts import Evaluator, Kind
+from evalpool_dataset.request_key import RequestKey
 from evalpool_dataset.rights import Rights
 from evalpool_dataset.run import RETRIED, Run, reopened, run_id
 from evalpool_dataset.runner import Runner
 from evalpool_dataset.scores import RunScore, score_of
-from evalpool_dataset.store import askings, definitions, evaluations, runs
+from evalpool_dataset.store import askings, definitions, evaluations, named_requests, runs
 from evalpool_dataset.store.definitions import Definition, Model
+from evalpool_dataset.store.named_requests import StartedRun
 from evalpool_runtime.clock import Clock
 from evalpool_runtime.database import Database
 from evalpool_runtime.errors import FailedPrecondition, PermissionDenied, reasons
@@ -32,6 +34,7 @@ class NewRun:
         subject: The model's digest.
         evaluator: How answers are obtained; None for the dataset's own way.
         participant: Who entered the subject, where the benchmark service asks.
+        request: The call's name, where it has one.
     """
 
     dataset: str
@@ -39,6 +42,7 @@ class NewRun:
     subject: str
     evaluator: Evaluator | None
     participant: str
+    request: RequestKey | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +50,16 @@ class WantedRun:
     """A run that may be started.
 
     Attributes:
+        caller: Who asks.
+        request: The call's name, where it has one.
         definition: The dataset.
         version: The version's digest; empty for the newest.
         evaluator: How answers are obtained.
         model: The subject.
     """
 
+    caller: str
+    request: RequestKey | None
     definition: Definition
     version: str
     evaluator: Evaluator
@@ -89,17 +97,26 @@ class Benchmarking:
         self._changes = changes
         self._clock = clock
 
-    async def prepare(self, caller: str, new: NewRun) -> WantedRun:
+    async def prepare(self, caller: str, new: NewRun) -> WantedRun | StartedRun:
         """Check what is to be run.
 
+        Returns:
+            What may be started, or what a call with this name has started before.
+
         Raises:
+            AlreadyExists: The call's name is taken by another one.
             NotFound: There is no such dataset or model.
             PermissionDenied: The caller may not run models on it, or not this model.
             FailedPrecondition: The dataset cannot be judged with the evaluator.
         """
-        definition = await self._database.read(
-            lambda c: self._rights.usable_definition(c, caller, new.dataset)
-        )
+
+        def look(connection: Connection) -> tuple[Definition, StartedRun | None]:
+            definition = self._rights.usable_definition(connection, caller, new.dataset)
+            return definition, named_requests.find_run(connection, caller, new.request)
+
+        definition, before = await self._database.read(look)
+        if before is not None:
+            return before
         evaluator = new.evaluator or Evaluator(definition.evaluator)
         usable = require_kind(self._kinds, definition).evaluators
         if evaluator not in usable:
@@ -116,15 +133,24 @@ class Benchmarking:
                 "subject: the model was uploaded by somebody else, and only its owner may enter "
                 "it; sign with the owner's wallet, or name another model",
             )
-        return WantedRun(definition, new.version, evaluator, model)
+        return WantedRun(caller, new.request, definition, new.version, evaluator, model)
 
-    def start(self, connection: Connection, wanted: WantedRun) -> RunScore:
+    def start(self, connection: Connection, wanted: WantedRun | StartedRun) -> RunScore:
         """Start the run, or find it; the failed questions of an ended one are opened again.
 
+        A call with the name of an earlier one starts nothing and opens nothing.
+
         Raises:
+            AlreadyExists: The call's name is taken by another one.
             NotFound: There is no such version.
             FailedPrecondition: The dataset has no questions.
         """
+        if isinstance(wanted, StartedRun):
+            return _standing(connection, wanted)
+        now = self._clock.now()
+        before = named_requests.claim(connection, wanted.caller, wanted.request, now)
+        if before is not None:
+            return _standing(connection, before)
         version = require_version(connection, wanted.definition, wanted.version)
         identifier = run_id(version.digest, wanted.model.digest, wanted.evaluator.value)
         run = runs.find_run(connection, identifier, lock=True)
@@ -140,7 +166,7 @@ class Benchmarking:
                 definitions.keep_model(connection, wanted.model),
                 wanted.evaluator.value,
                 version.question_count,
-                self._clock.now(),
+                now,
             )
         else:
             is_news = askings.add(connection, run.id, version.id)
@@ -149,12 +175,18 @@ class Benchmarking:
             elif is_news:
                 # Its new watchers are told of it.
                 run = runs.save_run(connection, run)
+        named_requests.record(connection, wanted.caller, wanted.request, run.id, version.id)
         return score_of(connection, run, version)
 
     def started(self) -> None:
         """Have a run taken up; called once its start is committed."""
         self._changes.notify()
         self._runner.wake()
+
+
+def _standing(connection: Connection, started: StartedRun) -> RunScore:
+    run = runs.require_run(connection, started.run)
+    return score_of(connection, run, definitions.version_by_id(connection, started.version))
 
 
 def _retry(connection: Connection, run: Run) -> Run:

@@ -10,8 +10,9 @@ from sqlalchemy import Connection
 
 from evalpool_dataset.parts import Evaluator, Kind, Parameters
 from evalpool_dataset.question import Question
+from evalpool_dataset.request_key import RequestKey
 from evalpool_dataset.scoring import Metric
-from evalpool_dataset.store import definitions, runs
+from evalpool_dataset.store import definitions, named_requests, runs
 from evalpool_dataset.store.definitions import Definition, Version
 from evalpool_runtime.errors import (
     AlreadyExists,
@@ -33,6 +34,7 @@ class NewDataset:
         description: For people.
         license: Of the questions, for people.
         parameters: What its owner chose, and the kind's defaults for the rest.
+        request: The call's name, where it has one.
     """
 
     id: str
@@ -41,6 +43,7 @@ class NewDataset:
     description: str
     license: str
     parameters: Parameters
+    request: RequestKey | None = None
 
     def made(self, owner: str, now: datetime) -> Definition:
         """The dataset, as it is made by somebody at some time."""
@@ -71,12 +74,15 @@ class Described:
     version: Version | None
 
 
-def make(connection: Connection, made: Definition) -> Described:
+def make(connection: Connection, new: NewDataset, owner: str, now: datetime) -> Described:
     """Make a dataset without questions; made again alike, it is the one that there is.
 
     Raises:
-        AlreadyExists: The id is taken, by another owner or with other settings.
+        AlreadyExists: The id is taken, by another owner or with other settings; or the call's name.
     """
+    # A repeat needs no memory of what it made: the dataset itself tells.
+    named_requests.claim(connection, owner, new.request, now)
+    made = new.made(owner, now)
     runs.wait_for_turn(connection)
     known = definitions.find_definition(connection, made.id)
     if known is None:

@@ -47,6 +47,15 @@ def canonical_json(value: JsonValue) -> bytes:
         raise NotCanonical("a text has an unpaired surrogate, which UTF-8 cannot hold") from error
 
 
+def content_digest(value: JsonValue) -> str:
+    """The SHA-256 of a value's canonical JSON: 64 lower-case hexadecimal digits.
+
+    Raises:
+        NotCanonical: The value has no single JSON form.
+    """
+    return hashlib.sha256(canonical_json(value)).hexdigest()
+
+
 def version_digest(
     *,
     kind: str,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
+from google.protobuf.json_format import MessageToDict
+
 from evalpool.dataset.v1 import dataset_pb2
 from evalpool.values import (
     Fields,
@@ -18,10 +20,12 @@ from evalpool.values import (
 )
 from evalpool_dataset.benchmarking import NewRun
 from evalpool_dataset.datasets import NewDataset
+from evalpool_dataset.digest import content_digest
 from evalpool_dataset.loaders import Format
 from evalpool_dataset.loading import NewFile
 from evalpool_dataset.messages import EVALUATORS, METRICS
 from evalpool_dataset.parts import Evaluator, Kind, Parameters
+from evalpool_dataset.request_key import RequestKey
 from evalpool_dataset.scoring import Metric
 from evalpool_dataset.sweep import EVALUATIONS_A_SWEEP
 from evalpool_runtime.errors import InvalidRequest, reasons
@@ -65,7 +69,7 @@ def parse_create(
     system_prompt = fields.parse(
         "system_prompt", lambda t: parse_text(t, at_most=4000), request.system_prompt
     )
-    _optional(fields, "request_id", parse_request_id, request.request_id)
+    key = _request_key(fields, request)
     evaluator = _evaluator(fields, request.evaluator)
     metric = _metric(fields, request.metric)
     fields.check()
@@ -78,7 +82,7 @@ def parse_create(
         usable = " or ".join(sorted(kind.evaluators))
         fields.refuse("evaluator", f"{kind.name} cannot be used with it; give {usable}")
         raise InvalidRequest(fields.violations, reason=reasons.ERROR_REASON_EVALUATOR_MISMATCH)
-    return NewDataset(dataset, kind, title or dataset, description, license_, parameters)
+    return NewDataset(dataset, kind, title or dataset, description, license_, parameters, key)
 
 
 def parse_options(options: dataset_pb2.LoadOptions) -> NewFile:
@@ -120,10 +124,10 @@ def parse_benchmark(request: dataset_pb2.BenchmarkRequest) -> NewRun:
     subject = fields.parse("subject", parse_digest, request.subject)
     version = _optional(fields, "version", parse_digest, request.version)
     participant = _optional(fields, "participant", parse_address, request.participant)
-    _optional(fields, "request_id", parse_request_id, request.request_id)
+    key = _request_key(fields, request)
     evaluator = _evaluator(fields, request.evaluator)
     fields.check()
-    return NewRun(dataset, version, subject, evaluator, participant)
+    return NewRun(dataset, version, subject, evaluator, participant, key)
 
 
 def parse_get_dataset(request: dataset_pb2.GetDatasetRequest) -> tuple[str, str]:
@@ -248,6 +252,17 @@ def parse_list_results(request: dataset_pb2.ListResultsRequest) -> tuple[str, in
 
 def _optional(fields: Fields, field: str, parser: Callable[[str], str], text: str) -> str:
     return fields.parse(field, parser, text) if text else ""
+
+
+def _request_key(
+    fields: Fields, request: dataset_pb2.CreateDatasetRequest | dataset_pb2.BenchmarkRequest
+) -> RequestKey | None:
+    name = _optional(fields, "request_id", parse_request_id, request.request_id)
+    if not name:
+        return None
+    content = MessageToDict(request, preserving_proto_field_name=True)
+    del content["request_id"]
+    return RequestKey(name, content_digest({request.DESCRIPTOR.full_name: content}))
 
 
 def _page_size(fields: Fields, value: int) -> int:

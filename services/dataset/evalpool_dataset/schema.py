@@ -123,6 +123,18 @@ askings = Table(
     Index("ix_askings_version", "version"),
 )
 
+# Calls that their callers have named, and the run that they began, where it was one.
+requests = Table(
+    "requests",
+    metadata,
+    Column("caller", Text, primary_key=True),
+    Column("request_id", Text, primary_key=True),
+    Column("fingerprint", Text, nullable=False),
+    Column("run", Text, ForeignKey("runs.id")),
+    Column("version", Integer, ForeignKey("versions.id")),
+    Column("create_time", UtcDateTime, nullable=False),
+)
+
 # One row: the newest cursor. Locked by each commit that changes a run, so that no watch skips one.
 score_cursor = Table(
     "score_cursor",

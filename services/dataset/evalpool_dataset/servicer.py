@@ -103,10 +103,10 @@ class DatasetServicer(dataset_pb2_grpc.DatasetServiceServicer):
     ) -> dataset_pb2.CreateDatasetResponse:
         """Make a dataset without questions."""
         new = parse_create(request, self._do.kinds)
-        made = new.made(current_call().address, self._runtime.clock.now())
+        owner, now = current_call().address, self._runtime.clock.now()
 
         def work(connection: Connection) -> dataset_pb2.CreateDatasetResponse:
-            found = datasets.make(connection, made)
+            found = datasets.make(connection, new, owner, now)
             return dataset_pb2.CreateDatasetResponse(dataset=self._dataset(found))
 
         return await once(self._database, dataset_pb2.CreateDatasetResponse, work)

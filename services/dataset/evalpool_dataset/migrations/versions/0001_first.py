@@ -95,6 +95,15 @@ def upgrade() -> None:
         sa.UniqueConstraint("run", "version"),
     )
     op.create_index("ix_askings_version", "askings", ["version"])
+    op.create_table(
+        "requests",
+        sa.Column("caller", sa.Text, primary_key=True),
+        sa.Column("request_id", sa.Text, primary_key=True),
+        sa.Column("fingerprint", sa.Text, nullable=False),
+        sa.Column("run", sa.Text, sa.ForeignKey("runs.id")),
+        sa.Column("version", sa.Integer, sa.ForeignKey("versions.id")),
+        sa.Column("create_time", UtcDateTime, nullable=False),
+    )
     score_cursor = op.create_table(
         "score_cursor",
         sa.Column("id", sa.Integer, primary_key=True),
