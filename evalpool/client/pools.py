@@ -132,7 +132,7 @@ async def watch_entry(client: Client, entry: str) -> AsyncIterator[benchmark_pb2
 async def watch_leaderboard(
     client: Client, pool: str, *, after: int = 0
 ) -> AsyncIterator[benchmark_pb2.Leaderboard]:
-    """Follow a pool's snapshots until it is settled, over restarts of the service."""
+    """Follow a pool's leaderboard until it is settled, over restarts of the service."""
     stream = resumed(
         lambda cursor: aiter(
             client.benchmark.WatchLeaderboard(

@@ -52,7 +52,8 @@ async def resumed(
         opened = now()
         try:
             async for message in open_stream(cursor):
-                cursor = cursor_of(message)
+                # Some messages have no place of their own, and count 0.
+                cursor = max(cursor, cursor_of(message))
                 back_off, failing_since = FIRST_BACK_OFF, None
                 yield message
             return

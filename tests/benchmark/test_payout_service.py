@@ -12,6 +12,7 @@ from sqlalchemy import create_engine, text
 from evalpool.benchmark.v1 import benchmark_pb2 as pb
 from evalpool.dataset.v1 import dataset_pb2
 from evalpool.token.v1 import token_pb2
+from evalpool_benchmark.watches import LIVE_EVERY
 from evalpool_runtime.errors import FailedPrecondition, reasons
 from tests.benchmark.world import DATASET, DATASET_OWNER, World, running_world
 from tests.refusals import refusal
@@ -401,6 +402,39 @@ async def test_snapshots_are_watched_from_a_cursor_until_the_pool_is_settled(
     from_now = stub.WatchLeaderboard(pb.WatchLeaderboardRequest(pool=pool))
     assert [each.leaderboard.revision async for each in from_now] == [3]
     assert await world.balance(person) == 100
+
+
+async def test_a_watched_leaderboard_is_live_between_snapshots(world: World) -> None:
+    funder = await world.funder()
+    pool = await world.pool(funder)
+    stub = world.pools(world.person())
+    person, digest = world.person(), world.dataset.add_model(1)
+    states: list[tuple[int, list[tuple[str, int]]]] = []
+    async for message in stub.WatchLeaderboard(pb.WatchLeaderboardRequest(pool=pool)):
+        board = message.leaderboard
+        rows = [(pb.EntryState.Name(row.state), row.done) for row in board.rows]
+        states.append((board.revision, rows))
+        if not rows:
+            entry = await world.join(pool, digest, person)
+            await world.entry_in(person, entry.id, pb.ENTRY_STATE_QUEUED)
+            # However much changes within two seconds, it is one board.
+            await world.decided(funder, await world.transfer(funder, 5, ("X-Pool", pool)))
+            await world.dataset.set_score(digest, dataset_pb2.RUN_STATE_RUNNING, done=4)
+            await world.entry_in(person, entry.id, pb.ENTRY_STATE_RUNNING)
+            world.clock.advance(LIVE_EVERY)
+        elif rows == [("ENTRY_STATE_RUNNING", 4)]:
+            await world.dataset.complete(digest, 9)
+            await world.entry_in(person, entry.id, pb.ENTRY_STATE_SCORED)
+            world.clock.advance(LIVE_EVERY)
+        elif not board.final:
+            world.clock.advance(END)
+            await world.allocate(pool)
+    assert states == [
+        (0, []),
+        (0, [("ENTRY_STATE_RUNNING", 4)]),
+        (0, [("ENTRY_STATE_SCORED", 10)]),
+        (1, [("ENTRY_STATE_SCORED", 10)]),
+    ]
 
 
 async def test_several_pools_on_one_dataset_are_paid_side_by_side(world: World) -> None:

@@ -1206,7 +1206,9 @@ class WatchLeaderboardRequest(_message.Message):
     pool: _builtins.str
     """The pool's id."""
     after_revision: _builtins.int
-    """The last revision seen. 0 begins with the newest snapshot."""
+    """The last revision seen. 0 begins with the newest snapshot, or where there is none with a live
+    leaderboard.
+    """
     def __init__(
         self,
         *,
@@ -1230,7 +1232,9 @@ class WatchLeaderboardResponse(_message.Message):
     LEADERBOARD_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def leaderboard(self) -> Global___Leaderboard:
-        """The snapshot. Its `revision` is the cursor."""
+        """The snapshot, whose `revision` is the cursor; or a live leaderboard, whose `revision` is 0 and no
+        cursor.
+        """
 
     def __init__(
         self,

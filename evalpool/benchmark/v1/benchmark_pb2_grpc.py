@@ -203,8 +203,10 @@ class BenchmarkServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchLeaderboard(self, request, context):
-        """Streams a pool's snapshots after a cursor as they are taken, until the pool is settled. The stream
-        may end at any time with UNAVAILABLE; go on from the last revision seen. Any signed caller.
+        """Streams a pool's leaderboard until the pool is settled: its snapshots after a cursor as they are
+        taken, and in between live leaderboards, at once where there is no snapshot yet, then after changes
+        of its entries or funds, at most one in two seconds. The stream may end at any time with
+        UNAVAILABLE; go on from the last revision seen that is not 0. Any signed caller.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

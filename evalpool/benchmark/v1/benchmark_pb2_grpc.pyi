@@ -72,8 +72,10 @@ class BenchmarkServiceStub:
     GetLeaderboard: _grpc.UnaryUnaryMultiCallable[_benchmark_pb2.GetLeaderboardRequest, _benchmark_pb2.GetLeaderboardResponse]
     """The newest snapshot, or a live leaderboard on request. Any signed caller."""
     WatchLeaderboard: _grpc.UnaryStreamMultiCallable[_benchmark_pb2.WatchLeaderboardRequest, _benchmark_pb2.WatchLeaderboardResponse]
-    """Streams a pool's snapshots after a cursor as they are taken, until the pool is settled. The stream
-    may end at any time with UNAVAILABLE; go on from the last revision seen. Any signed caller.
+    """Streams a pool's leaderboard until the pool is settled: its snapshots after a cursor as they are
+    taken, and in between live leaderboards, at once where there is no snapshot yet, then after changes
+    of its entries or funds, at most one in two seconds. The stream may end at any time with
+    UNAVAILABLE; go on from the last revision seen that is not 0. Any signed caller.
     """
     AllocateRewards: _grpc.UnaryUnaryMultiCallable[_benchmark_pb2.AllocateRewardsRequest, _benchmark_pb2.AllocateRewardsResponse]
     """Carries the pools whose end has come on towards their payout: close, freeze, plan, pay. May be
@@ -124,8 +126,10 @@ class BenchmarkServiceAsyncStub(BenchmarkServiceStub):
     GetLeaderboard: _aio.UnaryUnaryMultiCallable[_benchmark_pb2.GetLeaderboardRequest, _benchmark_pb2.GetLeaderboardResponse]  # type: ignore[assignment]
     """The newest snapshot, or a live leaderboard on request. Any signed caller."""
     WatchLeaderboard: _aio.UnaryStreamMultiCallable[_benchmark_pb2.WatchLeaderboardRequest, _benchmark_pb2.WatchLeaderboardResponse]  # type: ignore[assignment]
-    """Streams a pool's snapshots after a cursor as they are taken, until the pool is settled. The stream
-    may end at any time with UNAVAILABLE; go on from the last revision seen. Any signed caller.
+    """Streams a pool's leaderboard until the pool is settled: its snapshots after a cursor as they are
+    taken, and in between live leaderboards, at once where there is no snapshot yet, then after changes
+    of its entries or funds, at most one in two seconds. The stream may end at any time with
+    UNAVAILABLE; go on from the last revision seen that is not 0. Any signed caller.
     """
     AllocateRewards: _aio.UnaryUnaryMultiCallable[_benchmark_pb2.AllocateRewardsRequest, _benchmark_pb2.AllocateRewardsResponse]  # type: ignore[assignment]
     """Carries the pools whose end has come on towards their payout: close, freeze, plan, pay. May be
@@ -245,8 +249,10 @@ class BenchmarkServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _benchmark_pb2.WatchLeaderboardRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_benchmark_pb2.WatchLeaderboardResponse], _abc.AsyncIterator[_benchmark_pb2.WatchLeaderboardResponse]]:
-        """Streams a pool's snapshots after a cursor as they are taken, until the pool is settled. The stream
-        may end at any time with UNAVAILABLE; go on from the last revision seen. Any signed caller.
+        """Streams a pool's leaderboard until the pool is settled: its snapshots after a cursor as they are
+        taken, and in between live leaderboards, at once where there is no snapshot yet, then after changes
+        of its entries or funds, at most one in two seconds. The stream may end at any time with
+        UNAVAILABLE; go on from the last revision seen that is not 0. Any signed caller.
         """
 
     @_abc_1.abstractmethod

@@ -182,7 +182,7 @@ def leaderboard(
     pool: PoolId,
     live: Annotated[bool, typer.Option(help="Compute it now.")] = False,
     update: Annotated[bool, typer.Option(help="Take a new snapshot first.")] = False,
-    watch: Annotated[bool, typer.Option(help="Print each snapshot until it is settled.")] = False,
+    watch: Annotated[bool, typer.Option(help="Print it at each change until the end.")] = False,
     output: Output = Format.TABLE,
     wallet: Wallet = DEFAULT_WALLET,
 ) -> None:

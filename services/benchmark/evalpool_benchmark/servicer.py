@@ -218,7 +218,7 @@ class BenchmarkServicer(BenchmarkServiceServicer):
     async def WatchLeaderboard(
         self, request: pb.WatchLeaderboardRequest, context: Any
     ) -> AsyncIterator[pb.WatchLeaderboardResponse]:
-        """A pool's snapshots until it is settled."""
+        """A pool's snapshots, and its standing in between, until it is settled."""
         asked = parse_watch_leaderboard(request)
         async with aclosing(self._do.watches.leaderboard(asked.id, asked.after)) as boards:
             async for board in boards:

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from datetime import datetime, timedelta
 from functools import partial
 
 from sqlalchemy import Connection
 
 from evalpool_benchmark.entry import Entry
 from evalpool_benchmark.leaderboard import Leaderboard
-from evalpool_benchmark.pool import SETTLED, Pool
+from evalpool_benchmark.leaderboards import standing
+from evalpool_benchmark.pool import FROZEN, SETTLED, Pool
 from evalpool_benchmark.settings import BenchmarkSettings
 from evalpool_benchmark.store import entries, pools, results
 from evalpool_benchmark.wakes import Wakes
 from evalpool_runtime.database import Database
 from evalpool_runtime.service import Runtime
 from evalpool_runtime.watch import Changes
+
+LIVE_EVERY = timedelta(seconds=2)
+"""A watcher is shown the standing between snapshots no more often."""
 
 _SNAPSHOTS_AT_A_TIME = 20
 
@@ -55,15 +60,21 @@ class Watches:
             await self._wait(self._wakes.entries, seen)
 
     async def leaderboard(self, pool_id: str, after: int) -> AsyncGenerator[Leaderboard, None]:
-        """A pool's snapshots after a revision, until the pool is settled.
+        """A pool's snapshots after a revision, and its standing as it changes in between.
+
+        It ends when the pool is settled. The standing is shown only where it differs from what was
+        shown last, and is looked at once in `LIVE_EVERY` at most, however much changes meanwhile.
 
         Raises:
             NotFound: There is no such pool.
             Unavailable: The service stops.
         """
-        if after == 0:
-            newest = await self._database.read(partial(results.newest_revision, pool=pool_id))
-            after = max(newest - 1, 0)
+        clock = self._runtime.clock
+        shown = await self._database.read(partial(results.newest_snapshot, pool=pool_id))
+        if shown is not None and (after == 0 or shown.revision > after):
+            after, shown = after or shown.revision - 1, None
+        changes: tuple[int, ...] | None = None
+        next_look = clock.now()
         while True:
             seen = self._wakes.pools.version
             pool, boards = await self._database.read(
@@ -71,11 +82,20 @@ class Watches:
             )
             for board in boards:
                 yield board
-                after = board.revision
+                after, shown = board.revision, board
             if boards:
                 continue
-            if pool.state(self._runtime.clock.now()) in SETTLED:
+            now = clock.now()
+            if pool.state(now) in SETTLED:
                 return
+            if now >= next_look:
+                next_look = now + LIVE_EVERY
+                changes, live = await self._database.read(
+                    partial(_standing_if_changed, pool_id=pool_id, known=changes, now=now)
+                )
+                if live is not None and (shown is None or not live.shows_the_same_as(shown)):
+                    yield live
+                    shown = live
             await self._wait(self._wakes.pools, seen)
 
     async def _wait(self, changes: Changes, seen: int) -> None:
@@ -87,3 +107,15 @@ class Watches:
 def _snapshots(connection: Connection, pool_id: str, after: int) -> tuple[Pool, list[Leaderboard]]:
     pool = pools.require(connection, pool_id)
     return pool, results.snapshots_after(connection, pool_id, after, _SNAPSHOTS_AT_A_TIME)
+
+
+def _standing_if_changed(
+    connection: Connection, pool_id: str, known: tuple[int, ...] | None, now: datetime
+) -> tuple[tuple[int, ...] | None, Leaderboard | None]:
+    """A running pool's standing where its changes are not those that are known."""
+    pool = pools.require(connection, pool_id)
+    if pool.state(now) in FROZEN:
+        return known, None
+    # Both only grow, so that no change can hide another.
+    changes = (pool.funds, entries.changes_of(connection, pool_id))
+    return changes, None if changes == known else standing(connection, pool, now)

@@ -68,6 +68,13 @@ async def test_a_watch_that_breaks_goes_on_from_its_cursor(code: grpc.StatusCode
     assert script.opened == [0, 2, 2]
 
 
+async def test_a_message_without_a_cursor_does_not_set_the_watch_back() -> None:
+    times = Times()
+    script = Script(times, ([2, 0], 0, UNAVAILABLE), ([3], 0, None))
+    assert await read(times, script) == [2, 0, 3]
+    assert script.opened == [0, 2]
+
+
 async def test_a_watch_begins_after_the_given_cursor() -> None:
     times = Times()
     script = Script(times, ([8], 0, None))

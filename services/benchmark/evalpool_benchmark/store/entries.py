@@ -118,6 +118,12 @@ def submit_all_again(connection: Connection, now: datetime) -> None:
     )
 
 
+def changes_of(connection: Connection, pool: str) -> int:
+    """Counts the changes of a pool's entries, joins among them."""
+    query = select(func.sum(entries.c.revision)).where(entries.c.pool == pool)
+    return int(connection.scalar(query) or 0)
+
+
 def next_join_order(connection: Connection, pool: str) -> int:
     """The place of the next join of a locked pool."""
     query = select(func.max(entries.c.join_order)).where(entries.c.pool == pool)
