@@ -66,6 +66,21 @@ def test_dataset_and_allocation_are_enough() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {"Starts_At": "2031-03-07T00:00:00Z"},
+        {"Starts_At": "2031-03-01T00:00:00Z"},
+        {"Starts_At": "2031-03-07T00:00:00Z", "Duration": "P1D"},
+        {"Starts_At": "2031-03-07T00:00:00Z", "Ends_At": "2031-03-08T00:00:00Z"},
+    ],
+)
+def test_a_start_that_is_too_far_off_is_refused_by_its_own_name(tags: dict[str, str]) -> None:
+    refused = refusal(Dataset="siqa", Allocation="Equal", **tags)
+    assert refused.reason.startswith("X-Starts-At: ")
+    assert "five years" in refused.reason
+
+
 def test_every_tag_is_read() -> None:
     assert create(
         Title="Everyday situations",

@@ -299,11 +299,18 @@ def _times(values: dict[str, str], paid: datetime) -> tuple[datetime, datetime]:
         name = "X-Duration"
         text = values.get(name, DEFAULT_DURATION)
         end = start + _parse(name, lambda: parse_span(text, start))
+    if start - paid > MAX_DURATION:
+        raise _Refused(
+            _invalid("X-Starts-At: it is more than five years off; give an earlier time.")
+        )
     if end <= start:
         raise _Refused(
             _invalid(f"{name}: it puts the end no later than the start; give a later end.")
         )
     if end - paid > MAX_DURATION:
+        if name not in values:
+            # The default duration is short: it is the start that is far off.
+            name = "X-Starts-At"
         raise _Refused(
             _invalid(f"{name}: it puts the end more than five years off; give an earlier one.")
         )
