@@ -277,12 +277,18 @@ async def test_credits_that_come_while_the_service_is_down_are_decided_later(
     assert await world.own_balance() == 30
 
 
-async def test_minted_units_stay_in_view_of_the_operator(world: World) -> None:
+async def test_minted_units_stay_in_view_of_the_operator_alone(world: World) -> None:
     minted = await world.mint(world.benchmark.address, 50)
     funding = await world.decided(world.operator, minted)
     assert funding.state == pb.FUNDING_STATE_KEPT
     assert funding.reason
     assert await world.own_balance() == 50
+    await refusal(
+        world.pools(world.person()).GetFunding(pb.GetFundingRequest(transfer=minted)),
+        StatusCode.NOT_FOUND,
+        "FUNDING_NOT_FOUND",
+        "transfer",
+    )
 
 
 async def test_a_start_in_the_future_keeps_entries_out_until_then(world: World) -> None:

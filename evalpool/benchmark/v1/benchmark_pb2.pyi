@@ -40,7 +40,7 @@ class _FundingStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FundingS
     """The units go back to their payer; `refund_transfer` is set once they are sent."""
     FUNDING_STATE_KEPT: _FundingState.ValueType  # 5
     """The units were minted to this service, so that nobody paid them who could get them back. They stay
-    on its account; only the operator sees this.
+    on its account; only the operator sees this: to others it is no transfer (FUNDING_NOT_FOUND).
     """
 
 class FundingState(_FundingState, metaclass=_FundingStateEnumTypeWrapper):
@@ -58,7 +58,7 @@ FUNDING_STATE_REFUNDED: FundingState.ValueType  # 4
 """The units go back to their payer; `refund_transfer` is set once they are sent."""
 FUNDING_STATE_KEPT: FundingState.ValueType  # 5
 """The units were minted to this service, so that nobody paid them who could get them back. They stay
-on its account; only the operator sees this.
+on its account; only the operator sees this: to others it is no transfer (FUNDING_NOT_FOUND).
 """
 Global___FundingState: _TypeAlias = FundingState  # noqa: Y015
 

@@ -23,8 +23,13 @@ class Credits:
         self._database = database
         self._ledger = ledger
 
-    async def decision(self, transfer: str) -> Funding | None:
+    async def decision(self, transfer: str, *, by_operator: bool) -> Funding | None:
         """What was decided on a transfer; None where that is still to come.
+
+        Args:
+            transfer: The transfer's id.
+            by_operator: Whether the operator asks. To others, units that were minted to this
+                service are no transfer: nobody paid them.
 
         Raises:
             NotFound: No such transfer was made to this service.
@@ -33,6 +38,8 @@ class Credits:
         read = partial(fundings.get, transfer=transfer)
         funding = await self._database.read(read)
         if funding is not None:
+            if not funding.payer and not by_operator:
+                raise _no_such(transfer)
             return funding
         try:
             credit = await self._ledger.credit(transfer)
@@ -42,12 +49,16 @@ class Credits:
                 "the token service cannot be reached now; ask again",
                 retry_after=1.0,
             ) from error
-        if credit is None:
-            raise NotFound(
-                reasons.ERROR_REASON_FUNDING_NOT_FOUND,
-                f'transfer: there is none to this service with the id "{transfer}"; Transfer '
-                "answers with the id",
-                transfer=transfer,
-            )
+        if credit is None or (not credit.payer and not by_operator):
+            raise _no_such(transfer)
         # It may have been decided in the meantime.
         return await self._database.read(read)
+
+
+def _no_such(transfer: str) -> NotFound:
+    return NotFound(
+        reasons.ERROR_REASON_FUNDING_NOT_FOUND,
+        f'transfer: there is none to this service with the id "{transfer}"; Transfer '
+        "answers with the id",
+        transfer=transfer,
+    )

@@ -97,7 +97,7 @@ class BenchmarkServicer(BenchmarkServiceServicer):
     ) -> pb.GetFundingResponse:
         """What became of a transfer."""
         transfer = parse_id("transfer", request.transfer)
-        funding = await self._do.credits.decision(transfer)
+        funding = await self._do.credits.decision(transfer, by_operator=current_call().is_operator)
         if funding is None:
             return pb.GetFundingResponse(funding=messages.pending_message(transfer))
         return pb.GetFundingResponse(
