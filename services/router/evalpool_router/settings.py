@@ -81,7 +81,8 @@ class RouterSettings(ServiceSettings):
         ge=1,
         description="How many workers may break off in a row while they are at a model, which "
         "answers nothing meanwhile, before its requests end and it is not tried for a minute, and "
-        "then for twice as long each time.",
+        "then for twice as long each time. A model that has answered before may lose each worker "
+        "once more.",
     )
     lease_seconds: float = Field(
         15.0, gt=0, description="Seconds that a worker's lease lasts from each heartbeat."

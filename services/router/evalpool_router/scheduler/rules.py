@@ -24,7 +24,8 @@ class Rules:
         tries: How many workers may fail a question, or a request of which nobody has answered
             anything, by trouble that may be their own, before it is given up.
         crashes: How many workers may break off in a row while they are at a model, which answers
-            nothing meanwhile, before it is taken for what brings them down.
+            nothing meanwhile, before it is taken for what brings them down; as many more as there
+            are workers where it has answered before.
         lease_seconds: How long a worker is believed to live after a heartbeat.
         hung_seconds: How long a busy worker may get nowhere before it is treated as lost.
         busy_rest_seconds: Rest of a worker after it refused work as busy; doubles each time.
