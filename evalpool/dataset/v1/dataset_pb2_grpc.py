@@ -144,7 +144,8 @@ class DatasetServiceServicer:
     def LoadData(self, request_iterator, context):
         """Loads one file of questions as a new version. The first message has the options, the others the
         file's bytes. Nothing of a bad file is kept: every bad row is reported with line and field. The
-        owner.
+        bearer token is good for these options and this file only: sent again, they get the first answer
+        and change nothing. The owner.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

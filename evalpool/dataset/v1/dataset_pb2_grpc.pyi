@@ -53,7 +53,8 @@ class DatasetServiceStub:
     LoadData: _grpc.StreamUnaryMultiCallable[_dataset_pb2.LoadDataRequest, _dataset_pb2.LoadDataResponse]
     """Loads one file of questions as a new version. The first message has the options, the others the
     file's bytes. Nothing of a bad file is kept: every bad row is reported with line and field. The
-    owner.
+    bearer token is good for these options and this file only: sent again, they get the first answer
+    and change nothing. The owner.
     """
     GetDataset: _grpc.UnaryUnaryMultiCallable[_dataset_pb2.GetDatasetRequest, _dataset_pb2.GetDatasetResponse]
     """One dataset's description, without questions. The seed's Info. Any signed caller."""
@@ -112,7 +113,8 @@ class DatasetServiceAsyncStub(DatasetServiceStub):
     LoadData: _aio.StreamUnaryMultiCallable[_dataset_pb2.LoadDataRequest, _dataset_pb2.LoadDataResponse]  # type: ignore[assignment]
     """Loads one file of questions as a new version. The first message has the options, the others the
     file's bytes. Nothing of a bad file is kept: every bad row is reported with line and field. The
-    owner.
+    bearer token is good for these options and this file only: sent again, they get the first answer
+    and change nothing. The owner.
     """
     GetDataset: _aio.UnaryUnaryMultiCallable[_dataset_pb2.GetDatasetRequest, _dataset_pb2.GetDatasetResponse]  # type: ignore[assignment]
     """One dataset's description, without questions. The seed's Info. Any signed caller."""
@@ -186,7 +188,8 @@ class DatasetServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_dataset_pb2.LoadDataResponse, _abc.Awaitable[_dataset_pb2.LoadDataResponse]]:
         """Loads one file of questions as a new version. The first message has the options, the others the
         file's bytes. Nothing of a bad file is kept: every bad row is reported with line and field. The
-        owner.
+        bearer token is good for these options and this file only: sent again, they get the first answer
+        and change nothing. The owner.
         """
 
     @_abc_1.abstractmethod

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection
@@ -13,11 +13,14 @@ from evalpool_dataset.datasets import Described, parameters_of, require_kind
 from evalpool_dataset.loaders import Format, Limits, LoadedQuestions, LoadProblems, QuestionLoader
 from evalpool_dataset.metrics import DatasetMetrics
 from evalpool_dataset.parts import Kind, Loader
+from evalpool_dataset.question import Question
 from evalpool_dataset.rights import Rights
 from evalpool_dataset.store import definitions, runs
 from evalpool_runtime.clock import Clock
 from evalpool_runtime.database import Database
 from evalpool_runtime.errors import FailedPrecondition, InvalidRequest, reasons
+
+_FIELD = "options.dataset"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,21 @@ class NewFile:
     source: str
     sha256: str
     labels: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class ReadFile:
+    """A file that was read whole, and none of whose rows is bad.
+
+    Attributes:
+        file: The file.
+        version: The digest of the version that it makes.
+        questions: Its questions.
+    """
+
+    file: NewFile
+    version: str
+    questions: Sequence[Question]
 
 
 class Loading:
@@ -67,13 +85,8 @@ class Loading:
         self._metrics = metrics
         self._limits = Limits(file_bytes=max_file_bytes)
 
-    async def load(
-        self, caller: str, new: NewFile, chunks: AsyncIterator[bytes]
-    ) -> tuple[Described, bool]:
-        """Load a file of the caller's own dataset.
-
-        Returns:
-            The dataset at its newest version, and whether that is another one than before.
+    async def read(self, caller: str, new: NewFile, chunks: AsyncIterator[bytes]) -> ReadFile:
+        """Read a file for the caller's own dataset; nothing is kept yet.
 
         Raises:
             NotFound: There is no such dataset.
@@ -81,30 +94,38 @@ class Loading:
             InvalidRequest: Rows are bad, with line and field.
             FailedPrecondition: The file was cut off, or changed, on its way.
         """
-        field = "options.dataset"
         definition = await self._database.read(
-            lambda c: self._rights.own_definition(c, caller, new.dataset, field)
+            lambda c: self._rights.own_definition(c, caller, new.dataset, _FIELD)
         )
-        kind = require_kind(self._kinds, definition, field)
+        kind = require_kind(self._kinds, definition, _FIELD)
         parameters = parameters_of(definition)
         loaded = await self._read(new, kind.parts(parameters).loader, chunks)
         digest = await asyncio.to_thread(kind.version, parameters, loaded.questions)
-        now = self._clock.now()
-
-        def work(connection: Connection) -> tuple[Described, bool]:
-            runs.wait_for_turn(connection)
-            present = definitions.require_definition(connection, definition.id, field)
-            version = definitions.add_version(
-                connection, present, digest, loaded.questions, new.source, loaded.sha256, now
-            )
-            if version.id == present.newest_version:
-                return Described(present, version), False
-            present = replace(present, newest_version=version.id, update_time=now)
-            return Described(present, version), True
-
-        described, changed = await self._database.write(work)
         self._metrics.loaded(len(loaded.questions))
-        return described, changed
+        return ReadFile(new, digest, loaded.questions)
+
+    def keep(self, connection: Connection, read: ReadFile) -> tuple[Described, bool]:
+        """Keep a file's questions as the newest version of their dataset.
+
+        Returns:
+            The dataset at its newest version, and whether that is another one than before.
+        """
+        now = self._clock.now()
+        runs.wait_for_turn(connection)
+        present = definitions.require_definition(connection, read.file.dataset, _FIELD)
+        version = definitions.add_version(
+            connection,
+            present,
+            read.version,
+            read.questions,
+            read.file.source,
+            read.file.sha256,
+            now,
+        )
+        if version.id == present.newest_version:
+            return Described(present, version), False
+        present = replace(present, newest_version=version.id, update_time=now)
+        return Described(present, version), True
 
     async def _read(
         self, new: NewFile, form: Loader, chunks: AsyncIterator[bytes]

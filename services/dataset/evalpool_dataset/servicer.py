@@ -115,12 +115,19 @@ class DatasetServicer(dataset_pb2_grpc.DatasetServiceServicer):
         self, request_iterator: AsyncIterator[dataset_pb2.LoadDataRequest], context: Any
     ) -> dataset_pb2.LoadDataResponse:
         """Load one file of questions as a new version."""
+        call = current_call()
         async with Upload(request_iterator, self._runtime.settings.max_file_bytes) as upload:
-            new = parse_options(await upload.options())
-            found, changed = await self._do.loading.load(
-                current_call().address, new, upload.chunks()
-            )
-        return dataset_pb2.LoadDataResponse(dataset=self._dataset(found), unchanged=not changed)
+            options = await upload.options()
+            new = parse_options(options)
+            read = await self._do.loading.read(call.address, new, upload.chunks())
+        # They hold the file's digest, and so stand for all that was sent.
+        call.request = options
+
+        def work(connection: Connection) -> dataset_pb2.LoadDataResponse:
+            found, changed = self._do.loading.keep(connection, read)
+            return dataset_pb2.LoadDataResponse(dataset=self._dataset(found), unchanged=not changed)
+
+        return await once(self._database, dataset_pb2.LoadDataResponse, work)
 
     async def GetDataset(
         self, request: dataset_pb2.GetDatasetRequest, context: Any
