@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from sqlalchemy import Connection
 
+from evalpool_dataset.installed import parameters_of
+from evalpool_dataset.parts import installed_kinds
 from evalpool_dataset.question import Question
 from evalpool_dataset.run import Run
 from evalpool_dataset.store import definitions, runs
-from evalpool_dataset.store.definitions import Definition, Model
+from evalpool_dataset.store.definitions import Definition, Model, NewVersion, Version
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 DIGEST = "a" * 64
@@ -50,14 +53,25 @@ def add_run(
     """Store a dataset of so many questions and a run on it."""
     if definitions.find_definition(connection, dataset) is None:
         definitions.add_definition(connection, definition(dataset, kind))
-    version = definitions.add_version(
-        connection,
-        definitions.require_definition(connection, dataset),
-        f"{questions:064}",
-        [question(n) for n in range(1, questions + 1)],
-        "here",
-        "0" * 64,
-        NOW,
-    )
+    version = add_version(connection, dataset, f"{questions:064}", questions)
     number = definitions.keep_model(connection, model())
-    return runs.add_run(connection, run, version.id, number, "loglikelihood", questions, NOW)
+    parameters = version.parts["evaluator"]
+    return runs.add_run(connection, run, version, number, "loglikelihood", parameters, NOW)
+
+
+def add_version(
+    connection: Connection,
+    dataset: str,
+    digest: str,
+    questions: int | Sequence[Question],
+    now: datetime = NOW,
+) -> Version:
+    """Store questions, or so many of them, as the newest version of a dataset."""
+    if isinstance(questions, int):
+        questions = [question(n) for n in range(1, questions + 1)]
+    present = definitions.require_definition(connection, dataset)
+    kind = installed_kinds()[present.kind]
+    parts = kind.parts(parameters_of(present)).specs()
+    return definitions.add_version(
+        connection, present, NewVersion(digest, parts, questions, "here", "0" * 64), now
+    )

@@ -9,23 +9,30 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from evalpool_dataset.digest import JsonValue
 from evalpool_dataset.run import ENDED, Run, RunState, reopened, run_id, verdict
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-RUN = Run("r", 1, 1, 1, "loglikelihood", RunState.RUNNING, total=4, cursor=1, create_time=NOW)
+RUN = Run("r", 1, 1, 1, "loglikelihood", {}, RunState.RUNNING, total=4, cursor=1, create_time=NOW)
+LETTER: dict[str, JsonValue] = {"evaluator": "letter", "max_tokens": 4}
 
 
 def test_the_same_work_has_the_same_id_and_other_work_another() -> None:
-    work = ("1" * 64, "2" * 64, "letter")
-    others = [("3" * 64, *work[1:]), (work[0], "3" * 64, work[2]), (*work[:2], "loglikelihood")]
-    ids = {run_id(*work), *(run_id(*other) for other in others)}
-    assert len(ids) == 4
-    assert run_id(*work) in ids
+    version, subject = "1" * 64, "2" * 64
+    ids = {
+        run_id(version, subject, LETTER),
+        run_id("3" * 64, subject, LETTER),
+        run_id(version, "3" * 64, LETTER),
+        run_id(version, subject, {"evaluator": "loglikelihood"}),
+        run_id(version, subject, LETTER | {"max_tokens": 8}),
+    }
+    assert len(ids) == 5
+    assert run_id(version, subject, {"max_tokens": 4, "evaluator": "letter"}) in ids
     assert {len(one) for one in ids} == {43}
 
 
 def test_where_one_part_ends_and_the_next_begins_makes_a_difference() -> None:
-    assert run_id("ab", "c", "letter") != run_id("a", "bc", "letter")
+    assert run_id("ab", "c", LETTER) != run_id("a", "bc", LETTER)
 
 
 @given(done=st.integers(0, 4), failed=st.integers(0, 4))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from itertools import pairwise
 from typing import Any
@@ -13,7 +13,9 @@ import pytest
 
 from evalpool_dataset.inquiry import Asked
 from evalpool_dataset.outcome import Outcome, Started, Unanswered
-from evalpool_dataset.parts import Kind, Parameters, Parts, installed_kinds
+from evalpool_dataset.parts import EvaluatorSpec, Kind, Parameters, Parts, installed_kinds
+from evalpool_dataset.parts.base import Spec
+from evalpool_dataset.parts.prompt import ChoicePrompt
 from evalpool_dataset.problem import CallEnded, Problem
 from evalpool_dataset.run import RunState
 from tests.dataset.runner_harness import (
@@ -302,9 +304,37 @@ def broken(kinds: Mapping[str, Kind]) -> Mapping[str, Kind]:
     return {**kinds, "siqa": replace(kinds["siqa"], build=build)}
 
 
+@dataclass(frozen=True)
+class AnotherPrompt(ChoicePrompt):
+    def spec(self) -> Spec:
+        return {**super().spec(), "revision": "choice/2"}
+
+
+class AnotherMetric(EvaluatorSpec):
+    def spec(self) -> Spec:
+        return {**super().spec(), "metric": "another"}
+
+
+def with_part(**parts: Any) -> Callable[[Mapping[str, Kind]], Mapping[str, Kind]]:
+    """The kind as another release has it."""
+
+    def change(kinds: Mapping[str, Kind]) -> Mapping[str, Kind]:
+        siqa = kinds["siqa"]
+        build = siqa.build
+        return {**kinds, "siqa": replace(siqa, build=lambda p: replace(build(p), **parts))}
+
+    return change
+
+
 @pytest.mark.parametrize(
     ("change", "reason", "code"),
     [
+        (
+            with_part(prompt=AnotherPrompt()),
+            'it was made with another prompt_template of the kind "siqa" than is installed',
+            "UNAVAILABLE",
+        ),
+        (with_part(evaluator=AnotherMetric()), "made with another evaluator", "UNAVAILABLE"),
         (gone, 'the kind "siqa" with the evaluator loglikelihood is not installed', "UNAVAILABLE"),
         (without_evaluators, "is not installed", "UNAVAILABLE"),
         (broken, 'the kind "siqa" is broken: a bug; mend it', "INTERNAL"),

@@ -18,7 +18,7 @@ from evalpool_dataset.store import definitions, evaluations, runs
 from evalpool_runtime.database import Database
 from evalpool_runtime.errors import NotFound
 from tests.conftest import OpenDatabase
-from tests.dataset.stored_run import NOW, add_run, definition, model, question
+from tests.dataset.stored_run import NOW, add_run, add_version, definition, model, question
 
 LEASE = timedelta(seconds=60)
 
@@ -41,9 +41,7 @@ async def test_questions_come_back_as_they_were_stored(stored: Database, choices
 
     def work(connection: Connection) -> list[Question]:
         definitions.add_definition(connection, definition())
-        version = definitions.add_version(
-            connection, definition(), "d" * 64, questions, "", "", NOW
-        )
+        version = add_version(connection, "d", "d" * 64, questions)
         return definitions.list_questions(connection, version.id, 0, 10)
 
     assert await stored.write(work) == questions
@@ -56,11 +54,7 @@ async def test_the_same_version_again_becomes_the_newest_and_is_not_stored_twice
         definitions.add_definition(connection, definition())
         added = []
         for day, digest in enumerate(("1" * 64, "2" * 64, "1" * 64, "1" * 64)):
-            present = definitions.require_definition(connection, "d")
-            now = NOW + timedelta(days=day)
-            added.append(
-                definitions.add_version(connection, present, digest, [question(1)], "", "", now).id
-            )
+            added.append(add_version(connection, "d", digest, 1, NOW + timedelta(days=day)).id)
         newest = definitions.require_definition(connection, "d")
         assert newest.newest_version == added[-1]
         # The last time nothing changed.

@@ -299,7 +299,8 @@ class Dataset(_message.Message):
     @_builtins.property
     def evaluators(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The evaluators that it can be judged with, sorted by name; those of its kind. Examples:
-        "letter", "loglikelihood". Empty where its kind is not installed any more, so that none can.
+        "letter", "loglikelihood". Empty where its kind, or the parts that the version was made with, are
+        not installed any more, so that none can.
         """
 
     def __init__(
@@ -901,7 +902,9 @@ class Score(_message.Message):
     REASON_CODE_FIELD_NUMBER: _builtins.int
     PROVENANCE_FIELD_NUMBER: _builtins.int
     run: _builtins.str
-    """The run's id: 43 characters of base64url, the same for the same version, subject and evaluator."""
+    """The run's id: 43 characters of base64url, the same for the same version, subject and evaluator
+    with its parameters.
+    """
     dataset: _builtins.str
     """The dataset's id: in Benchmark the one that was named; elsewhere, of the caller's own datasets
     (for the benchmark service: of all), the one that the run was first asked for on.

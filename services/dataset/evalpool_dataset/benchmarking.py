@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 
 from sqlalchemy import Connection
 
-from evalpool_dataset.datasets import require_kind, require_version
+from evalpool_dataset.datasets import require_version
+from evalpool_dataset.installed import (
+    NotUsable,
+    evaluator_parameters,
+    require_kind,
+    usable_parts,
+)
 from evalpool_dataset.models import Models
 from evalpool_dataset.parts import Evaluator, Kind
 from evalpool_dataset.request_key import RequestKey
@@ -16,11 +23,11 @@ from evalpool_dataset.run import RETRIED, Run, reopened, run_id
 from evalpool_dataset.runner import Runner
 from evalpool_dataset.scores import RunScore, score_of
 from evalpool_dataset.store import askings, definitions, evaluations, named_requests, runs
-from evalpool_dataset.store.definitions import Definition, Model
+from evalpool_dataset.store.definitions import Definition, Model, Version
 from evalpool_dataset.store.named_requests import StartedRun
 from evalpool_runtime.clock import Clock
 from evalpool_runtime.database import Database
-from evalpool_runtime.errors import FailedPrecondition, PermissionDenied, reasons
+from evalpool_runtime.errors import FailedPrecondition, PermissionDenied, Unavailable, reasons
 from evalpool_runtime.watch import Changes
 
 
@@ -144,6 +151,8 @@ class Benchmarking:
             AlreadyExists: The call's name is taken by another one.
             NotFound: There is no such version.
             FailedPrecondition: The dataset has no questions.
+            Unavailable: Questions are to be asked, and what the version was made with is not
+                installed any more.
         """
         if isinstance(wanted, StartedRun):
             return _standing(connection, wanted)
@@ -152,29 +161,12 @@ class Benchmarking:
         if before is not None:
             return _standing(connection, before)
         version = require_version(connection, wanted.definition, wanted.version)
-        identifier = run_id(version.digest, wanted.model.digest, wanted.evaluator.value)
-        run = runs.find_run(connection, identifier, lock=True)
-        if run is None:
-            runs.wait_for_turn(connection)
-            # Another call may have made it meanwhile.
-            run = runs.find_run(connection, identifier, lock=True)
-        if run is None:
-            run = runs.add_run(
-                connection,
-                identifier,
-                version.id,
-                definitions.keep_model(connection, wanted.model),
-                wanted.evaluator.value,
-                version.question_count,
-                now,
-            )
-        else:
-            is_news = askings.add(connection, run.id, version.id)
-            if run.state in RETRIED:
-                run = _retry(connection, run)
-            elif is_news:
-                # Its new watchers are told of it.
-                run = runs.save_run(connection, run)
+        try:
+            run = self._find_or_add(connection, wanted, version, now)
+        except NotUsable as error:
+            raise Unavailable(
+                reasons.ERROR_REASON_UNAVAILABLE, f"version: {error.problem.reason}"
+            ) from error
         named_requests.record(connection, wanted.caller, wanted.request, run.id, version.id)
         return score_of(connection, run, version)
 
@@ -182,6 +174,40 @@ class Benchmarking:
         """Have a run taken up; called once its start is committed."""
         self._changes.notify()
         self._runner.wake()
+
+    def _find_or_add(
+        self, connection: Connection, wanted: WantedRun, version: Version, now: datetime
+    ) -> Run:
+        """The run, under way or done.
+
+        Raises:
+            NotUsable: Its questions cannot be asked with what is installed.
+        """
+        what = (self._kinds, wanted.definition, version, wanted.evaluator)
+        parameters = evaluator_parameters(*what)
+        identifier = run_id(version.digest, wanted.model.digest, parameters)
+        run = runs.find_run(connection, identifier, lock=True)
+        if run is None:
+            runs.wait_for_turn(connection)
+            # Another call may have made it meanwhile.
+            run = runs.find_run(connection, identifier, lock=True)
+        if run is None:
+            usable_parts(*what, parameters)
+            return runs.add_run(
+                connection,
+                identifier,
+                version,
+                definitions.keep_model(connection, wanted.model),
+                wanted.evaluator.value,
+                parameters,
+                now,
+            )
+        is_news = askings.add(connection, run.id, version.id)
+        if run.state in RETRIED:
+            usable_parts(*what, parameters)
+            return _retry(connection, run)
+        # Its new watchers are told of it.
+        return runs.save_run(connection, run) if is_news else run
 
 
 def _standing(connection: Connection, started: StartedRun) -> RunScore:

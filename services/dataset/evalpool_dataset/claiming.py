@@ -9,11 +9,10 @@ from uuid import uuid4
 
 from sqlalchemy import Connection
 
-from evalpool_dataset.datasets import parameters_of
 from evalpool_dataset.inquiry import ask
+from evalpool_dataset.installed import NotUsable, usable_parts
 from evalpool_dataset.outcome import Chunk, Claim
 from evalpool_dataset.parts import Evaluator, Kind, Parts
-from evalpool_dataset.problem import INTERNAL, UNAVAILABLE, Problem
 from evalpool_dataset.run import Run
 from evalpool_dataset.store import definitions, evaluations, runs
 from evalpool_dataset.store.definitions import Version
@@ -40,10 +39,14 @@ class Claiming:
         """Lease the next questions of one run; None where nothing can be taken up now."""
         for run in self._fairly(connection):
             version = definitions.version_by_id(connection, run.version)
-            parts = self._parts(connection, run, version)
-            if isinstance(parts, Problem):
+            definition = definitions.require_definition(connection, version.definition)
+            try:
+                parts = usable_parts(
+                    self.kinds, definition, version, Evaluator(run.evaluator), run.parameters
+                )
+            except NotUsable as error:
                 run = runs.require_run(connection, run.id, lock=True)
-                runs.save_run(connection, fail_run(connection, run, parts, now))
+                runs.save_run(connection, fail_run(connection, run, error.problem, now))
                 continue
             claims = evaluations.claim_some(
                 connection,
@@ -63,26 +66,6 @@ class Claiming:
         return sorted(
             runs.open_runs(connection), key=lambda run: (leased.get(run.id, 0), run.number)
         )
-
-    def _parts(self, connection: Connection, run: Run, version: Version) -> Parts | Problem:
-        """The parts that answer a run's questions, or why they cannot be had any more."""
-        definition = definitions.require_definition(connection, version.definition)
-        evaluator = Evaluator(run.evaluator)
-        kind = self.kinds.get(definition.kind)
-        if kind is None or evaluator not in kind.evaluators:
-            return Problem(
-                f'the kind "{definition.kind}" with the evaluator {evaluator} is not installed at '
-                "the dataset service any more; install it there and start the run again",
-                UNAVAILABLE,
-            )
-        try:
-            return kind.parts(parameters_of(definition, evaluator))
-        except Exception as error:
-            # Kinds are others' code too: one that is broken must not keep the other runs waiting.
-            return Problem(
-                f'the kind "{definition.kind}" is broken: {error}; mend it and start the run again',
-                INTERNAL,
-            )
 
 
 def _chunk(

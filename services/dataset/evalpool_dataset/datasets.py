@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from sqlalchemy import Connection
 
-from evalpool_dataset.parts import Evaluator, Kind, Parameters
+from evalpool_dataset.parts import Kind, Parameters
 from evalpool_dataset.question import Question
 from evalpool_dataset.request_key import RequestKey
-from evalpool_dataset.scoring import Metric
 from evalpool_dataset.store import definitions, named_requests, runs
 from evalpool_dataset.store.definitions import Definition, Version
 from evalpool_runtime.errors import (
     AlreadyExists,
     FailedPrecondition,
     NotFound,
-    Unavailable,
     reasons,
 )
 
@@ -155,31 +152,6 @@ def require_version(connection: Connection, definition: Definition, digest: str)
             dataset=definition.id,
         )
     return found
-
-
-def require_kind(kinds: Mapping[str, Kind], definition: Definition, field: str = "dataset") -> Kind:
-    """A dataset's kind.
-
-    Raises:
-        Unavailable: It came from a distribution that is not installed any more.
-    """
-    kind = kinds.get(definition.kind)
-    if kind is None:
-        raise Unavailable(
-            reasons.ERROR_REASON_UNAVAILABLE,
-            f'{field}: the kind "{definition.kind}" of {definition.id} is not installed at this '
-            "server any more; ask its operator to install it",
-        )
-    return kind
-
-
-def parameters_of(definition: Definition, evaluator: Evaluator | None = None) -> Parameters:
-    """What the owner chose; with another evaluator for a run with that."""
-    return Parameters(
-        evaluator or Evaluator(definition.evaluator),
-        Metric(definition.metric),
-        definition.system_prompt,
-    )
 
 
 def _no_version(dataset: str, digest: str) -> NotFound:

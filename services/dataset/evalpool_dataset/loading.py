@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection
 
 from evalpool.values import Violation
-from evalpool_dataset.datasets import Described, parameters_of, require_kind
+from evalpool_dataset.datasets import Described
+from evalpool_dataset.installed import parameters_of, require_kind
 from evalpool_dataset.loaders import Format, Limits, LoadedQuestions, LoadProblems, QuestionLoader
 from evalpool_dataset.metrics import DatasetMetrics
 from evalpool_dataset.parts import Kind, Loader
-from evalpool_dataset.question import Question
 from evalpool_dataset.rights import Rights
 from evalpool_dataset.store import definitions, runs
+from evalpool_dataset.store.definitions import NewVersion
 from evalpool_runtime.clock import Clock
 from evalpool_runtime.database import Database
 from evalpool_runtime.errors import FailedPrecondition, InvalidRequest, reasons
@@ -47,14 +48,12 @@ class ReadFile:
     """A file that was read whole, and none of whose rows is bad.
 
     Attributes:
-        file: The file.
-        version: The digest of the version that it makes.
-        questions: Its questions.
+        dataset: The dataset's id.
+        version: The version that it makes.
     """
 
-    file: NewFile
-    version: str
-    questions: Sequence[Question]
+    dataset: str
+    version: NewVersion
 
 
 class Loading:
@@ -99,10 +98,14 @@ class Loading:
         )
         kind = require_kind(self._kinds, definition, _FIELD)
         parameters = parameters_of(definition)
-        loaded = await self._read(new, kind.parts(parameters).loader, chunks)
+        parts = kind.parts(parameters)
+        loaded = await self._read(new, parts.loader, chunks)
         digest = await asyncio.to_thread(kind.version, parameters, loaded.questions)
         self._metrics.loaded(len(loaded.questions))
-        return ReadFile(new, digest, loaded.questions)
+        return ReadFile(
+            definition.id,
+            NewVersion(digest, parts.specs(), loaded.questions, new.source, new.sha256),
+        )
 
     def keep(self, connection: Connection, read: ReadFile) -> tuple[Described, bool]:
         """Keep a file's questions as the newest version of their dataset.
@@ -112,16 +115,8 @@ class Loading:
         """
         now = self._clock.now()
         runs.wait_for_turn(connection)
-        present = definitions.require_definition(connection, read.file.dataset, _FIELD)
-        version = definitions.add_version(
-            connection,
-            present,
-            read.version,
-            read.questions,
-            read.file.source,
-            read.file.sha256,
-            now,
-        )
+        present = definitions.require_definition(connection, read.dataset, _FIELD)
+        version = definitions.add_version(connection, present, read.version, now)
         if version.id == present.newest_version:
             return Described(present, version), False
         present = replace(present, newest_version=version.id, update_time=now)

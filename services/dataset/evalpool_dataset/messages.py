@@ -10,6 +10,7 @@ from google.protobuf.struct_pb2 import Struct
 from evalpool.dataset.v1 import dataset_pb2
 from evalpool_dataset.datasets import Described
 from evalpool_dataset.evaluation import State
+from evalpool_dataset.installed import usable_evaluators
 from evalpool_dataset.parts import Evaluator, Kind
 from evalpool_dataset.question import Question
 from evalpool_dataset.run import RunState
@@ -47,7 +48,6 @@ _STATES = {
 def dataset_message(described: Described, kinds: Mapping[str, Kind]) -> dataset_pb2.Dataset:
     """A dataset at one version, without questions."""
     definition, version = described.definition, described.version
-    kind = kinds.get(definition.kind)
     message = dataset_pb2.Dataset(
         id=definition.id,
         title=definition.title,
@@ -61,7 +61,7 @@ def dataset_message(described: Described, kinds: Mapping[str, Kind]) -> dataset_
         question_count=version.question_count if version else 0,
         create_time=timestamp(definition.create_time),
         license=definition.license,
-        evaluators=sorted(kind.evaluators) if kind else (),
+        evaluators=usable_evaluators(kinds, definition, version),
     )
     if definition.update_time is not None:
         message.update_time.CopyFrom(timestamp(definition.update_time))

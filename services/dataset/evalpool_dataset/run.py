@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
 from evalpool.transfer_ids import derived_id
+from evalpool_dataset.digest import JsonValue, canonical_json
 from evalpool_dataset.scoring import Standing, UnusableScores, refuse_alike
 from evalpool_runtime.errors import reason_name, reasons
 
@@ -45,6 +47,7 @@ class Run:
         version: The version's number.
         model: The model's number.
         evaluator: "loglikelihood", "letter" or "judge".
+        parameters: What the evaluator says of itself.
         state: Its status.
         reason: Why it failed or waits, in one sentence.
         reason_code: The name of an ErrorReason without its prefix.
@@ -63,6 +66,7 @@ class Run:
     version: int
     model: int
     evaluator: str
+    parameters: Mapping[str, JsonValue]
     state: RunState
     total: int
     cursor: int
@@ -105,10 +109,15 @@ def reopened(run: Run) -> Run:
     )
 
 
-def run_id(version_digest: str, subject: str, evaluator: str) -> str:
-    """The id of a run, the same for the same work: 43 characters of base64url of a SHA-256."""
-    parts = ("evalpool-run", version_digest, subject, evaluator)
-    return derived_id("".join(f"{part}\0" for part in parts).encode())
+def run_id(version_digest: str, subject: str, evaluator: Mapping[str, JsonValue]) -> str:
+    """The id of a run, the same for the same work: 43 characters of base64url of a SHA-256.
+
+    Args:
+        version_digest: The version.
+        subject: The digest of what is run.
+        evaluator: What the evaluator says of itself, with all that bears on the result.
+    """
+    return derived_id(canonical_json(["evalpool-run", version_digest, subject, evaluator]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,8 @@ versions = Table(
     Column("id", Integer, primary_key=True),
     Column("definition", Text, ForeignKey("definitions.id"), nullable=False),
     Column("digest", Text, nullable=False),
+    # What its parts say of themselves, by the part's name, as it is in the digest.
+    Column("parts", Json, nullable=False),
     Column("question_count", Integer, nullable=False),
     Column("source", Text, nullable=False),
     Column("source_sha256", Text, nullable=False),
@@ -94,6 +96,8 @@ runs = Table(
     Column("version", Integer, ForeignKey("versions.id"), nullable=False),
     Column("model_id", Integer, ForeignKey("models.id"), nullable=False),
     Column("evaluator", Text, nullable=False),
+    # What the evaluator says of itself, as it is in the run's id.
+    Column("parameters", Json, nullable=False),
     Column("state", Text, nullable=False),
     Column("reason", Text, nullable=False),
     Column("reason_code", Text, nullable=False),

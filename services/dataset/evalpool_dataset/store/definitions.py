@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, insert, select, update
 
 from evalpool_dataset import schema
+from evalpool_dataset.digest import JsonValue
 from evalpool_dataset.question import Question
 from evalpool_runtime.errors import NotFound, reasons
 
@@ -40,13 +41,34 @@ class Version:
         id: Its number.
         definition: The dataset's id.
         digest: Covers questions, parts and parameters.
+        parts: What the parts say of themselves, by the part's name.
         question_count: How many questions.
     """
 
     id: int
     definition: str
     digest: str
+    parts: Mapping[str, Mapping[str, JsonValue]]
     question_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class NewVersion:
+    """Questions that are to become a version.
+
+    Attributes:
+        digest: Covers questions, parts and parameters.
+        parts: What the parts say of themselves, by the part's name.
+        questions: In order.
+        source: Where they came from, for people.
+        source_sha256: The digest of the file that they came in.
+    """
+
+    digest: str
+    parts: Mapping[str, Mapping[str, JsonValue]]
+    questions: Sequence[Question]
+    source: str
+    source_sha256: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,33 +163,29 @@ def version_by_id(connection: Connection, version: int) -> Version:
 
 
 def add_version(
-    connection: Connection,
-    definition: Definition,
-    digest: str,
-    questions: Sequence[Question],
-    source: str,
-    source_sha256: str,
-    now: datetime,
+    connection: Connection, definition: Definition, new: NewVersion, now: datetime
 ) -> Version:
     """Store questions as a version and make it the newest; the same content is no new version."""
-    known = find_version(connection, definition, digest)
-    if known is None:
+    version = find_version(connection, definition, new.digest)
+    if version is None:
         number = connection.execute(
             insert(schema.versions)
             .values(
                 definition=definition.id,
-                digest=digest,
-                question_count=len(questions),
-                source=source,
-                source_sha256=source_sha256,
+                digest=new.digest,
+                parts=new.parts,
+                question_count=len(new.questions),
+                source=new.source,
+                source_sha256=new.source_sha256,
                 create_time=now,
             )
             .returning(schema.versions.c.id)
         ).scalar_one()
         connection.execute(
-            insert(schema.datasets), [_question_values(number, question) for question in questions]
+            insert(schema.datasets),
+            [_question_values(number, question) for question in new.questions],
         )
-    version = known or Version(number, definition.id, digest, len(questions))
+        version = version_by_id(connection, number)
     if version.id != definition.newest_version:
         connection.execute(
             update(schema.definitions)
@@ -266,7 +284,7 @@ def _definition(row: Row[Any]) -> Definition:
 
 
 def _version(row: Row[Any]) -> Version:
-    return Version(row.id, row.definition, row.digest, row.question_count)
+    return Version(row.id, row.definition, row.digest, row.parts, row.question_count)
 
 
 def _question_values(version: int, question: Question) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -10,9 +10,11 @@ from typing import Any
 from sqlalchemy import Connection, Row, false, func, insert, literal, select, update
 
 from evalpool_dataset import schema
+from evalpool_dataset.digest import JsonValue
 from evalpool_dataset.problem import TELLING
 from evalpool_dataset.run import OPEN, Run, RunState, verdict
 from evalpool_dataset.store import askings
+from evalpool_dataset.store.definitions import Version
 from evalpool_runtime.errors import NotFound, reasons
 
 
@@ -47,10 +49,10 @@ def require_run(connection: Connection, run: str, field: str = "run", *, lock: b
 def add_run(
     connection: Connection,
     run: str,
-    version: int,
+    version: Version,
     model: int,
     evaluator: str,
-    total: int,
+    parameters: Mapping[str, JsonValue],
     now: datetime,
 ) -> Run:
     """Store a new run, asked for on a version, with its evaluations, all pending."""
@@ -59,16 +61,17 @@ def add_run(
     made = Run(
         id=run,
         number=number,
-        version=version,
+        version=version.id,
         model=model,
         evaluator=evaluator,
+        parameters=parameters,
         state=RunState.QUEUED,
-        total=total,
+        total=version.question_count,
         cursor=cursor,
         create_time=now,
     )
     connection.execute(insert(schema.runs).values(id=run, **_values(made)))
-    askings.add(connection, run, version)
+    askings.add(connection, run, version.id)
     questions = select(
         # In SQL: a version may have a hundred thousand questions.
         *(literal(value) for value in (run, model, "pending", "", "", "", 0, 0, 0)),
@@ -76,7 +79,7 @@ def add_run(
         schema.datasets.c.ordinal,
         schema.datasets.c.result,
         false(),
-    ).where(schema.datasets.c.version == version)
+    ).where(schema.datasets.c.version == version.id)
     connection.execute(
         insert(schema.evaluations).from_select(
             [
@@ -193,6 +196,7 @@ def _values(run: Run) -> dict[str, Any]:
         "version": run.version,
         "model_id": run.model,
         "evaluator": run.evaluator,
+        "parameters": run.parameters,
         "state": run.state.value,
         "reason": run.reason,
         "reason_code": run.reason_code,
@@ -216,6 +220,7 @@ def _run(row: Row[Any]) -> Run:
         version=row.version,
         model=row.model_id,
         evaluator=row.evaluator,
+        parameters=row.parameters,
         state=RunState(row.state),
         reason=row.reason,
         reason_code=row.reason_code,
