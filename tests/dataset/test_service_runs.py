@@ -318,3 +318,27 @@ async def test_models_that_were_evaluated_are_listed(harness: DatasetHarness) ->
     assert first.models[0] == known.model
     assert known.model.inference_process == harness.router.identity.address
     assert not second.next_page_token
+
+
+async def test_the_position_in_the_queue_moves_without_a_new_cursor(tmp_path: Path) -> None:
+    third_model = "c" * 64
+    async with (
+        RouterDouble.knowing(MODEL, OTHER_MODEL, third_model) as router,
+        running_dataset(tmp_path, router, concurrent_chunks=1) as harness,
+    ):
+        router.open.clear()
+        stub = await harness.load(lines(1))
+        first = await start(stub)
+        await router.reached.wait()
+        await start(stub, OTHER_MODEL)
+        queued = await start(stub, third_model)
+        # The first run's question is answered; the second run's then waits as the first one's did.
+        router.open.set()
+        router.open.clear()
+        await until(stub, first.run, COMPLETE)
+        moved = (await stub.GetScore(dataset_pb2.GetScoreRequest(run=queued.run))).score
+        router.open.set()
+        await until(stub, queued.run, COMPLETE)
+
+    assert (queued.queue_position, moved.queue_position) == (2, 1)
+    assert moved.cursor == queued.cursor

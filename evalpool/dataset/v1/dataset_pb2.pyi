@@ -932,7 +932,11 @@ class Score(_message.Message):
     progress: _builtins.float
     """done / total, to show."""
     queue_position: _builtins.int
-    """Questions of other runs before this one's, where it is queued."""
+    """While it is QUEUED, about how many questions of other runs are answered before its first: those
+    that the herd is at, and of each older run whose turn comes first as many as are asked at a time.
+    It moves with others' work, which is no change of this run and moves no cursor: GetScore tells the
+    present one, WatchScores that of the run's last change.
+    """
     cursor: _builtins.int
     """The cursor of WatchScores: grows with every change of any run. A change is one of `state`,
     `reason`, `reason_code`, `correct`, `done`, `failed`, `metrics`, `start_time`, `end_time` and

@@ -21,7 +21,7 @@ from evalpool_dataset.request_key import RequestKey
 from evalpool_dataset.rights import Rights
 from evalpool_dataset.run import RETRIED, Run, reopened, run_id
 from evalpool_dataset.runner import Runner
-from evalpool_dataset.scores import RunScore, score_of
+from evalpool_dataset.scores import RunScore, Standings
 from evalpool_dataset.store import askings, definitions, evaluations, named_requests, runs
 from evalpool_dataset.store.definitions import Definition, Model, Version
 from evalpool_dataset.store.named_requests import StartedRun
@@ -81,6 +81,7 @@ class Benchmarking:
         kinds: The kinds of dataset, by name.
         models: Finds subjects.
         rights: Who may.
+        standings: Says how runs stand.
         runner: Evaluates what is started.
         changes: Woken after a start.
         clock: What time it is.
@@ -92,6 +93,7 @@ class Benchmarking:
         kinds: Mapping[str, Kind],
         models: Models,
         rights: Rights,
+        standings: Standings,
         runner: Runner,
         changes: Changes,
         clock: Clock,
@@ -100,6 +102,7 @@ class Benchmarking:
         self._kinds = kinds
         self._models = models
         self._rights = rights
+        self._standings = standings
         self._runner = runner
         self._changes = changes
         self._clock = clock
@@ -155,11 +158,11 @@ class Benchmarking:
                 installed any more.
         """
         if isinstance(wanted, StartedRun):
-            return _standing(connection, wanted)
+            return self._standing(connection, wanted)
         now = self._clock.now()
         before = named_requests.claim(connection, wanted.caller, wanted.request, now)
         if before is not None:
-            return _standing(connection, before)
+            return self._standing(connection, before)
         version = require_version(connection, wanted.definition, wanted.version)
         try:
             run = self._find_or_add(connection, wanted, version, now)
@@ -168,7 +171,7 @@ class Benchmarking:
                 reasons.ERROR_REASON_UNAVAILABLE, f"version: {error.problem.reason}"
             ) from error
         named_requests.record(connection, wanted.caller, wanted.request, run.id, version.id)
-        return score_of(connection, run, version)
+        return self._standings.of(connection, run, version)
 
     def started(self) -> None:
         """Have a run taken up; called once its start is committed."""
@@ -209,10 +212,10 @@ class Benchmarking:
         # Its new watchers are told of it.
         return runs.save_run(connection, run) if is_news else run
 
-
-def _standing(connection: Connection, started: StartedRun) -> RunScore:
-    run = runs.require_run(connection, started.run)
-    return score_of(connection, run, definitions.version_by_id(connection, started.version))
+    def _standing(self, connection: Connection, started: StartedRun) -> RunScore:
+        run = runs.require_run(connection, started.run)
+        version = definitions.version_by_id(connection, started.version)
+        return self._standings.of(connection, run, version)
 
 
 def _retry(connection: Connection, run: Run) -> Run:

@@ -17,6 +17,7 @@ from evalpool_dataset.run import Run
 from evalpool_dataset.store import definitions, evaluations, runs
 from evalpool_dataset.store.definitions import Version
 from evalpool_dataset.store.recording import fail_run
+from evalpool_dataset.store.turns import in_turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ class Claiming:
 
     def next_chunk(self, connection: Connection, now: datetime) -> Chunk | None:
         """Lease the next questions of one run; None where nothing can be taken up now."""
-        for run in self._fairly(connection):
+        for run in in_turn(connection):
             version = definitions.version_by_id(connection, run.version)
             definition = definitions.require_definition(connection, version.definition)
             try:
@@ -59,13 +60,6 @@ class Claiming:
             if claims:
                 return _chunk(connection, run, version, parts, claims)
         return None
-
-    def _fairly(self, connection: Connection) -> list[Run]:
-        """Open runs, those with the fewest leased questions first, then the oldest."""
-        leased = evaluations.leased_counts(connection)
-        return sorted(
-            runs.open_runs(connection), key=lambda run: (leased.get(run.id, 0), run.number)
-        )
 
 
 def _chunk(

@@ -14,6 +14,8 @@ from evalpool_dataset.run import Run
 from evalpool_dataset.store import askings, definitions, evaluations, runs
 from evalpool_dataset.store.definitions import Definition, Model, Version
 from evalpool_dataset.store.evaluations import Result
+from evalpool_dataset.store.turns import questions_before
+from evalpool_runtime.clock import Clock
 from evalpool_runtime.database import Database
 from evalpool_runtime.watch import Changes
 
@@ -31,7 +33,7 @@ class RunScore:
         definition: The dataset that it was asked for on.
         version: That dataset's version.
         model: The subject.
-        queue_position: Questions of other runs before this one's, where it is queued.
+        queue_position: Questions of other runs before its first, where it is queued.
     """
 
     run: Run
@@ -41,21 +43,40 @@ class RunScore:
     queue_position: int
 
 
-def score_of(connection: Connection, run: Run, version: Version) -> RunScore:
-    """A run's standing, for who asked for it on a dataset's version."""
-    return RunScore(
-        run=run,
-        definition=definitions.require_definition(connection, version.definition),
-        version=version,
-        model=definitions.model_by_id(connection, run.model),
-        queue_position=runs.queue_position(connection, run),
-    )
+@dataclass(frozen=True, slots=True)
+class Standings:
+    """Says how runs stand at a moment. Within the caller's transaction.
+
+    Attributes:
+        clock: What time it is.
+        chunk_questions: Questions of one run that are taken up together, at most.
+    """
+
+    clock: Clock
+    chunk_questions: int
+
+    def of(self, connection: Connection, run: Run, version: Version) -> RunScore:
+        """A run's standing, for who asked for it on a dataset's version."""
+        return RunScore(
+            run=run,
+            definition=definitions.require_definition(connection, version.definition),
+            version=version,
+            model=definitions.model_by_id(connection, run.model),
+            queue_position=questions_before(
+                connection, run, self.clock.now(), self.chunk_questions
+            ),
+        )
+
+    def first_of(self, connection: Connection, run: Run, owner: str | None) -> RunScore:
+        """The same on the dataset that it was first asked for on, of an owner's or of all."""
+        return self.of(connection, run, askings.first_version(connection, run.id, owner))
 
 
 class Scores:
     """Tells how runs stand.
 
     Args:
+        standings: Says how they stand at a moment.
         database: The service's database.
         rights: Who may see what.
         changes: Woken after every commit of this process.
@@ -63,8 +84,14 @@ class Scores:
     """
 
     def __init__(
-        self, database: Database, rights: Rights, changes: Changes, stopping: asyncio.Event
+        self,
+        standings: Standings,
+        database: Database,
+        rights: Rights,
+        changes: Changes,
+        stopping: asyncio.Event,
     ) -> None:
+        self._standings = standings
         self._database = database
         self._rights = rights
         self._changes = changes
@@ -80,7 +107,7 @@ class Scores:
 
         def work(connection: Connection) -> RunScore:
             found = self._rights.visible_run(connection, caller, run)
-            return _score_for(connection, found, self._rights.owner_filter(caller))
+            return self._standings.first_of(connection, found, self._rights.owner_filter(caller))
 
         return await self._database.read(work)
 
@@ -140,11 +167,6 @@ class Scores:
     async def _changed(self, cursor: int, only: Sequence[str], owner: str | None) -> list[RunScore]:
         def work(connection: Connection) -> list[RunScore]:
             found = runs.runs_after(connection, cursor, only, RUNS_A_READ, owner=owner)
-            return [_score_for(connection, run, owner) for run in found]
+            return [self._standings.first_of(connection, run, owner) for run in found]
 
         return await self._database.read(work)
-
-
-def _score_for(connection: Connection, run: Run, owner: str | None) -> RunScore:
-    """A run's standing on the dataset that it was first asked for on, of an owner's or of all."""
-    return score_of(connection, run, askings.first_version(connection, run.id, owner))

@@ -15,7 +15,7 @@ from evalpool_dataset.models import Models
 from evalpool_dataset.parts import installed_kinds
 from evalpool_dataset.rights import Rights
 from evalpool_dataset.runner import Runner, RunnerSettings
-from evalpool_dataset.scores import Scores
+from evalpool_dataset.scores import Scores, Standings
 from evalpool_dataset.servicer import DatasetServicer, UseCases
 from evalpool_dataset.settings import DatasetSettings
 from evalpool_dataset.sweep import Sweep
@@ -56,15 +56,18 @@ async def build(runtime: Runtime[DatasetSettings]) -> None:
     )
     rights = Rights(settings.benchmark_address)
     models = Models(database, herd)
+    standings = Standings(runtime.clock, settings.chunk_questions)
     sweep = Sweep(database, rights, runner)
     use_cases = UseCases(
         kinds=kinds,
         rights=rights,
         loading=Loading(database, kinds, rights, runtime.clock, metrics, settings.max_file_bytes),
         models=models,
-        benchmarking=Benchmarking(database, kinds, models, rights, runner, changes, runtime.clock),
+        benchmarking=Benchmarking(
+            database, kinds, models, rights, standings, runner, changes, runtime.clock
+        ),
         sweep=sweep,
-        scores=Scores(database, rights, changes, runtime.stopping),
+        scores=Scores(standings, database, rights, changes, runtime.stopping),
     )
     dataset_pb2_grpc.add_DatasetServiceServicer_to_server(
         DatasetServicer(runtime, database, use_cases), runtime.server

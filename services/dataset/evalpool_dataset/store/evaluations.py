@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, select, update
+from sqlalchemy import ColumnElement, Connection, Row, func, select, update
 
 from evalpool_dataset import schema
 from evalpool_dataset.evaluation import Evaluation, Policy, State, claim, expire
@@ -45,11 +45,7 @@ def claim_some(
     """Lease pending questions of a run; replicas pass over each other's."""
     rows = connection.execute(
         select(_table)
-        .where(
-            _table.c.run == run,
-            _table.c.state == State.PENDING.value,
-            (_table.c.not_before.is_(None)) | (_table.c.not_before <= now),
-        )
+        .where(_table.c.run == run, can_be_claimed(now))
         .order_by(_table.c.ordinal)
         .limit(limit)
         .with_for_update(skip_locked=True)
@@ -60,6 +56,13 @@ def claim_some(
         _write(connection, row.id, held)
         claims.append(Claim(row.id, held.fence, row.dataset_id, row.ordinal))
     return claims
+
+
+def can_be_claimed(now: datetime) -> ColumnElement[bool]:
+    """`Evaluation.can_be_claimed`, as a part of a query."""
+    return (_table.c.state == State.PENDING.value) & (
+        _table.c.not_before.is_(None) | (_table.c.not_before <= now)
+    )
 
 
 def lock(connection: Connection, ids: Sequence[int]) -> dict[int, Evaluation]:

@@ -162,18 +162,6 @@ def open_runs(connection: Connection) -> list[Run]:
     return [_run(row) for row in rows]
 
 
-def queue_position(connection: Connection, run: Run) -> int:
-    """Questions of open runs made before this one that are still to be done."""
-    if run.state is not RunState.QUEUED:
-        return 0
-    rows = connection.execute(
-        select(schema.runs.c.total, schema.runs.c.done, schema.runs.c.failed).where(
-            schema.runs.c.state.in_(OPEN), schema.runs.c.number < run.number
-        )
-    )
-    return sum(row.total - row.done - row.failed for row in rows)
-
-
 def wait_for_turn(connection: Connection) -> None:
     """Take the lock that `next_cursor` takes: for makers of things that may be there already."""
     connection.execute(select(schema.score_cursor.c.cursor).with_for_update()).one()
