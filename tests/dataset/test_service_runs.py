@@ -291,6 +291,31 @@ async def test_a_watch_goes_on_from_its_cursor(harness: DatasetHarness) -> None:
     assert change.cursor > present.cursor
 
 
+@pytest.mark.parametrize("named", [True, False])
+async def test_a_cursor_that_the_service_has_not_come_to_is_refused(
+    harness: DatasetHarness, named: bool
+) -> None:
+    stub = await harness.load(lines(1))
+    score = await evaluated(stub)
+    runs = [score.run] if named else []
+
+    ahead = dataset_pb2.WatchScoresRequest(runs=runs, after_cursor=score.cursor + 1)
+    error = await refusal(stub.WatchScores(ahead).read())
+    present = stub.WatchScores(dataset_pb2.WatchScoresRequest(after_cursor=score.cursor))
+    again = await start(stub, OTHER_MODEL)
+    change = await present.read()
+    present.cancel()
+
+    assert (error.code, error.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD")
+    assert error.message == (
+        f"after_cursor: it is {score.cursor + 1}, and this service has come to {score.cursor}; it "
+        "is another service, or was set back: begin anew with 0"
+    )
+    assert [violation.field for violation in error.violations] == ["after_cursor"]
+    assert isinstance(change, dataset_pb2.WatchScoresResponse)
+    assert change.score.run == again.run
+
+
 async def test_a_watch_ends_with_unavailable_when_the_service_stops(tmp_path: Path) -> None:
     async with RouterDouble.knowing(MODEL) as router, running_dataset(tmp_path, router) as harness:
         stub = await harness.load(lines(1))

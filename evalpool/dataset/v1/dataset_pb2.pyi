@@ -1181,7 +1181,11 @@ class WatchScoresRequest(_message.Message):
     RUNS_FIELD_NUMBER: _builtins.int
     AFTER_CURSOR_FIELD_NUMBER: _builtins.int
     after_cursor: _builtins.int
-    """The last cursor seen. 0 begins with the present standing of every run."""
+    """The last cursor seen. 0 begins with the present standing of every run. One that the service has
+    not come to is refused with INVALID_ARGUMENT and a violation of this field: it is another service,
+    or was restored from a backup. Begin anew with 0 then, and take each standing as the newest,
+    whatever its cursor.
+    """
     @_builtins.property
     def runs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Only these runs, at most 1,000, each 43 characters of base64url. Default: all that the caller may

@@ -9,6 +9,7 @@ from functools import partial
 
 from sqlalchemy import Connection
 
+from evalpool.values import InvalidFields, Violation
 from evalpool_dataset.rights import Rights
 from evalpool_dataset.run import Run
 from evalpool_dataset.store import askings, definitions, evaluations, runs
@@ -120,15 +121,19 @@ class Scores:
             cursor: Grows with every change of any run; 0 begins with the present standings.
 
         Raises:
+            InvalidFields: The service has not come as far as the cursor.
             NotFound: There is no such run.
             PermissionDenied: The caller may not see one of them.
         """
-        await self._database.read(
-            lambda c: [
-                self._rights.visible_run(c, caller, run, f"runs[{place}]")
-                for place, run in enumerate(only)
-            ]
-        )
+
+        def check(connection: Connection) -> None:
+            present = runs.present_cursor(connection)
+            if cursor > present:
+                raise InvalidFields([_ahead(cursor, present)])
+            for place, run in enumerate(only):
+                self._rights.visible_run(connection, caller, run, f"runs[{place}]")
+
+        await self._database.read(check)
         owner = self._rights.owner_filter(caller)
         while not self._stopping.is_set():
             seen = self._changes.version
@@ -170,3 +175,11 @@ class Scores:
             return [self._standings.first_of(connection, run, owner) for run in found]
 
         return await self._database.read(work)
+
+
+def _ahead(cursor: int, present: int) -> Violation:
+    return Violation(
+        "after_cursor",
+        f"it is {cursor}, and this service has come to {present}; it is another service, or was "
+        "set back: begin anew with 0",
+    )

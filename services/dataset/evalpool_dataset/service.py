@@ -30,7 +30,8 @@ FORGET_SECONDS = 300.0
 async def build(runtime: Runtime[DatasetSettings]) -> None:
     """Build the dataset service on its runtime."""
     settings = runtime.settings
-    database = await runtime.open_database("evalpool_dataset.migrations")
+    # On disk before it is told: the benchmark service pays by the scores, and keeps their cursor.
+    database = await runtime.open_database("evalpool_dataset.migrations", durable=True)
     runtime.peer_role(Who.BENCHMARK, settings.benchmark_address)
     changes = Changes()
     metrics = DatasetMetrics(runtime.metrics)

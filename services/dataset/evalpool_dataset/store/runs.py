@@ -167,6 +167,11 @@ def wait_for_turn(connection: Connection) -> None:
     connection.execute(select(schema.score_cursor.c.cursor).with_for_update()).one()
 
 
+def present_cursor(connection: Connection) -> int:
+    """The cursor of the newest change of any run."""
+    return int(connection.scalar(select(schema.score_cursor.c.cursor)) or 0)
+
+
 def next_cursor(connection: Connection) -> int:
     """The next cursor; the lock on it is kept until the commit, so that readers skip none."""
     return int(
