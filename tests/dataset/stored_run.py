@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 
 from sqlalchemy import Connection
 
+from evalpool_dataset.evaluation import Evaluation, Policy, expire
 from evalpool_dataset.installed import parameters_of
 from evalpool_dataset.parts import installed_kinds
 from evalpool_dataset.question import Question
@@ -57,6 +59,11 @@ def add_run(
     number = definitions.keep_model(connection, model())
     parameters = version.parts["evaluator"]
     return runs.add_run(connection, run, version, number, "loglikelihood", parameters, NOW)
+
+
+def lapse_at(now: datetime) -> Callable[[Evaluation], Evaluation]:
+    """What takes back leases that have lapsed by then."""
+    return partial(expire, now=now, policy=Policy())
 
 
 def add_version(

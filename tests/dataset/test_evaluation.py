@@ -12,6 +12,7 @@ from evalpool_dataset.evaluation import (
     NotPossible,
     Policy,
     State,
+    abandon,
     claim,
     complete,
     expire,
@@ -166,6 +167,15 @@ def test_a_claim_given_back_can_be_taken_at_once() -> None:
 def test_a_claim_that_a_worker_started_on_cannot_be_given_back() -> None:
     with pytest.raises(NotPossible):
         release(start(leased(), fence=1), fence=1)
+
+
+def test_a_lease_whose_holder_is_known_to_be_gone_need_not_lapse() -> None:
+    taken = abandon(start(leased(), fence=1), now=NOON, policy=POLICY)
+    assert (taken.state, taken.attempts, taken.failures) == (State.PENDING, 1, 1)
+    assert taken.not_before == NOON + POLICY.pause(1)
+    assert taken.reason == "d1 was lost: the service that leased it was killed"
+    assert abandon(leased(), now=NOON, policy=POLICY).failed_starts == 1
+    assert abandon(taken, now=NOON, policy=POLICY) is taken
 
 
 def test_a_renewed_lease_does_not_lapse() -> None:

@@ -9,7 +9,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import Connection
 
-from evalpool_dataset.evaluation import Policy
+from evalpool_dataset.evaluation import start
 from evalpool_dataset.inquiry import Asked
 from evalpool_dataset.outcome import Outcome, Started
 from evalpool_dataset.run import RunState
@@ -22,6 +22,7 @@ from tests.dataset.runner_harness import (
     answered,
     ended,
 )
+from tests.dataset.stored_run import lapse_at
 
 
 async def test_two_runners_on_one_database_never_evaluate_a_question_twice(
@@ -84,10 +85,27 @@ async def test_a_lease_that_has_not_lapsed_is_left_alone(running: Running) -> No
     assert [state for state, _ in await running.states()][:5] == ["leased"] * 5
 
 
+async def test_a_service_that_alone_has_the_database_takes_all_leases_back_at_its_start(
+    running: Running,
+) -> None:
+    def kill(connection: Connection) -> None:
+        claims = evaluations.claim_some(
+            connection, "run", holder="h", now=START, lease=LEASE, limit=5
+        )
+        for number, held in evaluations.lock(connection, [c.id for c in claims[:2]]).items():
+            evaluations.save(connection, number, start(held, fence=held.fence))
+
+    await running.database.write(kill)
+
+    await running.runner(Herd()).abandon()
+
+    assert await running.states() == [("pending", 1)] * 2 + [("pending", 0)] * 18
+
+
 async def test_all_lapsed_leases_are_taken_back_however_many(
     running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("evalpool_dataset.runner.LAPSED_A_READ", 3)
+    monkeypatch.setattr("evalpool_dataset.runner.LEASES_A_READ", 3)
     await running.database.write(
         lambda c: evaluations.claim_some(c, "run", holder="h", now=START, lease=LEASE, limit=20)
     )
@@ -139,8 +157,8 @@ async def test_a_chunk_whose_leases_are_lost_ends_and_the_drain_goes_on(running:
     later = running.clock.now() + timedelta(hours=1)
 
     def take(connection: Connection) -> None:
-        ids = [row for row, _ in evaluations.lapsed(connection, later, 100)]
-        evaluations.expire_some(connection, ids, later, Policy(), "WORKER_LOST")
+        ids = [row for row, _ in evaluations.leased(connection, 100, by=later)]
+        evaluations.take_back(connection, ids, lapse_at(later), "WORKER_LOST")
 
     await running.database.write(take)
     await cancelled.wait()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -323,6 +325,32 @@ async def test_after_a_restart_in_the_middle_each_question_counts_once(tmp_path:
     assert (score.state, score.done, score.correct, score.failed) == (COMPLETE, 20, 20, 0)
     assert len(router.prompts) == 15
     assert [r.question for r in found] == list(range(1, 21))
+
+
+async def test_after_a_kill_its_leases_are_taken_back_at_once(tmp_path: Path) -> None:
+    async with RouterDouble.knowing(MODEL) as router:
+        router.always = (grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL")
+        async with running_dataset(tmp_path, router) as harness:
+            run = (await start(await harness.load(lines(20)))).run
+        router.always = None
+        router.open.clear()
+        killed = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "evalpool", "serve", "dataset"),
+            *("--data-dir", str(tmp_path / "service"), "--listen", "127.0.0.1:0"),
+            *("--router-endpoint", router.endpoint, "--router-address", router.identity.address),
+            *("--metrics-listen", "", "--lease-seconds", "3600"),
+        )
+        try:
+            await router.reached.wait()
+        finally:
+            killed.kill()
+            await killed.wait()
+        router.open.set()
+
+        async with running_dataset(tmp_path, router) as harness:
+            score = await until(await harness.stub(), run, *ENDED)
+
+    assert (score.state, score.done, score.failed) == (COMPLETE, 20, 0)
 
 
 async def test_a_router_out_of_reach_is_unavailable_and_no_refusal(tmp_path: Path) -> None:

@@ -18,7 +18,15 @@ from evalpool_dataset.store import definitions, evaluations, runs
 from evalpool_runtime.database import Database
 from evalpool_runtime.errors import NotFound
 from tests.conftest import OpenDatabase
-from tests.dataset.stored_run import NOW, add_run, add_version, definition, model, question
+from tests.dataset.stored_run import (
+    NOW,
+    add_run,
+    add_version,
+    definition,
+    lapse_at,
+    model,
+    question,
+)
 
 LEASE = timedelta(seconds=60)
 
@@ -119,10 +127,10 @@ async def test_a_pause_is_kept_and_its_end_is_known(stored: Database) -> None:
 
     def lapse(connection: Connection) -> None:
         (held,) = claim(connection)
-        lapsed = evaluations.lapsed(connection, late, 10)
+        lapsed = evaluations.leased(connection, 10, by=late)
         assert lapsed == [(held.id, "run")]
-        assert evaluations.lapsed(connection, late - timedelta(seconds=1), 10) == []
-        evaluations.expire_some(connection, [held.id], late, Policy(), "WORKER_LOST")
+        assert evaluations.leased(connection, 10, by=late - timedelta(seconds=1)) == []
+        evaluations.take_back(connection, [held.id], lapse_at(late), "WORKER_LOST")
 
     await stored.write(lapse)
     over = await stored.read(evaluations.next_claim_time)
@@ -145,7 +153,7 @@ async def test_pauses_of_the_oldest_runs_end_first_and_no_more_than_are_asked_fo
     def pause_all(connection: Connection) -> None:
         for run in ("old", "new"):
             ids = [held.id for held in claim_all(connection, run)]
-            evaluations.expire_some(connection, ids, NOW + LEASE, Policy(), "WORKER_LOST")
+            evaluations.take_back(connection, ids, lapse_at(NOW + LEASE), "WORKER_LOST")
 
     await stored.write(pause_all)
 

@@ -10,13 +10,12 @@ import pytest
 from sqlalchemy import Connection
 
 from evalpool_dataset.claiming import Claiming
-from evalpool_dataset.evaluation import Policy
 from evalpool_dataset.parts import installed_kinds
 from evalpool_dataset.run import RunState
 from evalpool_dataset.store import evaluations, runs, turns
 from evalpool_runtime.database import Database
 from tests.conftest import OpenDatabase
-from tests.dataset.stored_run import NOW, add_run
+from tests.dataset.stored_run import NOW, add_run, lapse_at
 
 LEASE = timedelta(seconds=60)
 CLAIMING = Claiming(installed_kinds(), "h", LEASE, chunk_questions=4)
@@ -81,13 +80,13 @@ async def test_a_run_that_pauses_keeps_no_other_waiting(stored: Database) -> Non
 
     def pause(connection: Connection) -> None:
         _, questions = claim(connection)
-        ids = [number for number, _ in evaluations.lapsed(connection, late, 10)]
+        ids = [number for number, _ in evaluations.leased(connection, 10, by=late)]
         assert len(ids) == questions == 4
-        evaluations.expire_some(connection, ids, late, Policy(), "WORKER_LOST")
+        evaluations.take_back(connection, ids, lapse_at(late), "WORKER_LOST")
         # The rest of it too.
         claims = evaluations.claim_some(connection, "a", holder="h", now=NOW, lease=LEASE, limit=10)
         rest = [held.id for held in claims]
-        evaluations.expire_some(connection, rest, late, Policy(), "WORKER_LOST")
+        evaluations.take_back(connection, rest, lapse_at(late), "WORKER_LOST")
 
     await stored.write(pause)
 

@@ -222,6 +222,17 @@ def expire(evaluation: Evaluation, *, now: datetime, policy: Policy) -> Evaluati
     return _end_claim(evaluation, reason, retryable=True, now=now, policy=policy)
 
 
+def abandon(evaluation: Evaluation, *, now: datetime, policy: Policy) -> Evaluation:
+    """Take back a lease whose holder is known to be gone, though it has not lapsed.
+
+    An evaluation that is not leased is given back unchanged.
+    """
+    if evaluation.state is not State.LEASED:
+        return evaluation
+    reason = f"{evaluation.holder} was lost: the service that leased it was killed"
+    return _end_claim(evaluation, reason, retryable=True, now=now, policy=policy)
+
+
 def retry(evaluation: Evaluation) -> Evaluation:
     """Open a failed evaluation again, with all of its attempts. The fence goes on.
 

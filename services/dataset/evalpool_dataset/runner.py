@@ -8,10 +8,10 @@ chunk that ends early gives back what no worker had started on.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from uuid import uuid4
 
@@ -19,7 +19,7 @@ import structlog
 from sqlalchemy import Connection
 
 from evalpool_dataset.claiming import Claiming
-from evalpool_dataset.evaluation import NotHeld, Policy, renew
+from evalpool_dataset.evaluation import Evaluation, NotHeld, Policy, abandon, expire, renew
 from evalpool_dataset.grouping import grouped
 from evalpool_dataset.hold_back import HoldBack
 from evalpool_dataset.metrics import DatasetMetrics
@@ -27,7 +27,7 @@ from evalpool_dataset.outcome import Answered, Chunk, Claim, Inference, Outcome,
 from evalpool_dataset.parts import Kind
 from evalpool_dataset.problem import BROKEN, ENGINE_FAILED, INTERRUPTED, CallEnded, Problem
 from evalpool_dataset.store import evaluations
-from evalpool_dataset.store.recording import Recorder, expire
+from evalpool_dataset.store.recording import Recorder, take_back
 from evalpool_runtime.clock import Clock
 from evalpool_runtime.database import Database
 from evalpool_runtime.watch import Changes
@@ -35,7 +35,7 @@ from evalpool_runtime.watch import Changes
 GROUP_SECONDS = 0.2
 IDLE_SECONDS = 5.0
 SHORTEST_IDLE_SECONDS = 0.05
-LAPSED_A_READ = 1000
+LEASES_A_READ = 1000
 UNFINISHED = Problem("the herd ended the call without an answer to every question", ENGINE_FAILED)
 
 
@@ -106,18 +106,27 @@ class Runner:
     async def expire(self) -> None:
         """Take back leases that have lapsed: what held them is gone."""
         now = self._clock.now()
-        policy = self._settings.policy
+        await self._take_back(partial(expire, now=now, policy=self._settings.policy), now, by=now)
+
+    async def abandon(self) -> None:
+        """Take back all leases; for a service that alone has the database, before it begins."""
+        now = self._clock.now()
+        await self._take_back(partial(abandon, now=now, policy=self._settings.policy), now, by=None)
+
+    async def _take_back(
+        self, end: Callable[[Evaluation], Evaluation], now: datetime, *, by: datetime | None
+    ) -> None:
         found = True
         while found:
-            lapsed = await self._database.read(
-                lambda connection: evaluations.lapsed(connection, now, LAPSED_A_READ)
+            leased = await self._database.read(
+                partial(evaluations.leased, limit=LEASES_A_READ, by=by)
             )
             by_run: dict[str, list[int]] = {}
-            for number, run in lapsed:
+            for number, run in leased:
                 by_run.setdefault(run, []).append(number)
             for run, ids in by_run.items():
                 await self._database.write(
-                    partial(expire, run_id=run, ids=ids, now=now, policy=policy)
+                    partial(take_back, run_id=run, ids=ids, end=end, now=now)
                 )
             found = bool(by_run)
             if found:

@@ -74,6 +74,10 @@ async def build(runtime: Runtime[DatasetSettings]) -> None:
         DatasetServicer(runtime, database, use_cases), runtime.server
     )
 
+    if database.dialect == "sqlite" and not settings.database_url:
+        # In the data directory, which is this process's alone: whoever held leases was killed.
+        await runner.abandon()
+
     async def forget() -> None:
         await database.write(lambda connection: forget_expired(connection, runtime.clock.now()))
 

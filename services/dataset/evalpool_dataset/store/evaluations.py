@@ -6,7 +6,7 @@ and written back.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Row, func, select, update
 
 from evalpool_dataset import schema
-from evalpool_dataset.evaluation import Evaluation, Policy, State, claim, expire
+from evalpool_dataset.evaluation import Evaluation, State, claim
 from evalpool_dataset.outcome import Answer, Claim
 from evalpool_dataset.run import OPEN
 from evalpool_dataset.store import askings
@@ -91,24 +91,38 @@ def save(
     _write(connection, number, evaluation, answer=answer, reason_code=reason_code)
 
 
-def lapsed(connection: Connection, now: datetime, limit: int) -> list[tuple[int, str]]:
-    """Evaluations whose lease has lapsed, with their runs; `expire_some` looks again under lock."""
-    rows = connection.execute(
-        select(_table.c.id, _table.c.run)
-        .where(_table.c.state == State.LEASED.value, _table.c.leased_until <= now)
-        .order_by(_table.c.leased_until)
-        .limit(limit)
-    )
+def leased(connection: Connection, limit: int, *, by: datetime | None) -> list[tuple[int, str]]:
+    """Evaluations that are leased, with their runs; `take_back` looks again under lock.
+
+    Args:
+        connection: The transaction.
+        limit: How many at most.
+        by: Only those whose lease has lapsed by then; None for all.
+    """
+    query = select(_table.c.id, _table.c.run).where(_table.c.state == State.LEASED.value)
+    if by is not None:
+        query = query.where(_table.c.leased_until <= by)
+    rows = connection.execute(query.order_by(_table.c.leased_until).limit(limit))
     return [(row.id, row.run) for row in rows]
 
 
-def expire_some(
-    connection: Connection, ids: Iterable[int], now: datetime, policy: Policy, reason_code: str
+def take_back(
+    connection: Connection,
+    ids: Iterable[int],
+    end: Callable[[Evaluation], Evaluation],
+    reason_code: str,
 ) -> list[Evaluation]:
-    """Take lapsed leases back; gives the evaluations as they then are."""
+    """Take leases back; gives the evaluations as they then are.
+
+    Args:
+        connection: The transaction.
+        ids: The evaluations.
+        end: Ends a lease, or gives the evaluation back as it is.
+        reason_code: Why, as the name of an ErrorReason without its prefix.
+    """
     ended = []
     for number, evaluation in lock(connection, list(ids)).items():
-        after = expire(evaluation, now=now, policy=policy)
+        after = end(evaluation)
         if after is not evaluation:
             _write(connection, number, after, reason_code=reason_code)
             ended.append(after)

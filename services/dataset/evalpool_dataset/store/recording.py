@@ -6,7 +6,7 @@ replicas do not lock each other out.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -200,12 +200,16 @@ def fail_run(connection: Connection, run: Run, problem: Problem, now: datetime) 
     )
 
 
-def expire(
-    connection: Connection, run_id: str, ids: Iterable[int], now: datetime, policy: Policy
+def take_back(
+    connection: Connection,
+    run_id: str,
+    ids: Iterable[int],
+    end: Callable[[Evaluation], Evaluation],
+    now: datetime,
 ) -> Run:
-    """Take back leases of a run that have lapsed."""
+    """Take back leases of a run whose holders are lost; see `evaluations.take_back`."""
     before = runs.require_run(connection, run_id, lock=True)
-    after = evaluations.expire_some(connection, sorted(ids), now, policy, WORKER_LOST)
+    after = evaluations.take_back(connection, sorted(ids), end, WORKER_LOST)
     failed = sum(evaluation.state is State.FAILED for evaluation in after)
     run = replace(before, failed=before.failed + failed)
     return _settled(connection, before, run, now)
