@@ -13,6 +13,7 @@ from grpc import aio
 
 from evalpool.dataset.v1 import dataset_pb2, dataset_pb2_grpc
 from evalpool.identity import Identity
+from evalpool_dataset.requests import MAX_LABELS_BYTES
 from tests.dataset.dataset_harness import (
     MODEL,
     OTHER_MODEL,
@@ -239,6 +240,13 @@ REFUSED: dict[str, tuple[Call, grpc.StatusCode, str, str, str]] = {
         "INVALID_ROWS",
         "options.labels",
         "give one a row",
+    ),
+    "more bytes of labels than may be": (
+        load(lines(1), labels=b"1" * (MAX_LABELS_BYTES + 1)),
+        INVALID,
+        "INVALID_FIELD",
+        "options.labels",
+        "put each label into its row",
     ),
 }  # fmt: skip
 

@@ -430,7 +430,7 @@ class LoadOptions(_message.Message):
     """The file's SHA-256, hexadecimal: it tells a whole file from one that was cut off on its way."""
     labels: _builtins.bytes
     """The labels, one line a row, where they lie in a file of their own (Social IQa's
-    `dev-labels.lst`), at most 16 MiB.
+    `dev-labels.lst`), at most 8 MiB.
     """
     def __init__(
         self,

@@ -30,7 +30,7 @@ from evalpool_dataset.scoring import Metric
 from evalpool_dataset.sweep import EVALUATIONS_A_SWEEP
 from evalpool_runtime.errors import InvalidRequest, reasons
 
-MAX_LABELS_BYTES = 16 * 1024 * 1024
+MAX_LABELS_BYTES = 8 * 1024 * 1024
 MAX_WATCHED_RUNS = 1000
 
 _EVALUATORS = {value: key for key, value in EVALUATORS.items()}
