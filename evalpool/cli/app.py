@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import sys
 from collections.abc import Coroutine, Sequence
 from itertools import pairwise
@@ -26,8 +27,34 @@ app = typer.Typer(
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run a command's coroutine; ctrl-C cancels it and ends the command."""
-    return asyncio.run(coroutine)
+    """Run a command's coroutine; ctrl-C cancels it and ends the command.
+
+    Raises:
+        KeyboardInterrupt: It was cancelled by ctrl-C.
+    """
+    interrupted = False
+
+    async def interruptible() -> T:
+        loop, command = asyncio.get_running_loop(), asyncio.current_task()
+
+        def interrupt() -> None:
+            nonlocal interrupted
+            if interrupted or command is None:
+                raise KeyboardInterrupt
+            interrupted = True
+            command.cancel()
+
+        # asyncio's own way has nothing to wake the loop with: a signal that comes right before the
+        # loop begins to wait is seen only when something else happens.
+        loop.add_signal_handler(signal.SIGINT, interrupt)
+        return await coroutine
+
+    try:
+        return asyncio.run(interruptible())
+    except asyncio.CancelledError:
+        if interrupted:
+            raise KeyboardInterrupt from None
+        raise
 
 
 def main() -> None:
