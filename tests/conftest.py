@@ -18,6 +18,7 @@ from sqlalchemy.engine import make_url
 from evalpool.models import ModelStore, ensure, find_model
 from evalpool_runtime.database import Database
 from evalpool_runtime.migrations import migrate
+from tests.published import left_out
 
 # A slow machine is no failure: what a test says must not depend on time.
 settings.register_profile("evalpool", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -25,6 +26,28 @@ settings.load_profile("evalpool")
 structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+LEFT_OUT = pytest.StashKey[int]()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deselect what cannot run without Social IQa; the same tests run on the samples."""
+    missing = left_out(items)
+    if missing:
+        config.hook.pytest_deselected(items=missing)
+        items[:] = [item for item in items if item not in missing]
+        config.stash[LEFT_OUT] = len(missing)
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Say what was deselected, and why."""
+    missing = config.stash.get(LEFT_OUT, 0)
+    if missing:
+        terminalreporter.write_line(
+            f"{missing} on Social IQa deselected: it is not at ../shared/data/siqa"
+        )
+
 
 OpenDatabase = Callable[[str], Awaitable[Database]]
 

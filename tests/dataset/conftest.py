@@ -1,26 +1,23 @@
-"""The real files that the tests use in place, outside of the repository; runners on databases."""
+"""Questions that are published with their scores; runners on databases."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
 from tests.conftest import OpenDatabase
 from tests.dataset.runner_harness import Running
 from tests.dataset.stored_run import add_run
+from tests.published import PUBLISHED, Published
 
-SIQA = Path(__file__).resolve().parents[3] / "shared" / "data" / "siqa"
 
-
-@pytest.fixture(scope="session")
-def siqa() -> Path:
-    """The folder with Social IQa's questions and the reference's scores."""
-    if not SIQA.is_dir():
-        pytest.skip("Social IQa is not at ../shared/data/siqa beside the repository")
-    return SIQA
+@pytest.fixture(params=PUBLISHED)
+def published(request: pytest.FixtureRequest) -> Published:
+    """The samples, and Social IQa where it is."""
+    found: Published = request.param
+    return found
 
 
 @pytest.fixture

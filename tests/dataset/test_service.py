@@ -27,6 +27,7 @@ from tests.dataset.dataset_harness import (
     sending,
 )
 from tests.dataset.router_double import RouterDouble
+from tests.published import Published
 
 JSON_LINES = dataset_pb2.DATA_FORMAT_JSON_LINES
 
@@ -131,10 +132,11 @@ async def test_every_form_of_file_gives_the_same_questions(
 
 
 async def test_the_file_as_the_seed_loads_it_is_taken_as_it_is(
-    harness: DatasetHarness, siqa: Path
+    harness: DatasetHarness, published: Published
 ) -> None:
     stub = await harness.create()
-    content = (siqa / "seed-form-200.json").read_bytes()
+    content = published.as_the_seed_loads_it()
+    rows = published.rows()[: published.seed_count]
 
     response = await stub.LoadData(
         sending(
@@ -143,10 +145,11 @@ async def test_the_file_as_the_seed_loads_it_is_taken_as_it_is(
         )
     )
 
-    assert response.dataset.question_count == 200
-    first = await stub.ListQuestions(dataset_pb2.ListQuestionsRequest(dataset="d", page_size=1))
-    assert first.questions[0].result == 3
-    assert first.questions[0].answers[2] == "Find somewhere to go"
+    assert response.dataset.question_count == published.seed_count
+    page = await stub.ListQuestions(dataset_pb2.ListQuestionsRequest(dataset="d", page_size=1000))
+    assert [(q.context, q.question, *q.answers, str(q.result)) for q in page.questions] == [
+        tuple(row.values()) for row in rows
+    ]
 
 
 async def test_labels_may_lie_in_a_file_of_their_own(harness: DatasetHarness) -> None:

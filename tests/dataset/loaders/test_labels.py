@@ -1,12 +1,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from evalpool_dataset.loaders import Format
+from tests.published import Published
 
 Load = Any
 Line = Callable[..., str]
@@ -58,8 +58,8 @@ def test_labels_inside_and_outside_are_refused(load: Load, line: Line) -> None:
     assert load.problem(table, Format.CSV, labels=b"1").field == "label"
 
 
-def test_the_published_pair_gives_the_same_questions(load: Load, siqa: Path) -> None:
-    inside = (siqa / "dev-1000.jsonl").read_text("utf-8").splitlines()
+def test_the_published_pair_gives_the_same_questions(load: Load, published: Published) -> None:
+    inside = published.questions.read_text("utf-8").splitlines()
     labels = b"".join(line[-3:-2].encode() + b"\n" for line in inside)
     without = "\n".join(line[: line.index(', "label"')] + "}" for line in inside)
     assert load.questions(without, labels=labels) == load.questions("\n".join(inside))

@@ -5,7 +5,6 @@ import hashlib
 import io
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -24,6 +23,7 @@ from evalpool_dataset.loaders import (
 )
 from evalpool_dataset.parts import SIQA
 from evalpool_dataset.question import Question
+from tests.published import Published
 
 Load = Any
 FORM = SIQA.parts(SIQA.defaults).loader
@@ -47,29 +47,26 @@ def as_format(rows: list[dict[str, str]], format: Format) -> bytes:
             return table.getvalue()
 
 
-def published_rows(siqa: Path) -> list[dict[str, str]]:
-    lines = (siqa / "dev-1000.jsonl").read_text("utf-8").splitlines()
-    return [json.loads(line) for line in lines]
-
-
-def test_social_iqa_loads_whole_and_with_its_apostrophes(load: Load, siqa: Path) -> None:
-    questions = load.questions((siqa / "dev-1000.jsonl").read_bytes(), chunk=4096)
-    assert len(questions) == 1000
+def test_published_questions_load_whole_and_with_their_apostrophes(
+    load: Load, published: Published
+) -> None:
+    questions = load.questions(published.questions.read_bytes(), chunk=4096)
+    assert len(questions) == published.count
     rows = [" ".join([q.context, q.question, *q.choices]) for q in questions]
-    assert sum("'" in row for row in rows) == 308
+    assert sum("'" in row for row in rows) == published.with_apostrophes
     assert [[q.context, q.question, *q.choices, str(q.answer)] for q in questions] == [
-        list(row.values()) for row in published_rows(siqa)
+        list(row.values()) for row in published.rows()
     ]
 
 
-def test_the_seeds_form_loads_as_the_same_questions(load: Load, siqa: Path) -> None:
-    seed = load.questions((siqa / "seed-form-200.json").read_bytes(), Format.JSON_ARRAY, chunk=777)
-    assert len(seed) == 200
-    assert seed == load.questions((siqa / "dev-1000.jsonl").read_bytes())[:200]
+def test_the_seeds_form_loads_as_the_same_questions(load: Load, published: Published) -> None:
+    seed = load.questions(published.as_the_seed_loads_it(), Format.JSON_ARRAY, chunk=777)
+    assert len(seed) == published.seed_count
+    assert seed == load.questions(published.questions.read_bytes())[: published.seed_count]
 
 
-def test_every_form_of_the_file_gives_the_same_version(load: Load, siqa: Path) -> None:
-    rows = published_rows(siqa)
+def test_every_form_of_the_file_gives_the_same_version(load: Load, published: Published) -> None:
+    rows = published.rows()
     versions = {
         SIQA.version(SIQA.defaults, load.questions(as_format(rows, format), format))
         for format in Format

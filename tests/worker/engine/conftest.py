@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import gc
-import json
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -16,8 +14,7 @@ from evalpool_worker.engine.llama_cpp import LlamaCppEngine
 from evalpool_worker.engine.model import LoadedModel
 from evalpool_worker.engine.shape import EngineSettings
 from evalpool_worker.engine.tokenisation import Tokeniser
-
-SIQA = Path(__file__).parents[4] / "shared" / "data" / "siqa"
+from tests.published import EVERYDAY
 
 # One thread: several wait for each other in every step, which takes long on a busy machine.
 # A small context, so that a test can fill it.
@@ -83,27 +80,14 @@ async def llama(smollm2_path: Path) -> AsyncIterator[LlamaCppEngine]:
     await engine.close()
 
 
-def siqa_question(row: dict[str, Any], number: int) -> ChoiceQuestion:
-    """A row of Social IQa as lm-evaluation-harness asks it."""
-    return ChoiceQuestion(
-        id=str(number),
-        prompt=f"Q: {row['context']} {row['question']}\nA:",
-        choices=tuple(" " + row[key] for key in ("answerA", "answerB", "answerC")),
-    )
-
-
 @pytest.fixture(scope="session")
-def siqa() -> list[tuple[ChoiceQuestion, dict[str, Any]]]:
-    """Social IQa's questions, each with lm-evaluation-harness's result for SmolLM2."""
-    if not SIQA.is_dir():
-        pytest.skip("Social IQa does not lie beside this checkout (../shared/data/siqa).")
-    rows = _json_lines(SIQA / "dev-1000.jsonl")
-    reference = _json_lines(SIQA / "reference-smollm2-1000.jsonl")
+def everyday() -> list[ChoiceQuestion]:
+    """The sample questions as lm-evaluation-harness asks them."""
     return [
-        (siqa_question(row, number), expected)
-        for number, (row, expected) in enumerate(zip(rows, reference, strict=True))
+        ChoiceQuestion(
+            id=str(number),
+            prompt=f"Q: {row['context']} {row['question']}\nA:",
+            choices=tuple(" " + row[key] for key in ("answerA", "answerB", "answerC")),
+        )
+        for number, row in enumerate(EVERYDAY.rows())
     ]
-
-
-def _json_lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
