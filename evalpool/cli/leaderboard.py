@@ -59,6 +59,10 @@ def _status(row: benchmark_pb2.LeaderboardRow) -> str:
 def _remark(row: benchmark_pb2.LeaderboardRow) -> str:
     if row.ineligible_reason:
         return row.ineligible_reason
-    if row.tied_with:
-        return f"tied with {len(row.tied_with)}"
-    return ""
+    match len(row.tied_with):
+        case 0:
+            return ""
+        case 1:
+            return "tied with another"
+        case others:
+            return f"tied with {others} others"
