@@ -131,6 +131,23 @@ async def test_every_form_of_file_gives_the_same_questions(
     assert other.version == response.dataset.version
 
 
+async def test_pages_of_long_questions_end_before_a_message_is_full(
+    harness: DatasetHarness,
+) -> None:
+    long = [row(n) | {"context": "long " * 100_000} for n in range(1, 41)]
+    stub = await harness.create()
+    await stub.LoadData(sending(options(), pieces(json_lines(long), 1_000_000)))
+    request = dataset_pb2.ListQuestionsRequest(dataset="d", page_size=1000)
+
+    pages = [await stub.ListQuestions(request)]
+    while pages[-1].next_page_token:
+        request.page_token = pages[-1].next_page_token
+        pages.append(await stub.ListQuestions(request))
+
+    assert [q.id for page in pages for q in page.questions] == list(range(1, 41))
+    assert len(pages) == 3
+
+
 async def test_the_file_as_the_seed_loads_it_is_taken_as_it_is(
     harness: DatasetHarness, published: Published
 ) -> None:

@@ -666,7 +666,7 @@ class ListQuestionsRequest(_message.Message):
     version: _builtins.str
     """The version. Default: the newest."""
     page_size: _builtins.int
-    """Questions a page: 1 to 1,000. Default: 100."""
+    """Questions a page: 1 to 1,000. Default: 100. A page of more than 8 MiB has fewer."""
     page_token: _builtins.str
     """The `next_page_token` of the page before. Default: the first page."""
     def __init__(

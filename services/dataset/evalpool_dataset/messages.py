@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 
 from google.protobuf.struct_pb2 import Struct
@@ -19,6 +19,9 @@ from evalpool_dataset.scoring import Metric
 from evalpool_dataset.store.definitions import Model
 from evalpool_dataset.store.evaluations import Result
 from evalpool_runtime.protobuf import duration, timestamp
+
+PAGE_BYTES = 8 * 1024 * 1024
+"""Bytes of the questions of one page, at most: half of what a message may have."""
 
 EVALUATORS = {
     Evaluator.LOGLIKELIHOOD: dataset_pb2.EVALUATOR_LOGLIKELIHOOD,
@@ -68,8 +71,19 @@ def dataset_message(described: Described, kinds: Mapping[str, Kind]) -> dataset_
     return message
 
 
-def question_message(question: Question) -> dataset_pb2.Question:
-    """A question with its answers, for the owner."""
+def question_messages(questions: Iterable[Question]) -> list[dataset_pb2.Question]:
+    """Questions with their answers, for the owner: as many as a page has room for."""
+    messages: list[dataset_pb2.Question] = []
+    size = 0
+    for message in map(_question_message, questions):
+        size += message.ByteSize()
+        if messages and size > PAGE_BYTES:
+            break
+        messages.append(message)
+    return messages
+
+
+def _question_message(question: Question) -> dataset_pb2.Question:
     return dataset_pb2.Question(
         id=question.ordinal,
         context=question.context,

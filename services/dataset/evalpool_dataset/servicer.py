@@ -16,7 +16,7 @@ from evalpool_dataset.loading import Loading
 from evalpool_dataset.messages import (
     dataset_message,
     model_message,
-    question_message,
+    question_messages,
     result_message,
     score_message,
 )
@@ -169,9 +169,10 @@ class DatasetServicer(dataset_pb2_grpc.DatasetServiceServicer):
             return datasets.questions(connection, definition, digest, after, size + 1)
 
         listed, found = await self._database.read(work)
-        last = [listed.digest, found[size - 1].ordinal] if len(found) > size else None
+        shown = question_messages(found[:size])
+        last = [listed.digest, shown[-1].id] if len(found) > len(shown) else None
         return dataset_pb2.ListQuestionsResponse(
-            questions=map(question_message, found[:size]),
+            questions=shown,
             next_page_token=tokens.encode("ListQuestions", scope, last) if last else "",
         )
 
