@@ -166,13 +166,20 @@ async def running_system(
 
 
 def free_port() -> int:
-    """A port that nobody listens on now; below those that systems give to callers."""
+    """A port that nobody listens on now; below those that systems give to callers.
+
+    All come from 4,000 numbers, so that none is another one's metrics port.
+    """
     while True:
-        port = random.randrange(20_000, 32_000)
+        port = random.randrange(20_000, 24_000)
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) != 0:
                 return port
 
 
 def _free_endpoints() -> Endpoints:
-    return Endpoints(**{service: f"127.0.0.1:{free_port()}" for service in PORTS})
+    ports: set[int] = set()
+    while len(ports) < len(PORTS):
+        ports.add(free_port())
+    named = zip(PORTS, ports, strict=True)
+    return Endpoints(**{service: f"127.0.0.1:{port}" for service, port in named})
