@@ -91,6 +91,25 @@ async def test_a_question_alone_scores_as_it_does_among_others(
     assert sum(differences) / len(differences) < MEAN_PACKING_NOISE
 
 
+def test_what_fills_a_batch_up_takes_no_room_from_what_is_read(model: LoadedModel) -> None:
+    filled = DecodeContext(model, ContextShape(64, 32, 4, 4, threads=1, fewest_tokens=32))
+    try:
+        for position in range(64):
+            filled.fill([100 + position], [position], [(3,)], [True])
+            filled.decode()
+        after_filled = filled.logits(1).copy()
+    finally:
+        filled.free()
+    plain = DecodeContext(model, ContextShape(64, 64, 4, 4, threads=1))
+    try:
+        plain.fill(range(100, 164), range(64), [(3,)] * 64, [False] * 63 + [True])
+        plain.decode()
+        np.testing.assert_allclose(after_filled, plain.logits(1), atol=2.0)
+        assert after_filled.argmax() == plain.logits(1).argmax()
+    finally:
+        plain.free()
+
+
 async def test_a_long_question_gets_on_by_the_batch(
     llama: LlamaCppEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -45,6 +45,8 @@ def test_without_a_container_the_affinity_counts(tmp_path: Path) -> None:
         {"outputs": 65},
         {"batch_tokens": 129},
         {"threads": 0},
+        {"fewest_tokens": 0},
+        {"fewest_tokens": 65},
     ],
 )
 def test_a_shape_that_would_end_the_process_is_refused(wrong: dict[str, int]) -> None:
@@ -77,6 +79,12 @@ def test_the_batches_of_a_long_context_keep_attention_in_bounds() -> None:
     assert batches == {4096: 256, 8192: 128, 32_768: 32, 131_072: 16}
     fused = GrowingShape(replace(USUAL, flash_attention=True), made_up_model(n_ctx_train=131_072))
     assert fused.holding(131_072) == replace(USUAL, cells=131_072, flash_attention=True)
+
+
+def test_a_shorter_batch_asks_for_no_more_filling_than_it_holds() -> None:
+    filled = replace(USUAL, fewest_tokens=64)
+    shapes = GrowingShape(filled, made_up_model(n_ctx_train=131_072))
+    assert [shapes.holding(cells).fewest_tokens for cells in (2048, 8192, 131_072)] == [64, 64, 16]
 
 
 def test_as_many_streams_as_llama_cpp_takes() -> None:

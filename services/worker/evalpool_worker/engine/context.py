@@ -34,7 +34,9 @@ class ContextShape:
         outputs: Most tokens of one batch whose logits are kept; bounds the memory for them.
             llama.cpp ends the process when a batch wants more, or when it is below `sequences`.
         threads: Threads that compute, fewer while others want the cores.
-        flash_attention: Fused attention: less memory for long contexts, but it adds in 16 bits.
+        flash_attention: Fused attention: faster, and less memory for long contexts.
+        fewest_tokens: A batch of fewer is filled up with tokens that nobody reads, in a sequence of
+            their own that is forgotten with the batch.
     """
 
     cells: int
@@ -43,15 +45,19 @@ class ContextShape:
     outputs: int
     threads: int
     flash_attention: bool = False
+    fewest_tokens: int = 1
 
     def __post_init__(self) -> None:
         """Refuse what llama.cpp would end the process for."""
-        if not 1 <= self.sequences <= min(self.outputs, llama_cpp.llama_max_parallel_sequences()):
-            raise ValueError("sequences must be from 1 to outputs, and at most 256")
+        most = llama_cpp.llama_max_parallel_sequences() - (1 if self.fewest_tokens > 1 else 0)
+        if not 1 <= self.sequences <= min(self.outputs, most):
+            raise ValueError(f"sequences must be from 1 to outputs, and at most {most}")
         if not 1 <= self.outputs <= self.batch_tokens <= self.cells:
             raise ValueError("outputs <= batch_tokens <= cells must hold, from 1 on")
         if self.threads < 1:
             raise ValueError("threads must be at least 1")
+        if not 1 <= self.fewest_tokens <= self.batch_tokens:
+            raise ValueError("fewest_tokens must be from 1 to batch_tokens")
 
 
 class DecodeContext:
@@ -65,11 +71,13 @@ class DecodeContext:
         self.shape = shape
         self._n_vocab = model.n_vocab
         parameters = llama_cpp.llama_context_default_params()
-        parameters.n_ctx = shape.cells
+        # The filling has cells and a sequence beyond those of the shape.
+        extra = 1 if shape.fewest_tokens > 1 else 0
+        parameters.n_ctx = shape.cells + shape.fewest_tokens - 1
         parameters.n_batch = shape.batch_tokens
         parameters.n_ubatch = shape.batch_tokens
-        parameters.n_seq_max = shape.sequences
-        parameters.n_outputs_max = shape.outputs
+        parameters.n_seq_max = shape.sequences + extra
+        parameters.n_outputs_max = shape.outputs + extra
         parameters.n_threads = shape.threads
         parameters.n_threads_batch = shape.threads
         # Sequences share cells only in one buffer for all of them.
@@ -86,6 +94,7 @@ class DecodeContext:
                 f"A context of {shape.cells} tokens can't be made; there may be too little memory."
             )
         self._handle = handle
+        self._filled = 0
         self._threads = shape.threads
         self._choice = ThreadChoice(shape.threads)
         self._memory = llama_cpp.llama_get_memory(handle)
@@ -124,7 +133,15 @@ class DecodeContext:
         for i, ids in enumerate(sequences):
             self._sequence_counts[i] = len(ids)
             self._sequence_ids[i][: len(ids)] = ids
-        self._batch.n_tokens = count
+        self._batch.n_tokens = max(count, self.shape.fewest_tokens)
+        self._filled = self._batch.n_tokens - count
+        if self._filled:
+            self._tokens[count : count + self._filled] = 0
+            self._positions[count : count + self._filled] = range(self._filled)
+            self._wants_logits[count : count + self._filled] = 0
+            for i in range(count, count + self._filled):
+                self._sequence_counts[i] = 1
+                self._sequence_ids[i][0] = self.shape.sequences
 
     def limit_threads(self, most: int) -> None:
         """Compute the next batches with at most so many threads."""
@@ -149,6 +166,8 @@ class DecodeContext:
             raise NoRoomError(f"No room for {self._batch.n_tokens} tokens in the KV cache.")
         if code != 0:
             raise DecodeFailedError(f"llama.cpp could not compute a batch (code {code}).")
+        if self._filled:
+            self.forget(self.shape.sequences)
 
     def logits(self, rows: int) -> NDArray[np.float32]:
         """The logits of the batch's tokens that wanted them, in the batch's order.
