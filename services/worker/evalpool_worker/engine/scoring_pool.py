@@ -1,7 +1,7 @@
 """The threads that score: each owns a context and takes packs from one queue of all callers.
 
-A pack is filled with whole questions of one call, up to one batch. Where few of them are left, a
-thread takes only its share, so that all threads finish at about the same time.
+A pack is filled with whole questions of one call, up to one batch. Where the rest of a call is less
+than a batch for every thread, it is cut into equal shares, so that all finish at about the same time.
 
 In another batch a question's sums differ a little: attention adds over the cells in another order,
 and llama.cpp rounds activations to 8 bits, which makes small differences large. How a call is cut
@@ -47,6 +47,8 @@ class ScoringCall:
     def __init__(self, questions: Sequence[ChoiceQuestion]) -> None:
         self._loop = asyncio.get_running_loop()
         self.pending = deque(_Entry(question) for question in questions)
+        # Most questions of a pack, once the rest is to be shared out.
+        self.share: int | None = None
         self.cancelled = False
         self.outcomes: asyncio.Queue[list[ScoringOutcome]] = asyncio.Queue()
 
@@ -283,8 +285,11 @@ class ScoringPool:
                     if self._stopping:
                         return None
                     call = self._calls[0]
-                    share = max(1, math.ceil(len(call.pending) / len(self._threads)))
+                    share = call.share or math.ceil(len(call.pending) / len(self._threads))
                 pack = self._fill_pack(call, share)
+                if len(pack.questions) == share:
+                    # Sharing the rest out again and again would end in many small packs.
+                    call.share = share
                 with self._condition:
                     # Callers take turns, a pack each.
                     if call in self._calls:
