@@ -32,7 +32,7 @@ from evalpool_runtime.clock import Clock
 from evalpool_runtime.database import Database
 from evalpool_runtime.watch import Changes
 
-GROUP_SECONDS = 0.2
+GROUP_SECONDS = 0.5
 IDLE_SECONDS = 5.0
 SHORTEST_IDLE_SECONDS = 0.05
 LEASES_A_READ = 1000

@@ -20,9 +20,10 @@ def test_a_run_is_shared_by_all_workers_in_packages_that_get_smaller() -> None:
     herd.run_to_the_end()
     sizes = [len(d.questions) for d in herd.dispatched]
     assert {d.worker for d in herd.dispatched} == {"w0", "w1", "w2", "w3"}
-    assert sizes == sorted(sizes, reverse=True)
     assert sizes[0] == 38
-    assert sizes[-2] == 16
+    assert sizes[:-1] == sorted(sizes[:-1], reverse=True)
+    # No small rest at the end: the last package has it too.
+    assert 16 <= sizes[-1] < 32
     assert sorted(herd.done[request]) == list(range(300))
     assert herd.ended == {request: None}
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, func, select, update
+from sqlalchemy import ColumnElement, Connection, Row, bindparam, func, select, update
 
 from evalpool_dataset import schema
 from evalpool_dataset.evaluation import Evaluation, State, claim
@@ -31,6 +31,10 @@ class Result:
     evaluation: Evaluation
     correct_answer: int
     answer: Answer | None
+
+
+# Made once: a run writes every one of its evaluations three times.
+_UPDATE = update(_table).where(_table.c.id == bindparam("number"))
 
 
 def claim_some(
@@ -290,7 +294,7 @@ def _write(
             "worker": answer.worker,
             "engine_build": answer.engine_build,
         }
-    connection.execute(update(_table).where(_table.c.id == number).values(**values))
+    connection.execute(_UPDATE, {"number": number, **values})
 
 
 def _evaluation(row: Row[Any]) -> Evaluation:

@@ -19,7 +19,11 @@ def package_size(waiting: int, workers: int, rules: Rules) -> int:
         rules: The bounds.
     """
     share = -(-waiting // max(workers * rules.packages_per_worker, 1))
-    return min(max(share, rules.smallest_package), rules.largest_package, waiting)
+    size = min(max(share, rules.smallest_package), rules.largest_package, waiting)
+    # What would be left is too little to fill a worker's batches.
+    if waiting - size < rules.smallest_package and waiting <= rules.largest_package:
+        return waiting
+    return size
 
 
 def take_package(portion: Portion, workers: int, rules: Rules) -> tuple[int, ...]:

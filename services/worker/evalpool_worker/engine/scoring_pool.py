@@ -1,7 +1,8 @@
 """The threads that score: each owns a context and takes packs from one queue of all callers.
 
-A pack is filled with whole questions of one call, up to one batch. Where the rest of a call is less
-than a batch for every thread, it is cut into equal shares, so that all finish at about the same time.
+A pack is filled with whole questions of one call, up to one batch. Where the rest of a call is
+less than a batch for every thread, it is cut into equal shares, so that all finish at about the
+same time.
 
 In another batch a question's sums differ a little: attention adds over the cells in another order,
 and llama.cpp rounds activations to 8 bits, which makes small differences large. How a call is cut

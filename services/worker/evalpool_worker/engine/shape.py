@@ -19,8 +19,8 @@ _FEWEST_OUTPUTS = 32
 _MOST_SEQUENCES = 64
 
 # Below this many tokens a batch llama.cpp's fused attention on the processor adds in 16 bits, not
-# in 32 (ggml_fa_tile_config::Q of ggml-cpu): the same question's sum of log-probabilities then moves
-# by 0.20 on average from a batch alone to a full one, and by 0.08 otherwise (SmolLM2 Q8_0).
+# in 32 (ggml_fa_tile_config::Q of ggml-cpu): the same question's sum of log-probabilities then
+# moves by 0.20 on average from a batch alone to a full one, and by 0.06 otherwise (SmolLM2 Q8_0).
 _FUSED_TOKENS = 64
 
 # Most bytes of attention scores that one batch of a long context takes, and its fewest tokens.
@@ -40,8 +40,8 @@ class EngineSettings:
         threads: Threads to compute with, in all. Default: the cores that this process may use.
         score_contexts: Contexts that score side by side. Default: as many as keep a batch short;
             one single-threaded context a core for small models.
-        score_batch_tokens: Tokens of a scoring batch. Small ones are faster: in a unified KV
-            cache attention runs over the other sequences' cells too.
+        score_batch_tokens: Tokens of a scoring batch. More are not faster, and a call that is
+            cancelled keeps its context for one batch.
         score_context_tokens: Tokens of a scoring context, at most what the model was trained with.
             A question that is longer gets a context of its own, as long as it is at it.
         generate_slots: Streams at the same time, as far as llama.cpp takes as many.
