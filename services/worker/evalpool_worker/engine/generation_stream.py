@@ -34,6 +34,7 @@ class GenerationStream:
         tokeniser: Of the same model.
         context_limit: Most tokens of prompt and text together.
         clock: Monotonic, seconds.
+        chunk_seconds: Text is handed over at most this often, but for the first and the last.
 
     Attributes:
         cancelled: Nobody waits for it any more.
@@ -51,6 +52,7 @@ class GenerationStream:
         tokeniser: Tokeniser,
         context_limit: int,
         clock: Callable[[], float],
+        chunk_seconds: float = 0.0,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self.events: asyncio.Queue[list[GenerationEvent]] = asyncio.Queue()
@@ -65,7 +67,10 @@ class GenerationStream:
         self._most = min(parameters.max_tokens, context_limit - self._prompt_tokens)
         self._text = TextStream(parameters.stop)
         self._sampled = 0
+        self._chunk_seconds = chunk_seconds
+        self._unsent_text = ""
         self._unsent: list[int] = []
+        self._sent: float | None = None
         self._submitted = clock()
         self._started: float | None = None
         self._first: float | None = None
@@ -148,7 +153,14 @@ class GenerationStream:
         self._sampler.free()
 
     def _chunk(self, text: str, last: bool = False) -> list[GenerationEvent]:
-        if not text and not (last and self._unsent):
+        self._unsent_text += text
+        if not self._unsent_text and not (last and self._unsent):
             return []
+        now = self._clock()
+        # On its way every message takes processor time from the next token.
+        if not last and self._sent is not None and now - self._sent < self._chunk_seconds:
+            return []
+        self._sent = now
+        text, self._unsent_text = self._unsent_text, ""
         tokens, self._unsent = tuple(self._unsent), []
         return [GenerationChunk(text, tokens)]

@@ -202,6 +202,7 @@ class LlamaCppEngine:
             running.tokeniser,
             running.model.n_ctx_train,
             self._clock,
+            self._settings.generate_chunk_seconds,
         )
         running.generation.submit(stream)
         try:

@@ -52,6 +52,7 @@ class TokenSampler:
             or parameters.frequency_penalty != 0.0
             or parameters.presence_penalty != 0.0
         ) and parameters.penalty_last_n > 0
+        self._greedy = parameters.temperature == 0.0 and not penalises and self._grammar is None
         # The order of llama.cpp's own default chain.
         if penalises:
             self._add(
@@ -92,6 +93,9 @@ class TokenSampler:
         # NaN wins every maximum, so this finds it wherever it is. Single -inf are masks.
         if not np.isfinite(logits.max()):
             raise EngineError("The model's logits are not finite numbers.")
+        if self._greedy:
+            # What the chain would choose, without a list of all candidates.
+            return int(logits.argmax())
         if self._grammar is None:
             return int(llama_cpp.llama_sampler_sample(self._chain, context.handle, index))
         # Testing the one token that would be chosen is far cheaper than testing all of them.

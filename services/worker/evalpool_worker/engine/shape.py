@@ -48,6 +48,8 @@ class EngineSettings:
         generate_context_tokens: Tokens that all streams hold together. A stream that becomes longer
             gets a longer context, as long as there are streams.
         generate_batch_tokens: Tokens of a generating batch.
+        generate_chunk_seconds: A stream's text is handed over at most this often, but for the first
+            and the last: some tokens in a message cost the cores that compute the next ones less.
     """
 
     threads: int | None = None
@@ -57,6 +59,7 @@ class EngineSettings:
     generate_slots: int = 16
     generate_context_tokens: int = 4096
     generate_batch_tokens: int = 256
+    generate_chunk_seconds: float = 0.025
 
 
 @dataclass(frozen=True, slots=True)
