@@ -2,8 +2,9 @@
 
 Sixteen streams of 64 tokens at once, likeliest token first: tokens a second of all together, and
 the time to the first token, beside `llama-server -np 16` with the same model, prompts and
-threads; and one stream alone, from its first text to its end, beside `llama-bench`'s tg64. All are asked by the same process, ours
-over gRPC through the router, llama-server over HTTP (server-sent events); they take turns.
+threads; and one stream alone, from its first text to its end, beside `llama-bench`'s tg64. All are
+asked by the same process, ours over gRPC through the router, llama-server over HTTP (server-sent
+events); they take turns.
 
     python -m benchmarks.generation --json generation.json
 """
