@@ -56,6 +56,20 @@ def test_a_text_is_continued_the_same_way_each_time(
     assert cli("infer", "-", *FRANCE[2:]).out == streamed.out
 
 
+def test_how_likely_the_model_held_each_token_is_shown(cli: Cli) -> None:
+    found = cli(*FRANCE, "--logprobs", "2", "-o", "json").json
+    assert len(found["logprobs"]) == 3
+    first = found["logprobs"][0]
+    assert first["chosen"] == first["likeliest"][0]
+    assert first["likeliest"][0]["logprob"] > first["likeliest"][1]["logprob"]
+    shown = cli(*FRANCE, "--logprobs", "2").out
+    assert shown.startswith(found["text"] + "\n")
+    header, _, *rows = shown.removeprefix(found["text"]).strip().splitlines()
+    assert header.split() == ["token", "logprob", "likeliest"]
+    assert any('" Paris"' in row and f"{first['chosen']['logprob']:.3f}" in row for row in rows)
+    assert "logprobs" not in cli(*FRANCE, "-o", "json").json
+
+
 def test_the_chat_model_answers_a_question_and_a_conversation(
     cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -38,6 +38,20 @@ async def test_an_answer_streams_and_ends_with_its_origin(router: RouterHarness)
     assert complete.usage.completion_tokens == 2
 
 
+async def test_log_probabilities_are_asked_for_and_handed_on(router: RouterHarness) -> None:
+    worker = await router.worker()
+    stub = await someone(router)
+    request = infer()
+    request.sampling.logprobs = 2
+    responses = [response async for response in stub.Infer(request)]
+    assert worker.prompted[0].sampling.logprobs == 2
+    told = [r.chunk.logprobs for r in responses[:-1]]
+    assert [place.chosen.text for places in told for place in places] == ["Par", "is."]
+    question = router_pb2.ChatRequest(question="Where?", sampling=request.sampling)
+    chat = [response async for response in stub.Chat(question)]
+    assert [r.chunk.logprobs for r in chat[:-1]] == told
+
+
 async def test_an_answer_of_another_origin_does_not_end_well(router: RouterHarness) -> None:
     forger = await router.worker()
     forger.forge = lambda provenance: setattr(provenance, "model_digest", "0" * 64)

@@ -58,6 +58,17 @@ def test_a_request_without_a_prompt_is_refused() -> None:
         assert [violation.field for violation in refusal.value.violations] == [field]
 
 
+@pytest.mark.parametrize("count", [-1, 21])
+def test_at_most_20_of_the_likeliest_tokens_are_told(count: int) -> None:
+    sampling = inference_pb2.Sampling(logprobs=count)
+    with pytest.raises(InvalidFields) as refusal:
+        parse_infer(inference_pb2.InferRequest(sampling=sampling))
+    assert {v.field for v in refusal.value.violations} == {"prompt", "sampling.logprobs"}
+    with pytest.raises(InvalidFields) as refusal:
+        parse_chat(router_pb2.ChatRequest(sampling=sampling))
+    assert {v.field for v in refusal.value.violations} == {"question", "sampling.logprobs"}
+
+
 def test_the_texts_of_a_question_are_bounded_in_bytes() -> None:
     longest, longer = "é" * 32 * 1024, "é" * 32 * 1024 + "e"
     with pytest.raises(InvalidFields) as refusal:

@@ -134,7 +134,9 @@ class WorkerDouble(worker_pb2_grpc.WorkerServiceServicer):
                 await self._wait(place)
                 yield inference_pb2.InferResponse(
                     reference=request.reference,
-                    chunk=inference_pb2.InferChunk(text=piece, tokens=1),
+                    chunk=inference_pb2.InferChunk(
+                        text=piece, tokens=1, logprobs=_told(piece, request.sampling)
+                    ),
                 )
             await self._wait(len(self.answers))
         except asyncio.CancelledError:
@@ -217,3 +219,10 @@ class WorkerDouble(worker_pb2_grpc.WorkerServiceServicer):
         )
         self.forge(provenance)
         return provenance
+
+
+def _told(piece: str, sampling: inference_pb2.Sampling) -> list[inference_pb2.TokenLogprobs]:
+    if not sampling.HasField("logprobs"):
+        return []
+    token = inference_pb2.TokenLogprob(text=piece, piece=piece.encode(), logprob=-0.5)
+    return [inference_pb2.TokenLogprobs(chosen=token, likeliest=[token] * sampling.logprobs)]

@@ -33,6 +33,13 @@ def test_unset_fields_take_the_contracts_defaults() -> None:
     )
 
 
+@pytest.mark.parametrize("count", [0, 20])
+def test_log_probabilities_come_where_they_are_asked_for(count: int) -> None:
+    work = infer(prompt="Once", sampling=inference_pb2.Sampling(logprobs=count))
+    assert work.parameters.logprobs == count
+    assert infer(prompt="Once").parameters.logprobs is None
+
+
 @pytest.mark.parametrize(
     ("own", "expected"), [(None, "Be kind."), ("Be brief.", "Be brief."), ("", None)]
 )
@@ -76,6 +83,7 @@ def test_everything_wrong_is_told_at_once() -> None:
             seed=2**32 - 1,
             grammar="x" * (64 * 1024 + 1),
             stop=["", *"abcdefghijklmnop"],
+            logprobs=21,
         ),
     )
     assert set(told) == {
@@ -96,6 +104,7 @@ def test_everything_wrong_is_told_at_once() -> None:
         "sampling.grammar",
         "sampling.stop",
         "sampling.stop[0]",
+        "sampling.logprobs",
     }
     assert told["sampling.top_p"] == "it is 0; give above 0 to 1"
     assert told["chat.messages[0].role"].startswith('"robot" is no role')

@@ -109,6 +109,26 @@ async def test_a_text_is_streamed_and_ends_with_usage(
     assert 1 <= first[-1].complete.usage.completion_tokens <= 12
 
 
+async def test_log_probabilities_come_with_the_text(
+    stub: Stub, smollm2: inference_pb2.ModelReference
+) -> None:
+    request = inference_pb2.InferRequest(
+        model=smollm2,
+        prompt="The capital of France is",
+        sampling=inference_pb2.Sampling(max_tokens=3, logprobs=2),
+    )
+    *chunks, end = [message async for message in stub.Infer(request)]
+    places = [place for message in chunks for place in message.chunk.logprobs]
+    assert len(places) == end.complete.usage.completion_tokens == 3
+    assert [len(message.chunk.logprobs) for message in chunks] == [
+        message.chunk.tokens for message in chunks
+    ]
+    text = "".join(message.chunk.text for message in chunks)
+    assert b"".join(place.chosen.piece for place in places).decode() == text
+    assert all(place.likeliest[0] == place.chosen and place.chosen.logprob < 0 for place in places)
+    assert "Paris" in {token.text.strip() for token in places[0].likeliest}
+
+
 async def test_a_models_hostile_template_fails_its_own_conversations_alone(
     tmp_path: Path,
     smollm2_path: Path,

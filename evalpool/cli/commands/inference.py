@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from typing import Annotated
@@ -30,6 +31,14 @@ Model = Annotated[
 MaxTokens = Annotated[int | None, typer.Option(min=1, help="Tokens at most.")]
 Temperature = Annotated[float | None, typer.Option(min=0.0, max=2.0, help="0: the likeliest.")]
 Seed = Annotated[int | None, typer.Option(min=0, help="Same seed, same text.")]
+Logprobs = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        max=20,
+        help="Tell how likely the model held each token, and so many of the likeliest beside it.",
+    ),
+]
 
 
 @app.command()
@@ -39,6 +48,7 @@ def infer(
     max_tokens: MaxTokens = None,
     temperature: Temperature = None,
     seed: Seed = None,
+    logprobs: Logprobs = None,
     chat_template: Annotated[
         bool, typer.Option("--chat", help="Take the prompt for a user's turn.")
     ] = False,
@@ -52,20 +62,25 @@ def infer(
         async with client_of(wallet) as client:
             request = inference_pb2.InferRequest(
                 model=await _reference(client, model),
-                sampling=_sampling(max_tokens, temperature, seed),
+                sampling=inference_pb2.Sampling(
+                    max_tokens=max_tokens, temperature=temperature, seed=seed, logprobs=logprobs
+                ),
             )
             if chat_template:
                 request.chat.messages.add(role="user", content=text)
             else:
                 request.prompt = text
             pieces = []
+            places: list[inference_pb2.TokenLogprobs] | None = None if logprobs is None else []
             async for response in client.router.Infer(request):
                 if response.HasField("chunk"):
                     pieces.append(response.chunk.text)
+                    if places is not None:
+                        places.extend(response.chunk.logprobs)
                     if output is Format.TABLE:
                         print(response.chunk.text, end="", flush=True)
                 else:
-                    _finish("".join(pieces), response.complete, output)
+                    _finish("".join(pieces), response.complete, output, places)
 
     run(work())
 
@@ -88,7 +103,7 @@ def chat(
             question=text,
             context=context,
             model=await _reference(client, model),
-            sampling=_sampling(max_tokens, None, None),
+            sampling=inference_pb2.Sampling(max_tokens=max_tokens),
         )
         pieces = []
         async for response in client.router.Chat(request):
@@ -167,17 +182,32 @@ async def _reference(client: Client, model: str) -> inference_pb2.ModelReference
     return inference_pb2.ModelReference(digest=await model_digest(client, model))
 
 
-def _sampling(
-    max_tokens: int | None, temperature: float | None, seed: int | None
-) -> inference_pb2.Sampling:
-    return inference_pb2.Sampling(max_tokens=max_tokens, temperature=temperature, seed=seed)
-
-
-def _finish(text: str, complete: inference_pb2.InferComplete, output: Format) -> None:
+def _finish(
+    text: str,
+    complete: inference_pb2.InferComplete,
+    output: Format,
+    places: list[inference_pb2.TokenLogprobs] | None = None,
+) -> None:
     if output is Format.JSON:
-        print_json({"text": text, "complete": complete})
+        told = {} if places is None else {"logprobs": places}
+        print_json({"text": text, **told, "complete": complete})
         return
     print()
+    if places is not None:
+        print_table(
+            ["token", ">logprob", "likeliest"],
+            [
+                (
+                    json.dumps(place.chosen.text, ensure_ascii=False),
+                    f"{place.chosen.logprob:.3f}",
+                    "  ".join(
+                        f"{json.dumps(token.text, ensure_ascii=False)} {token.logprob:.3f}"
+                        for token in place.likeliest
+                    ),
+                )
+                for place in places
+            ],
+        )
     if complete.finish_reason == inference_pb2.FINISH_REASON_CANCELLED:
         raise Failure("the generation was cancelled; try again with a longer deadline")
     usage = complete.usage

@@ -30,6 +30,7 @@ MAX_BUILD = 1024
 MAX_TEXT = 64 * 1024
 MAX_SLOTS = 1024
 MAX_LOADED_MODELS = 1024
+MAX_LOGPROBS = 20
 DEFAULT_MAX_TOKENS = 256
 BYTES_A_TOKEN = 4
 """A rule of thumb for estimates; what was really computed comes with the results."""
@@ -56,7 +57,7 @@ class Terms:
 
 
 def parse_infer(request: inference_pb2.InferRequest) -> Terms:
-    """Check an InferRequest; the worker checks its sampling.
+    """Check an InferRequest; the worker checks the rest of its sampling.
 
     Raises:
         InvalidFields: With every violation.
@@ -71,6 +72,7 @@ def parse_infer(request: inference_pb2.InferRequest) -> Terms:
                 fields.refuse("chat.messages", "there is none; give at least one")
         case _:
             fields.refuse("prompt", "there is neither a prompt nor a chat; give one of them")
+    _check_logprobs(fields, request.sampling)
     fields.check()
     return terms
 
@@ -85,6 +87,7 @@ def parse_chat(request: router_pb2.ChatRequest) -> Terms:
     terms = _terms(fields, request.model, request.reference, request.multiplier)
     fields.parse("question", _text, request.question)
     fields.parse("context", _text_or_none, request.context)
+    _check_logprobs(fields, request.sampling)
     fields.check()
     return terms
 
@@ -318,6 +321,14 @@ def _terms(
             "reference", lambda t: parse_text(t, at_most=MAX_REFERENCE), reference
         ),
         multiplier=fields.parse("multiplier", _multiplier, multiplier or "1"),
+    )
+
+
+def _check_logprobs(fields: Fields, sampling: inference_pb2.Sampling) -> None:
+    # The size of what comes back through the router grows with it.
+    fields.attempt(
+        "sampling.logprobs",
+        lambda: parse_integer(sampling.logprobs, at_least=0, at_most=MAX_LOGPROBS),
     )
 
 

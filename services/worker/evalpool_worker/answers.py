@@ -10,9 +10,11 @@ from evalpool_runtime.protobuf import duration, timestamp
 from evalpool_worker.engine.base import (
     FailureCause,
     FinishReason,
+    GenerationChunk,
     GenerationEnd,
     QuestionFailure,
     QuestionResult,
+    TokenLogprob,
 )
 from evalpool_worker.engine.info import EngineInfo
 
@@ -83,6 +85,21 @@ def question_result(
     )
 
 
+def generation_chunk(chunk: GenerationChunk) -> inference_pb2.InferChunk:
+    """A piece of a text, with what is told of its tokens."""
+    return inference_pb2.InferChunk(
+        text=chunk.text,
+        tokens=len(chunk.token_ids),
+        logprobs=[
+            inference_pb2.TokenLogprobs(
+                chosen=_token_logprob(place.chosen),
+                likeliest=[_token_logprob(token) for token in place.likeliest],
+            )
+            for place in chunk.logprobs
+        ],
+    )
+
+
 def generation_end(
     end: GenerationEnd, origin: inference_pb2.Provenance
 ) -> inference_pb2.InferComplete:
@@ -98,4 +115,10 @@ def generation_end(
             decode_time=duration(timedelta(seconds=end.timings.decode)),
         ),
         provenance=origin,
+    )
+
+
+def _token_logprob(token: TokenLogprob) -> inference_pb2.TokenLogprob:
+    return inference_pb2.TokenLogprob(
+        token_id=token.token_id, piece=token.piece, text=token.text, logprob=token.logprob
     )

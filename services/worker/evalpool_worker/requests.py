@@ -6,7 +6,13 @@ from dataclasses import dataclass
 
 from evalpool.inference.v1 import inference_pb2
 from evalpool.values import Fields, parse_digest, parse_integer, parse_text
-from evalpool_worker.engine.base import ChatMessage, ChoiceQuestion, Prompt, SamplingParameters
+from evalpool_worker.engine.base import (
+    MOST_LOGPROBS,
+    ChatMessage,
+    ChoiceQuestion,
+    Prompt,
+    SamplingParameters,
+)
 
 MAX_QUESTIONS = 1000
 MAX_CHOICES = 64
@@ -193,4 +199,7 @@ def _sampling(
         seed=int(ranged("seed", 0, 0, 2**32 - 2)),
         grammar=sampling.grammar,
         stop=tuple(sampling.stop),
+        logprobs=(
+            int(ranged("logprobs", 0, 0, MOST_LOGPROBS)) if sampling.HasField("logprobs") else None
+        ),
     )

@@ -22,7 +22,12 @@ from evalpool_runtime.errors import (
 )
 from evalpool_runtime.replay import once
 from evalpool_runtime.service import Runtime
-from evalpool_worker.answers import generation_end, provenance, question_result
+from evalpool_worker.answers import (
+    generation_chunk,
+    generation_end,
+    provenance,
+    question_result,
+)
 from evalpool_worker.defaults import Defaults
 from evalpool_worker.engine.base import Engine, FinishReason, GenerationEnd
 from evalpool_worker.engine.errors import EngineError
@@ -121,9 +126,7 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
                             else:
                                 yield inference_pb2.InferResponse(
                                     reference=work.reference,
-                                    chunk=inference_pb2.InferChunk(
-                                        text=event.text, tokens=len(event.token_ids)
-                                    ),
+                                    chunk=generation_chunk(event),
                                 )
                 except EngineError as error:
                     raise as_domain_error(error) from error

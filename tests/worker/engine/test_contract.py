@@ -273,6 +273,63 @@ async def test_chunks_hold_whole_characters(engine: Engine) -> None:
     assert any(len(chunk.token_ids) > 1 for chunk in chunks)
 
 
+@pytest.mark.parametrize("count", [0, 1, 20])
+async def test_each_token_comes_with_its_log_probability_and_the_likeliest_in_its_place(
+    engine: Engine, count: int
+) -> None:
+    chunks, _ = await generate(engine, "A story:", replace(GREEDY, logprobs=count))
+    for chunk in chunks:
+        assert [place.chosen.token_id for place in chunk.logprobs] == list(chunk.token_ids)
+        for place in chunk.logprobs:
+            likeliest = [token.logprob for token in place.likeliest]
+            assert len(likeliest) == len({token.token_id for token in place.likeliest}) == count
+            assert likeliest == sorted(likeliest, reverse=True)
+            assert all(logprob < 0 for logprob in likeliest)
+            assert sum(map(math.exp, likeliest)) < 1
+            # Without temperature nothing but the likeliest is taken.
+            assert place.likeliest[:1] in ((), (place.chosen,))
+            assert place.chosen.logprob < 0
+
+
+async def test_without_being_asked_no_log_probability_comes(engine: Engine) -> None:
+    chunks, _ = await generate(engine, "A story:", GREEDY)
+    assert not any(chunk.logprobs for chunk in chunks)
+
+
+async def test_log_probabilities_are_those_before_sampling(engine: Engine) -> None:
+    plain = replace(GREEDY, logprobs=3)
+    # One candidate alone: the same text, and after sampling its probability would be 1.
+    hot = replace(plain, temperature=2.0, top_k=1, top_p=0.5, min_p=0.5)
+    first, _ = await generate(engine, "A story:", plain)
+    again, _ = await generate(engine, "A story:", hot)
+    assert text_of(first) == text_of(again)
+    assert first[0].logprobs
+    assert first[0].logprobs == again[0].logprobs
+
+
+async def test_log_probabilities_wait_with_their_tokens_for_a_whole_character(
+    engine: Engine,
+) -> None:
+    grammar = 'root ::= ("🙂" | "東" | "🎻") "end"'
+    parameters = replace(SEEDED, grammar=grammar, logprobs=1)
+    chunks, _ = await generate(engine, "🙂 東 🎻", parameters)
+    assert chunks[0].text[0] in "🙂東🎻"
+    for chunk in chunks:
+        assert [place.chosen.token_id for place in chunk.logprobs] == list(chunk.token_ids)
+    pieces = b"".join(place.chosen.piece for chunk in chunks for place in chunk.logprobs)
+    assert pieces.decode() == text_of(chunks)
+
+
+async def test_a_stop_texts_tokens_have_log_probabilities_too(engine: Engine) -> None:
+    whole, _ = await generate(engine, "A story:", GREEDY)
+    stop = text_of(whole)[3:9]
+    parameters = replace(GREEDY, stop=(stop,), logprobs=0)
+    chunks, end = await generate(engine, "A story:", parameters)
+    places = [place for chunk in chunks for place in chunk.logprobs]
+    assert len(places) == end.completion_tokens
+    assert stop in b"".join(place.chosen.piece for place in places).decode()
+
+
 @pytest.mark.parametrize("seed", range(4))
 async def test_a_grammar_holds(engine: Engine, seed: int) -> None:
     grammar = 'root ::= "Score: " ("10" | [0-9]) "\\n"'
@@ -292,6 +349,8 @@ async def test_a_grammar_holds(engine: Engine, seed: int) -> None:
         (SamplingParameters(top_p=0.0), "top_p"),
         (SamplingParameters(seed=2**32 - 1), "seed"),
         (SamplingParameters(stop=("",)), "stop"),
+        (SamplingParameters(logprobs=21), "logprobs"),
+        (SamplingParameters(logprobs=-1), "logprobs"),
     ],
 )
 async def test_parameters_that_cant_be_used_are_refused_by_name(

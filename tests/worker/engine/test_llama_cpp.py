@@ -17,8 +17,10 @@ from evalpool_worker.engine.base import (
     ChoiceQuestion,
     FailureCause,
     FinishReason,
+    GenerationChunk,
     GenerationEnd,
     QuestionFailure,
+    QuestionResult,
     SamplingParameters,
 )
 from evalpool_worker.engine.context import (
@@ -29,6 +31,7 @@ from evalpool_worker.engine.llama_cpp import LlamaCppEngine
 from evalpool_worker.engine.sampling import TokenSampler
 from evalpool_worker.engine.tokenisation import Tokeniser
 from tests.worker.engine.calls import (
+    PACKING_NOISE,
     collect,
 )
 
@@ -102,6 +105,35 @@ async def test_what_the_model_says_about_itself_is_recorded(llama: LlamaCppEngin
     assert info.n_ctx_train == 8192
     assert "llama-cpp-python 0.3.36" in info.engine_build
     assert info.score_contexts * info.score_threads <= info.generate_threads
+
+
+async def test_the_log_probabilities_of_a_text_add_up_to_its_score(llama: LlamaCppEngine) -> None:
+    parameters = SamplingParameters(max_tokens=8, temperature=0.0, logprobs=0)
+    *chunks, _ = [event async for event in llama.generate("The capital of France", parameters)]
+    pieces = [chunk for chunk in chunks if isinstance(chunk, GenerationChunk)]
+    places = [place for chunk in pieces for place in chunk.logprobs]
+    text = "".join(chunk.text for chunk in pieces)
+    question = ChoiceQuestion("one", "The capital of France", (text,))
+    [scored] = [outcome async for outcome in llama.score((question,))]
+    assert isinstance(scored, QuestionResult)
+    assert scored.scores[0].tokens == len(places) == 8
+    total = sum(place.chosen.logprob for place in places)
+    assert abs(total - scored.scores[0].sum_logprob) < PACKING_NOISE
+
+
+async def test_a_control_token_among_the_likeliest_is_written_out(llama: LlamaCppEngine) -> None:
+    asked = (ChatMessage("user", "Say yes."),)
+    parameters = SamplingParameters(max_tokens=40, temperature=0.0, logprobs=20)
+    events = [event async for event in llama.generate(asked, parameters)]
+    control = {
+        token.text
+        for chunk in events
+        if isinstance(chunk, GenerationChunk)
+        for place in chunk.logprobs
+        for token in place.likeliest
+        if not token.piece
+    }
+    assert "<|im_end|>" in control
 
 
 async def test_a_grammar_is_read_beside_the_event_loop(

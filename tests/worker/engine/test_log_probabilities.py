@@ -7,7 +7,11 @@ import math
 import numpy as np
 import pytest
 
-from evalpool_worker.engine.log_probabilities import log_normalisers, token_log_probabilities
+from evalpool_worker.engine.log_probabilities import (
+    likeliest_tokens,
+    log_normalisers,
+    token_log_probabilities,
+)
 
 
 @pytest.mark.parametrize("rows", [1, 3, 4, 9])
@@ -42,3 +46,15 @@ def test_a_row_that_is_not_finite_shows(wrong: float) -> None:
     values = token_log_probabilities(logits, normalisers, np.array([0, 1]), np.array([0, 0]))
     assert not np.isfinite(values[0])
     assert values[1] == pytest.approx(-math.log(3))
+
+
+def test_the_likeliest_are_those_of_a_whole_sort() -> None:
+    logits = np.random.default_rng(1).normal(0, 5, 50_000).astype(np.float32)
+    assert likeliest_tokens(logits, 20).tolist() == np.argsort(-logits)[:20].tolist()
+
+
+def test_of_equal_ones_the_lower_numbers_are_told() -> None:
+    logits = np.array([1.0, 3.0, 2.0, 3.0, 2.0, 2.0], dtype=np.float32)
+    assert likeliest_tokens(logits, 3).tolist() == [1, 3, 2]
+    assert likeliest_tokens(logits, 0).tolist() == []
+    assert likeliest_tokens(logits, 9).tolist() == [1, 3, 2, 4, 5, 0]

@@ -110,6 +110,10 @@ class ChatMessage:
     content: str
 
 
+MOST_LOGPROBS = 20
+"""Most of the likeliest tokens that a generation tells of, at each place of its text."""
+
+
 @dataclass(frozen=True, slots=True)
 class SamplingParameters:
     """How the next token is chosen, and when generation ends.
@@ -129,6 +133,8 @@ class SamplingParameters:
             in a batch shows in the last bits of its logits.
         grammar: GBNF with a rule named `root`; empty for none.
         stop: Texts that end generation and are not given out.
+        logprobs: Give each token's log-probability, and those of so many of the likeliest in its
+            place, 0 to `MOST_LOGPROBS`; None gives none.
     """
 
     max_tokens: int = 256
@@ -143,6 +149,7 @@ class SamplingParameters:
     seed: int = 0
     grammar: str = ""
     stop: tuple[str, ...] = ()
+    logprobs: int | None = None
 
     def validate(self) -> None:
         """Check every field.
@@ -179,6 +186,11 @@ class SamplingParameters:
             # llama.cpp takes the highest 32-bit number to mean a seed of its own choice.
             ("seed", 0 <= self.seed < 2**32 - 1, "must be from 0 to 2**32 - 2"),
             ("stop", all(self.stop), "must not hold an empty text"),
+            (
+                "logprobs",
+                self.logprobs is None or 0 <= self.logprobs <= MOST_LOGPROBS,
+                f"must be from 0 to {MOST_LOGPROBS}",
+            ),
         )
         for field, holds, rule in checks:
             if not holds:
@@ -190,6 +202,32 @@ def _within(value: float, low: float, high: float) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """How likely the model held one token.
+
+    Attributes:
+        token_id: Its number in the vocabulary.
+        piece: The bytes that it adds to the text; none for control tokens.
+        text: For people: those bytes as text, or how a control token is written.
+        logprob: Natural logarithm of its probability in the model's own distribution, before
+            anything that `SamplingParameters` says.
+    """
+
+    token_id: int
+    piece: bytes
+    text: str
+    logprob: float
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprobs:
+    """The token that was taken, and the likeliest ones in its place, the likeliest first."""
+
+    chosen: TokenLogprob
+    likeliest: tuple[TokenLogprob, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class GenerationChunk:
     """The next piece of a generated text.
 
@@ -197,10 +235,12 @@ class GenerationChunk:
         text: Whole characters; never a part of one, never a part of a stop text.
         token_ids: The tokens sampled since the chunk before. A token whose bytes do not yet make
             a character comes with the chunk that completes it.
+        logprobs: One for each of these tokens where they were asked for, else none.
     """
 
     text: str
     token_ids: tuple[int, ...]
+    logprobs: tuple[TokenLogprobs, ...] = ()
 
 
 class FinishReason(enum.Enum):

@@ -26,6 +26,7 @@ from .base import (
     QuestionFailure,
     QuestionResult,
     SamplingParameters,
+    TokenLogprobs,
 )
 from .errors import (
     InvalidParametersError,
@@ -35,6 +36,7 @@ from .errors import (
     PromptTooLongError,
 )
 from .fake_grammar import parse_grammar
+from .fake_logprobs import fake_logprobs
 from .info import EngineInfo, EngineLoad
 from .text_stream import TextStream
 
@@ -43,6 +45,7 @@ _WORDS = (
     *("one", "two", "three", "river", "stone", "small", "green", "light", "house", "water"),
     *("naïve", "café", "über", "señor", "東京", "Ελλάδα", "мир", "🙂", "🎻", "night", "always"),
 )
+_OTHERS = tuple(word.encode()[:_TOKEN_BYTES] for word in _WORDS)
 _UNLOADED = "The model was unloaded."
 
 Step = Callable[[], Awaitable[None]]
@@ -237,6 +240,7 @@ class FakeEngine:
             stream = TextStream(parameters.stop)
             most = min(parameters.max_tokens, self._context_tokens - prompt_tokens)
             reason, message, sampled, unsent = FinishReason.STOP, "", 0, []
+            logprobs: list[TokenLogprobs] = []
             for token in _tokens(completion):
                 if not await self._paced(unloaded):
                     reason, message = FinishReason.CANCELLED, _UNLOADED
@@ -244,9 +248,11 @@ class FakeEngine:
                 sampled += 1
                 self._counts["completion_tokens"] += 1
                 unsent.append(int.from_bytes(token, "big"))
+                if parameters.logprobs is not None:
+                    logprobs.append(fake_logprobs(token, _OTHERS, parameters.logprobs))
                 if piece := stream.feed(token):
-                    yield GenerationChunk(piece, tuple(unsent))
-                    unsent = []
+                    yield GenerationChunk(piece, tuple(unsent), tuple(logprobs))
+                    unsent, logprobs = [], []
                 if stream.stopped:
                     break
                 if sampled >= most:
@@ -254,7 +260,7 @@ class FakeEngine:
                     break
             rest = stream.finish()
             if rest or unsent:
-                yield GenerationChunk(rest, tuple(unsent))
+                yield GenerationChunk(rest, tuple(unsent), tuple(logprobs))
         finally:
             self._count("streams_running", -1)
             slots.release()

@@ -21,6 +21,7 @@ from .context import DecodeContext, NoRoomError
 from .errors import EngineError
 from .generation_stream import GenerationStream
 from .growing_context import GrowingContext
+from .log_probabilities import log_normalisers
 from .long_contexts import LongContexts
 from .model import LoadedModel
 from .scoring_pool import ScoringPool
@@ -276,11 +277,16 @@ class GenerationLoop:
         if not step.outputs:
             return
         logits = context.logits(len(step.outputs))
+        telling = [
+            row for row, (stream, _) in enumerate(step.outputs) if stream.logprobs is not None
+        ]
+        # All rows at once, and only those.
+        normalisers = dict(zip(telling, log_normalisers(logits[telling]).tolist(), strict=True))
         for row, (stream, index) in enumerate(step.outputs):
             if stream.cancelled:
                 continue
             before = stream.completion_tokens
-            events, ended = stream.sample(context, index, logits[row])
+            events, ended = stream.sample(context, index, logits[row], normalisers.get(row, 0.0))
             self._completion_tokens += stream.completion_tokens - before
             if ended:
                 self._leave(stream)

@@ -14,9 +14,12 @@ from .base import (
     GenerationEnd,
     GenerationTimings,
     SamplingParameters,
+    TokenLogprob,
+    TokenLogprobs,
 )
 from .context import DecodeContext
 from .errors import EngineError
+from .log_probabilities import likeliest_tokens
 from .sampling import TokenSampler
 from .text_stream import TextStream
 from .tokenisation import Tokeniser
@@ -42,6 +45,7 @@ class GenerationStream:
         sequence: Its id in the KV cache, -1 while it has none.
         tokens: The prompt and what was sampled after it.
         computed: How many of them the KV cache holds.
+        logprobs: Whether, and of how many of the likeliest tokens, log-probabilities are wanted.
     """
 
     def __init__(
@@ -70,6 +74,8 @@ class GenerationStream:
         self._chunk_seconds = chunk_seconds
         self._unsent_text = ""
         self._unsent: list[int] = []
+        self._unsent_logprobs: list[TokenLogprobs] = []
+        self.logprobs = parameters.logprobs
         self._sent: float | None = None
         self._submitted = clock()
         self._started: float | None = None
@@ -91,9 +97,19 @@ class GenerationStream:
             self._started = self._clock()
 
     def sample(
-        self, context: DecodeContext, index: int, logits: NDArray[np.float32]
+        self,
+        context: DecodeContext,
+        index: int,
+        logits: NDArray[np.float32],
+        normaliser: float = 0.0,
     ) -> tuple[list[GenerationEvent], bool]:
         """Choose the next token.
+
+        Args:
+            context: Where the batch was decoded.
+            index: The place in the batch of the stream's last token.
+            logits: Shape (n_vocab,), of that token.
+            normaliser: Log of the sum of their exponentials, where log-probabilities are wanted.
 
         Returns:
             What the caller gets, and whether it is the end.
@@ -109,6 +125,16 @@ class GenerationStream:
         self._sampled += 1
         self.tokens.append(token)
         self._unsent.append(token)
+        if self.logprobs is not None:
+            self._unsent_logprobs.append(
+                TokenLogprobs(
+                    self._logprob(token, logits, normaliser),
+                    tuple(
+                        self._logprob(int(likely), logits, normaliser)
+                        for likely in likeliest_tokens(logits, self.logprobs)
+                    ),
+                )
+            )
         text = self._text.feed(self._tokeniser.piece(token))
         events = self._chunk(text)
         if self._text.stopped:
@@ -163,4 +189,10 @@ class GenerationStream:
         self._sent = now
         text, self._unsent_text = self._unsent_text, ""
         tokens, self._unsent = tuple(self._unsent), []
-        return [GenerationChunk(text, tokens)]
+        logprobs, self._unsent_logprobs = tuple(self._unsent_logprobs), []
+        return [GenerationChunk(text, tokens, logprobs)]
+
+    def _logprob(self, token: int, logits: NDArray[np.float32], normaliser: float) -> TokenLogprob:
+        piece = self._tokeniser.piece(token)
+        text = piece.decode("utf-8", errors="replace") or self._tokeniser.written(token)
+        return TokenLogprob(token, piece, text, float(logits[token]) - normaliser)

@@ -55,3 +55,23 @@ def token_log_probabilities(
     """
     values: NDArray[np.float64] = logits[rows, tokens].astype(np.float64) - normalisers[rows]
     return values
+
+
+def likeliest_tokens(logits: NDArray[np.float32], count: int) -> NDArray[np.intp]:
+    """The tokens with the highest logits of one row, without sorting all of them.
+
+    Args:
+        logits: Shape (n_vocab,).
+        count: How many; at most the whole vocabulary.
+
+    Returns:
+        Shape (count,), the highest first; of equal ones, the one with the lower number.
+    """
+    count = min(count, len(logits))
+    if count == 0:
+        return np.empty(0, dtype=np.intp)
+    # All that reach the last place, in the vocabulary's order, which a stable sort keeps.
+    reached = np.flatnonzero(logits >= np.partition(logits, -count)[-count])
+    order = np.argsort(-logits[reached], kind="stable")[:count]
+    highest: NDArray[np.intp] = reached[order]
+    return highest

@@ -42,8 +42,8 @@ class Tokeniser:
         self._prefix = known_bos if known_bos is not None else eos
         self._has_prefix = self._prefix != llama_cpp.LLAMA_TOKEN_NULL
 
-        self.bos_text = self._text_of(bos)
-        self.eos_text = self._text_of(eos)
+        self.bos_text = self.written(bos)
+        self.eos_text = self.written(eos)
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Tokens of `text`, special tokens parsed, BOS before it where the model wants one.
@@ -85,15 +85,16 @@ class Tokeniser:
                 return buffer.raw[:written]
             size = -written
 
-    def ends_generation(self, token: int) -> bool:
-        """Whether the model says with this token that it has finished."""
-        return bool(llama_cpp.llama_vocab_is_eog(self._vocab, token))
-
-    def _text_of(self, token: int) -> str:
+    def written(self, token: int) -> str:
+        """How the vocabulary writes a token, such as `<|im_end|>`; empty for no token."""
         if token == llama_cpp.LLAMA_TOKEN_NULL:
             return ""
         text = llama_cpp.llama_vocab_get_text(self._vocab, token)
         return text.decode("utf-8", errors="replace") if text else ""
+
+    def ends_generation(self, token: int) -> bool:
+        """Whether the model says with this token that it has finished."""
+        return bool(llama_cpp.llama_vocab_is_eog(self._vocab, token))
 
     def _encode_plain(self, text: str) -> tuple[int, ...]:
         data = text.encode("utf-8")
