@@ -70,6 +70,17 @@ def test_how_likely_the_model_held_each_token_is_shown(cli: Cli) -> None:
     assert "logprobs" not in cli(*FRANCE, "-o", "json").json
 
 
+def test_a_turn_is_rendered_by_the_template_that_is_given(cli: Cli, tmp_path: Path) -> None:
+    file = tmp_path / "template.jinja"
+    file.write_text("The capital of {{ messages[-1].content }} is")
+    given = cli("infer", "France", "--chat-template", str(file), *FRANCE[2:])
+    assert given.out == cli(*FRANCE).out
+    file.write_text("{% if %}")
+    failed = cli("infer", "France", "--chat-template", str(file), *FRANCE[2:]).failure
+    assert "chat.template: can't render the messages" in failed
+    assert failed.endswith("[INVALID_FIELD]")
+
+
 def test_the_chat_model_answers_a_question_and_a_conversation(
     cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -52,6 +52,15 @@ async def test_log_probabilities_are_asked_for_and_handed_on(router: RouterHarne
     assert [r.chunk.logprobs for r in chat[:-1]] == told
 
 
+async def test_a_conversations_template_goes_to_the_worker(router: RouterHarness) -> None:
+    worker = await router.worker()
+    message = inference_pb2.ChatMessage(role="user", content="Hello")
+    request = infer()
+    request.chat.CopyFrom(inference_pb2.Chat(messages=[message], template="{{ messages }}"))
+    await text_of(await someone(router), request)
+    assert worker.prompted[0].chat == request.chat
+
+
 async def test_an_answer_of_another_origin_does_not_end_well(router: RouterHarness) -> None:
     forger = await router.worker()
     forger.forge = lambda provenance: setattr(provenance, "model_digest", "0" * 64)

@@ -19,6 +19,11 @@ from evalpool_router.requests import (
     question_tokens,
 )
 
+LONG_TEMPLATE = inference_pb2.Chat(
+    messages=[inference_pb2.ChatMessage(role="user", content="Hello")],
+    template="é" * 32 * 1024 + "e",
+)
+
 
 @pytest.mark.parametrize("text", ["127.0.0.1:50055", "worker-0.workers:1", "[::1]:65535"])
 def test_endpoints_are_hosts_with_ports(text: str) -> None:
@@ -47,11 +52,12 @@ def test_other_multipliers_are_refused(text: str) -> None:
     assert [v.field for v in refusal.value.violations] == ["multiplier"]
 
 
-def test_a_request_without_a_prompt_is_refused() -> None:
+def test_a_request_without_a_prompt_or_with_too_long_a_template_is_refused() -> None:
     for request, field in (
         (inference_pb2.InferRequest(), "prompt"),
         (inference_pb2.InferRequest(prompt=""), "prompt"),
         (inference_pb2.InferRequest(chat=inference_pb2.Chat()), "chat.messages"),
+        (inference_pb2.InferRequest(chat=LONG_TEMPLATE), "chat.template"),
     ):
         with pytest.raises(InvalidFields) as refusal:
             parse_infer(request)

@@ -25,6 +25,11 @@ from evalpool_worker.refusals import as_domain_error
             "chat.messages: don't suit the template: no",
         ),
         (
+            InvalidParametersError("template", "template can't render the messages: no."),
+            "INVALID_FIELD",
+            "chat.template: can't render the messages: no",
+        ),
+        (
             InvalidParametersError("prompt", "prompt must not be empty for this model."),
             "INVALID_FIELD",
             "prompt: must not be empty for this model",

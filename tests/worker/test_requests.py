@@ -8,7 +8,7 @@ import pytest
 
 from evalpool.inference.v1 import inference_pb2
 from evalpool.values import InvalidFields
-from evalpool_worker.engine.base import ChatMessage, SamplingParameters
+from evalpool_worker.engine.base import ChatMessage, SamplingParameters, TemplatedChat
 from evalpool_worker.requests import parse_infer, parse_score_choices
 
 USER = inference_pb2.ChatMessage(role="user", content="Hello")
@@ -59,6 +59,12 @@ def test_a_conversation_that_has_a_system_prompt_keeps_it() -> None:
     assert [message.content for message in work.prompt] == ["Rhyme.", "Hello"]
 
 
+def test_a_conversation_may_bring_its_template() -> None:
+    chat = inference_pb2.Chat(messages=[USER], template="{{ messages }}")
+    messages = (ChatMessage("system", "Be kind."), ChatMessage("user", "Hello"))
+    assert infer("Be kind.", chat=chat).prompt == TemplatedChat(messages, "{{ messages }}")
+
+
 def test_everything_wrong_is_told_at_once() -> None:
     long = "x" * 1_000_001
     told = refused(
@@ -69,7 +75,8 @@ def test_everything_wrong_is_told_at_once() -> None:
             messages=[
                 inference_pb2.ChatMessage(role="robot", content="Hello"),
                 inference_pb2.ChatMessage(role="user", content=long),
-            ]
+            ],
+            template="é" * 32 * 1024 + "e",
         ),
         sampling=inference_pb2.Sampling(
             max_tokens=0,
@@ -92,6 +99,7 @@ def test_everything_wrong_is_told_at_once() -> None:
         "system_prompt",
         "chat.messages[0].role",
         "chat.messages[1].content",
+        "chat.template",
         "sampling.max_tokens",
         "sampling.temperature",
         "sampling.top_k",

@@ -170,6 +170,28 @@ async def test_a_models_hostile_template_fails_its_own_conversations_alone(
     assert [violation.field for violation in error.violations] == ["chat.messages"]
 
 
+async def test_a_template_that_comes_with_a_request_renders_it_or_is_refused_by_its_field(
+    stub: Stub, smollm2: inference_pb2.ModelReference
+) -> None:
+    def asked(template: str) -> inference_pb2.InferRequest:
+        return inference_pb2.InferRequest(
+            model=smollm2,
+            chat=inference_pb2.Chat(
+                messages=[inference_pb2.ChatMessage(role="user", content="France")],
+                template=template,
+            ),
+            sampling=inference_pb2.Sampling(max_tokens=3),
+        )
+
+    template = "The capital of {{ messages[0].content }} is"
+    text = "".join([message.chunk.text async for message in stub.Infer(asked(template))])
+    assert "Paris" in text
+    error = await refusal(stub.Infer(asked("{% if %}")))
+    assert error.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert error.reason == "INVALID_FIELD"
+    assert [violation.field for violation in error.violations] == ["chat.template"]
+
+
 async def test_only_admitted_routers_and_the_operator_may_call(
     worker: ServiceUnderTest, smollm2: inference_pb2.ModelReference
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -49,14 +50,23 @@ def infer(
     temperature: Temperature = None,
     seed: Seed = None,
     logprobs: Logprobs = None,
-    chat_template: Annotated[
+    as_chat: Annotated[
         bool, typer.Option("--chat", help="Take the prompt for a user's turn.")
     ] = False,
+    chat_template: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help="A file with the Jinja template for that turn, in place of the model's own.",
+        ),
+    ] = None,
     output: Output = Format.TABLE,
     wallet: Wallet = DEFAULT_WALLET,
 ) -> None:
     """Continue a text on the herd, token by token."""
     text = sys.stdin.read() if prompt == "-" else prompt
+    template = "" if chat_template is None else chat_template.read_text(encoding="utf-8")
 
     async def work() -> None:
         async with client_of(wallet) as client:
@@ -66,8 +76,9 @@ def infer(
                     max_tokens=max_tokens, temperature=temperature, seed=seed, logprobs=logprobs
                 ),
             )
-            if chat_template:
+            if as_chat or chat_template is not None:
                 request.chat.messages.add(role="user", content=text)
+                request.chat.template = template
             else:
                 request.prompt = text
             pieces = []

@@ -70,6 +70,8 @@ def parse_infer(request: inference_pb2.InferRequest) -> Terms:
         case "chat":
             if not request.chat.messages:
                 fields.refuse("chat.messages", "there is none; give at least one")
+            if len(request.chat.template.encode()) > MAX_TEXT:
+                fields.refuse("chat.template", f"it is longer than {MAX_TEXT} bytes; shorten it")
         case _:
             fields.refuse("prompt", "there is neither a prompt nor a chat; give one of them")
     _check_logprobs(fields, request.sampling)

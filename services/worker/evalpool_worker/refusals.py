@@ -19,7 +19,7 @@ from evalpool_worker.engine.errors import (
 
 RETRY_SECONDS = 0.2
 
-_PLACES = {"prompt": "prompt", "messages": "chat.messages"}
+_PLACES = {"prompt": "prompt", "messages": "chat.messages", "template": "chat.template"}
 """Where the engine's parameters stand in a request; all others are under `sampling`."""
 
 

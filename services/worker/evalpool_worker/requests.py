@@ -12,12 +12,14 @@ from evalpool_worker.engine.base import (
     ChoiceQuestion,
     Prompt,
     SamplingParameters,
+    TemplatedChat,
 )
 
 MAX_QUESTIONS = 1000
 MAX_CHOICES = 64
 MAX_REFERENCE = 128
 MAX_PROMPT_CHARACTERS = 1_000_000
+MAX_TEMPLATE_BYTES = 64 * 1024
 MAX_GRAMMAR_BYTES = 64 * 1024
 MAX_STOPS = 16
 MAX_STOP_BYTES = 256
@@ -160,9 +162,11 @@ def _conversation(fields: Fields, chat: inference_pb2.Chat, system_prompt: str) 
                 f"chat.messages[{place}].content",
                 f"it has more than {MAX_PROMPT_CHARACTERS} characters; shorten it",
             )
+    if len(chat.template.encode()) > MAX_TEMPLATE_BYTES:
+        fields.refuse("chat.template", f"it is longer than {MAX_TEMPLATE_BYTES} bytes; shorten it")
     if system_prompt and all(message.role != "system" for message in messages):
         messages.insert(0, ChatMessage("system", system_prompt))
-    return tuple(messages)
+    return TemplatedChat(tuple(messages), chat.template) if chat.template else tuple(messages)
 
 
 def _sampling(

@@ -22,6 +22,7 @@ from evalpool_worker.engine.base import (
     QuestionFailure,
     QuestionResult,
     SamplingParameters,
+    TemplatedChat,
 )
 from evalpool_worker.engine.errors import (
     InvalidParametersError,
@@ -238,6 +239,28 @@ async def test_messages_go_through_a_template(engine: Engine) -> None:
     assert "<|im_" not in text_of(chunks)
     _, plain = await generate(engine, "Name a colour.", GREEDY)
     assert end.prompt_tokens > plain.prompt_tokens
+
+
+async def test_a_template_that_comes_with_the_messages_renders_them(engine: Engine) -> None:
+    messages = (ChatMessage("system", "Be brief."), ChatMessage("user", "Name a colour."))
+    template = "{% for m in messages %}{{ m.role }} says: {{ m.content }}\n{% endfor %}Colour:"
+    rendered = "system says: Be brief.\nuser says: Name a colour.\nColour:"
+    given = await generate(engine, TemplatedChat(messages, template), GREEDY)
+    plain = await generate(engine, rendered, GREEDY)
+    assert text_of(given[0]) == text_of(plain[0])
+    assert given[1].prompt_tokens == plain[1].prompt_tokens
+
+
+@pytest.mark.parametrize(
+    "template", ["{% if %}", "{{ raise_exception('No.') }}", "{{ 'x' * 10 ** 9 }}", "{# #}"]
+)
+async def test_a_template_that_is_wrong_is_refused_by_name(engine: Engine, template: str) -> None:
+    chat = TemplatedChat((ChatMessage("user", "Hello"),), template)
+    with pytest.raises(InvalidParametersError, match=r"^template ") as refused:
+        await anext(aiter(engine.generate(chat, GREEDY)))
+    assert refused.value.field == "template"
+    chunks, _ = await generate(engine, chat.messages, GREEDY)
+    assert text_of(chunks)
 
 
 async def test_the_same_seed_gives_the_same_text_and_another_another(engine: Engine) -> None:

@@ -110,6 +110,14 @@ class ChatMessage:
     content: str
 
 
+@dataclass(frozen=True, slots=True)
+class TemplatedChat:
+    """Messages with the Jinja template that renders them in place of the model's own."""
+
+    messages: tuple[ChatMessage, ...]
+    template: str
+
+
 MOST_LOGPROBS = 20
 """Most of the likeliest tokens that a generation tells of, at each place of its text."""
 
@@ -288,8 +296,9 @@ class GenerationEnd:
     message: str = ""
 
 
-Prompt = str | Sequence[ChatMessage]
-"""A text that goes to the model as it is, or messages that go through the model's chat template."""
+Prompt = str | Sequence[ChatMessage] | TemplatedChat
+"""A text that goes to the model as it is, or messages that go through a template: the model's own,
+or the one that comes with them."""
 
 ProgressCallback = Callable[[float], None]
 """Called with the loaded share of the model, 0 to 1, in the event loop's thread."""
@@ -363,8 +372,8 @@ class Engine(Protocol):
 
         Raises:
             NoModelLoadedError: At the first step of the iteration.
-            InvalidParametersError: Likewise, where a parameter, the grammar or the messages can't
-                be used, or the prompt does not fit the context.
+            InvalidParametersError: Likewise, where a parameter, the grammar, the messages or their
+                template can't be used, or the prompt does not fit the context.
             EngineError: Likewise, where the machinery failed before it began.
         """
         ...

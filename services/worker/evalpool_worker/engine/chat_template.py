@@ -1,11 +1,12 @@
-"""Messages to a prompt, by the template in the model's file."""
+"""Messages to a prompt, by the template in the model's file or the one that comes with them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .base import ChatMessage
+from .base import ChatMessage, TemplatedChat
 from .errors import InvalidParametersError
+from .given_templates import GivenTemplates
 from .model import LoadedModel
 from .template_renderer import TemplateRenderer
 from .tokenisation import Tokeniser
@@ -26,19 +27,24 @@ class ChatTemplate:
         self._renderer = TemplateRenderer(
             model.chat_template or _TRANSCRIPT, tokeniser.bos_text, tokeniser.eos_text
         )
+        self._given = GivenTemplates(tokeniser.bos_text, tokeniser.eos_text)
 
-    async def render(self, messages: Sequence[ChatMessage]) -> str:
+    async def render(self, chat: Sequence[ChatMessage] | TemplatedChat) -> str:
         """The prompt that asks for the assistant's next message.
 
         Raises:
-            InvalidParametersError: There are no messages, or the template refuses them.
+            InvalidParametersError: There are no messages, or the template refuses them; or one
+                that came with them is wrong.
             EngineError: They can't be rendered, through no fault of theirs or the template's.
             NoModelLoadedError: The model was unloaded.
         """
-        if not messages:
+        if isinstance(chat, TemplatedChat):
+            return await self._given.render(chat)
+        if not chat:
             raise InvalidParametersError("messages", "messages must hold at least one message.")
-        return await self._renderer.render(messages)
+        return await self._renderer.render(chat)
 
     async def close(self) -> None:
         """End what renders."""
         await self._renderer.close()
+        await self._given.close()

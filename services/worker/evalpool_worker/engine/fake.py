@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 
 from .base import (
+    ChatMessage,
     ChoiceQuestion,
     ChoiceScore,
     FailureCause,
@@ -26,6 +27,7 @@ from .base import (
     QuestionFailure,
     QuestionResult,
     SamplingParameters,
+    TemplatedChat,
     TokenLogprobs,
 )
 from .errors import (
@@ -37,6 +39,7 @@ from .errors import (
 )
 from .fake_grammar import parse_grammar
 from .fake_logprobs import fake_logprobs
+from .given_templates import GivenTemplates
 from .info import EngineInfo, EngineLoad
 from .text_stream import TextStream
 
@@ -92,6 +95,7 @@ class FakeEngine:
         self._clock = clock
         self._info: EngineInfo | None = None
         self._unloaded = asyncio.Event()
+        self._templates = GivenTemplates("", "")
         self._closed = False
         self._idle = asyncio.Event()
         self._idle.set()
@@ -164,6 +168,7 @@ class FakeEngine:
         """Forget the model; what runs ends."""
         self._info = None
         self._unloaded.set()
+        await self._templates.close()
 
     async def close(self) -> None:
         """Unload and refuse everything from now on."""
@@ -216,7 +221,7 @@ class FakeEngine:
         """
         info, unloaded = self._require(), self._unloaded
         parameters.validate()
-        text = prompt if isinstance(prompt, str) else _render(prompt)
+        text = await self._text(prompt)
         prompt_tokens = len(_tokens(text))
         if not prompt_tokens:
             raise InvalidParametersError("prompt", "prompt must not be empty for this model.")
@@ -266,6 +271,13 @@ class FakeEngine:
             slots.release()
         timings = GenerationTimings(started - submitted, 0.0, self._clock() - started)
         yield GenerationEnd(reason, prompt_tokens, sampled, timings, message)
+
+    async def _text(self, prompt: Prompt) -> str:
+        if isinstance(prompt, str):
+            return prompt
+        if isinstance(prompt, TemplatedChat):
+            return await self._templates.render(prompt)
+        return _transcript(prompt)
 
     def _count(self, name: str, change: int) -> None:
         self._counts[name] += change
@@ -334,14 +346,10 @@ def _read_beginning(path: Path) -> tuple[int, bytes]:
         return path.stat().st_size, file.read(4)
 
 
-def _render(messages: Prompt) -> str:
+def _transcript(messages: Sequence[ChatMessage]) -> str:
     if not messages:
         raise InvalidParametersError("messages", "messages must hold at least one message.")
-    return "".join(
-        f"{message.role}: {message.content}\n"
-        for message in messages
-        if not isinstance(message, str)
-    )
+    return "".join(f"{message.role}: {message.content}\n" for message in messages)
 
 
 def _completion(digest: str, prompt: str, parameters: SamplingParameters) -> str:

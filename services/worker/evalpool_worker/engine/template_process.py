@@ -1,9 +1,9 @@
-"""The program of the process that renders one model's chat template; run with `python -m`.
+"""The program of the process that renders by one chat template; run with `python -m`.
 
-The template is a program that came with a file from anywhere. Jinja's sandbox keeps it from
-Python's insides, but bounds neither its time nor its memory, so it runs here: in a process that has
-nothing but Jinja, that can open nothing, and that the kernel ends where it takes too much. Only the
-standard library and Jinja are imported.
+The template is a program that came with a file or a request from anywhere. Jinja's sandbox keeps
+it from Python's insides, but bounds neither its time nor its memory, so it runs here: in a process
+that has nothing but Jinja, that can open nothing, and that the kernel ends where it takes too much.
+Only the standard library and Jinja are imported.
 
 Frames go over one socket, standard input, both ways: four bytes of length, most significant first,
 then so many bytes of UTF-8. The first frame is a `Setup`, as JSON. Each frame after it is a

@@ -1,6 +1,6 @@
-"""Chat templates rendered in a process of their own, one a model; see `template_process`.
+"""Chat templates rendered in a process of their own, one a template; see `template_process`.
 
-The process is started with the first conversation and lives until the model is unloaded. One that
+The process is started with the first conversation and lives until its renderer is closed. One that
 takes too much, dies, or is at a conversation that nobody waits for any more is ended, and the next
 conversation gets a new one.
 """
@@ -51,13 +51,15 @@ class RenderLimits:
 
 
 class TemplateRenderer:
-    """Renders conversations by one model's template, one at a time. Belongs to one event loop.
+    """Renders conversations by one template, one at a time. Belongs to one event loop.
 
     Args:
         template: The Jinja template.
         bos_token: How the token is written that texts begin with; empty where there is none.
         eos_token: Likewise, for the token that ends texts.
         limits: What one rendering may take.
+        given: Whether the template came with the messages, and is at fault for what goes wrong;
+            otherwise it is the model's own, which the messages have to suit.
     """
 
     def __init__(
@@ -66,7 +68,10 @@ class TemplateRenderer:
         bos_token: str,
         eos_token: str,
         limits: RenderLimits | None = None,
+        *,
+        given: bool = False,
     ) -> None:
+        self._given = given
         self._limits = limits or RenderLimits()
         self._setup = Setup(
             template=template,
@@ -84,7 +89,8 @@ class TemplateRenderer:
         """The text that asks for the assistant's next message.
 
         Raises:
-            InvalidParametersError: The template refuses the messages, or takes too much for them.
+            InvalidParametersError: The template can't be read, refuses the messages, or takes too
+                much for them.
             EngineError: The process can't be started, or fails through no fault of the template.
             NoModelLoadedError: The renderer was closed.
         """
@@ -113,7 +119,10 @@ class TemplateRenderer:
                 raise
         text = answer[1:].decode()
         if answer[:1] == REFUSAL:
-            raise _refusal(f"don't suit the model's chat template: {text}")
+            raise self._refusal(
+                f"don't suit the model's chat template: {text}",
+                f"can't render the messages: {text}",
+            )
         return text
 
     async def close(self) -> None:
@@ -134,13 +143,25 @@ class TemplateRenderer:
             return NoModelLoadedError(_UNLOADED)
         if status == -signal.SIGPROF:
             seconds = limits.processor_seconds
-            return _refusal(f"take the model's chat template more than {seconds:g} s to render")
+            return self._refusal(
+                f"take the model's chat template more than {seconds:g} s to render",
+                f"takes more than {seconds:g} s to render the messages",
+            )
         if status == OUT_OF_MEMORY:
             mebibytes = limits.memory_bytes // 2**20
-            return _refusal(f"take the model's chat template more than {mebibytes} MiB of memory")
+            return self._refusal(
+                f"take the model's chat template more than {mebibytes} MiB of memory",
+                f"takes more than {mebibytes} MiB of memory to render the messages",
+            )
         if status in [-crash for crash in _CRASHES]:
-            return _refusal("bring the model's chat template down")
+            return self._refusal(
+                "bring the model's chat template down", "brings the process down that renders it"
+            )
         return EngineError(f"The process that renders chat templates ended with status {status}.")
+
+    def _refusal(self, of_messages: str, of_template: str) -> InvalidParametersError:
+        field, what = ("template", of_template) if self._given else ("messages", of_messages)
+        return InvalidParametersError(field, f"{field} {what.rstrip('.')}.")
 
 
 class _Process:
@@ -220,10 +241,6 @@ class _Process:
                 raise EOFError
             data += part
         return bytes(data)
-
-
-def _refusal(what: str) -> InvalidParametersError:
-    return InvalidParametersError("messages", f"messages {what.rstrip('.')}.")
 
 
 def _not_started(error: OSError) -> EngineError:
