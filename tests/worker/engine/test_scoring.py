@@ -92,7 +92,9 @@ async def test_a_question_alone_scores_as_it_does_among_others(
 
 
 def test_what_fills_a_batch_up_takes_no_room_from_what_is_read(model: LoadedModel) -> None:
-    filled = DecodeContext(model, ContextShape(64, 32, 4, 4, threads=1, fewest_tokens=32))
+    filled = DecodeContext(
+        model, ContextShape(64, 32, 4, 4, threads=1, fewest_tokens=32, spare_sequences=1)
+    )
     try:
         for position in range(64):
             filled.fill([100 + position], [position], [(3,)], [True])

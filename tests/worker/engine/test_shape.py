@@ -45,8 +45,9 @@ def test_without_a_container_the_affinity_counts(tmp_path: Path) -> None:
         {"outputs": 65},
         {"batch_tokens": 129},
         {"threads": 0},
-        {"fewest_tokens": 0},
-        {"fewest_tokens": 65},
+        {"fewest_tokens": 0, "spare_sequences": 1},
+        {"fewest_tokens": 65, "spare_sequences": 1},
+        {"fewest_tokens": 2},
     ],
 )
 def test_a_shape_that_would_end_the_process_is_refused(wrong: dict[str, int]) -> None:
@@ -82,7 +83,7 @@ def test_the_batches_of_a_long_context_keep_attention_in_bounds() -> None:
 
 
 def test_a_shorter_batch_asks_for_no_more_filling_than_it_holds() -> None:
-    filled = replace(USUAL, fewest_tokens=64)
+    filled = replace(USUAL, fewest_tokens=64, spare_sequences=1)
     shapes = GrowingShape(filled, made_up_model(n_ctx_train=131_072))
     assert [shapes.holding(cells).fewest_tokens for cells in (2048, 8192, 131_072)] == [64, 64, 16]
 

@@ -70,7 +70,10 @@ class ChoiceTree:
 
 
 def build_choice_tree(
-    pairs: Sequence[EncodedPair], share_prefixes: bool = True, refuse_equal: bool = True
+    pairs: Sequence[EncodedPair],
+    share_prefixes: bool = True,
+    refuse_equal: bool = True,
+    computed: int = 0,
 ) -> ChoiceTree:
     """Merge the choices of one question.
 
@@ -79,6 +82,8 @@ def build_choice_tree(
         share_prefixes: False where the model's memory can't share a part of a sequence; every
             choice then has a path of its own.
         refuse_equal: False where the pairs are a part of a question's choices.
+        computed: Tokens that all pairs begin with and that are not to be in the tree, fewer than
+            the prompt's.
 
     Raises:
         UnscorableError: There is no choice, a choice has no tokens, or all choices are the same.
@@ -100,7 +105,7 @@ def build_choice_tree(
     for choice, pair in enumerate(pairs):
         parent = -1
         group = 0 if share_prefixes else choice
-        for position, token in enumerate(pair.tokens[:-1]):
+        for position, token in enumerate(pair.tokens[computed:-1], start=computed):
             key = (group, parent, token)
             node = children.get(key)
             if node is None:

@@ -35,8 +35,9 @@ class ContextShape:
             llama.cpp ends the process when a batch wants more, or when it is below `sequences`.
         threads: Threads that compute, fewer while others want the cores.
         flash_attention: Fused attention: faster, and less memory for long contexts.
-        fewest_tokens: A batch of fewer is filled up with tokens that nobody reads, in a sequence of
-            their own that is forgotten with the batch.
+        fewest_tokens: A batch of fewer is filled up with tokens that nobody reads.
+        spare_sequences: Sequences beyond `sequences`, with ids after theirs. What fills a batch up
+            is in the last of them, and is forgotten with the batch.
     """
 
     cells: int
@@ -46,18 +47,21 @@ class ContextShape:
     threads: int
     flash_attention: bool = False
     fewest_tokens: int = 1
+    spare_sequences: int = 0
 
     def __post_init__(self) -> None:
         """Refuse what llama.cpp would end the process for."""
-        most = llama_cpp.llama_max_parallel_sequences() - (1 if self.fewest_tokens > 1 else 0)
-        if not 1 <= self.sequences <= min(self.outputs, most):
-            raise ValueError(f"sequences must be from 1 to outputs, and at most {most}")
+        most = llama_cpp.llama_max_parallel_sequences()
+        if not 1 <= self.sequences <= min(self.outputs, most - self.spare_sequences):
+            raise ValueError("sequences must be from 1 to outputs, with the spare ones at most 256")
         if not 1 <= self.outputs <= self.batch_tokens <= self.cells:
             raise ValueError("outputs <= batch_tokens <= cells must hold, from 1 on")
         if self.threads < 1:
             raise ValueError("threads must be at least 1")
         if not 1 <= self.fewest_tokens <= self.batch_tokens:
             raise ValueError("fewest_tokens must be from 1 to batch_tokens")
+        if self.spare_sequences < (1 if self.fewest_tokens > 1 else 0):
+            raise ValueError("spare_sequences must be at least 1 where batches are filled up")
 
 
 class DecodeContext:
@@ -71,13 +75,12 @@ class DecodeContext:
         self.shape = shape
         self._n_vocab = model.n_vocab
         parameters = llama_cpp.llama_context_default_params()
-        # The filling has cells and a sequence beyond those of the shape.
-        extra = 1 if shape.fewest_tokens > 1 else 0
+        # The filling has cells beyond those of the shape.
         parameters.n_ctx = shape.cells + shape.fewest_tokens - 1
         parameters.n_batch = shape.batch_tokens
         parameters.n_ubatch = shape.batch_tokens
-        parameters.n_seq_max = shape.sequences + extra
-        parameters.n_outputs_max = shape.outputs + extra
+        parameters.n_seq_max = shape.sequences + shape.spare_sequences
+        parameters.n_outputs_max = shape.outputs + shape.spare_sequences
         parameters.n_threads = shape.threads
         parameters.n_threads_batch = shape.threads
         # Sequences share cells only in one buffer for all of them.
@@ -94,6 +97,7 @@ class DecodeContext:
                 f"A context of {shape.cells} tokens can't be made; there may be too little memory."
             )
         self._handle = handle
+        self._filling = shape.sequences + shape.spare_sequences - 1
         self._filled = 0
         self._threads = shape.threads
         self._choice = ThreadChoice(shape.threads)
@@ -141,7 +145,7 @@ class DecodeContext:
             self._wants_logits[count : count + self._filled] = 0
             for i in range(count, count + self._filled):
                 self._sequence_counts[i] = 1
-                self._sequence_ids[i][0] = self.shape.sequences
+                self._sequence_ids[i][0] = self._filling
 
     def limit_threads(self, most: int) -> None:
         """Compute the next batches with at most so many threads."""
@@ -167,7 +171,7 @@ class DecodeContext:
         if code != 0:
             raise DecodeFailedError(f"llama.cpp could not compute a batch (code {code}).")
         if self._filled:
-            self.forget(self.shape.sequences)
+            self.forget(self._filling)
 
     def logits(self, rows: int) -> NDArray[np.float32]:
         """The logits of the batch's tokens that wanted them, in the batch's order.
@@ -184,9 +188,13 @@ class DecodeContext:
         """Empty the KV cache."""
         llama_cpp.llama_memory_clear(self._memory, False)
 
-    def forget(self, sequence: int) -> None:
-        """Free the cells of one sequence."""
-        llama_cpp.llama_memory_seq_rm(self._memory, sequence, -1, -1)
+    def forget(self, sequence: int, start: int = 0) -> None:
+        """Free the cells of one sequence, from a position on."""
+        llama_cpp.llama_memory_seq_rm(self._memory, sequence, start, -1)
+
+    def share(self, source: int, sequence: int, tokens: int) -> None:
+        """Let a sequence begin with the first tokens of another, without computing them again."""
+        llama_cpp.llama_memory_seq_cp(self._memory, source, sequence, 0, tokens)
 
     def free(self) -> None:
         """Free the context and its batch; a second call does nothing."""

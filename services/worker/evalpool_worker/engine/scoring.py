@@ -18,6 +18,7 @@ from .choice_tree import (
 from .context import ContextShape, DecodeContext, NoRoomError
 from .log_probabilities import log_normalisers, token_log_probabilities
 from .shape import GrowingShape
+from .shared_prefix import shared_length
 from .tokenisation import EncodedPair, Tokeniser
 
 # Below this many tokens a batch that finds no room is not split further.
@@ -35,12 +36,14 @@ class PreparedQuestion:
     Attributes:
         trees: Their choices are the question's, in its order.
         shape: Of the context that it needs.
-        fits_batch: Whether the question can share a batch of the usual context with others.
+        fits_batch: Whether the question can share a batch of that context with others.
+        prefix: Tokens before those of the trees, which the context holds for all questions.
     """
 
     trees: tuple[ChoiceTree, ...]
     shape: ContextShape
     fits_batch: bool
+    prefix: tuple[int, ...] = ()
 
     @property
     def nodes(self) -> int:
@@ -64,9 +67,21 @@ class PreparedQuestion:
 
 
 def prepare_question(
-    question: ChoiceQuestion, tokeniser: Tokeniser, shapes: GrowingShape, share_prefixes: bool
+    question: ChoiceQuestion,
+    tokeniser: Tokeniser,
+    shapes: GrowingShape,
+    share_prefixes: bool,
+    prefix: tuple[int, ...] = (),
 ) -> PreparedQuestion:
     """Tokenise a question and lay its choices out for a context that is long enough.
+
+    Args:
+        question: The question.
+        tokeniser: The model's.
+        shapes: Of the contexts.
+        share_prefixes: Whether the model's memory can share a part of a sequence.
+        prefix: What the questions of the call begin with. It is left out of the trees where this
+            question does so too and its rest fits a batch.
 
     Raises:
         QuestionTooLongError: A choice does not fit the model's context.
@@ -82,6 +97,10 @@ def prepare_question(
                 f"The prompt with choice {number} has {len(pair.tokens)} tokens; "
                 f"the model's context holds {shapes.most}."
             )
+    if prefix and share_prefixes:
+        rest = _prepare_rest(pairs, shapes, prefix)
+        if rest is not None:
+            return rest
     tree = build_choice_tree(pairs, share_prefixes)
     longest = max(len(pair.tokens) for pair in pairs)
     if longest > shapes.usual.cells:
@@ -93,6 +112,23 @@ def prepare_question(
     if _fits(tree, shape.cells, shape.sequences, tree.outputs):
         return PreparedQuestion((tree,), shape, fits_batch=False)
     return PreparedQuestion(tuple(_split(pairs, shape, share_prefixes)), shape, fits_batch=False)
+
+
+def _prepare_rest(
+    pairs: Sequence[EncodedPair], shapes: GrowingShape, prefix: tuple[int, ...]
+) -> PreparedQuestion | None:
+    """What comes after the prefix, for a batch that it shares with other questions."""
+    size = len(prefix)
+    if any(pair.tokens[:size] != prefix or pair.prompt_tokens <= size for pair in pairs):
+        return None
+    needed = size + shapes.usual.batch_tokens
+    if needed > shapes.most:
+        return None
+    shape = shapes.holding(needed)
+    tree = build_choice_tree(pairs, computed=size)
+    if not _fits(tree, shape.batch_tokens, shape.sequences, shape.outputs):
+        return None
+    return PreparedQuestion((tree,), shape, fits_batch=True, prefix=prefix)
 
 
 def _fits(tree: ChoiceTree, nodes: int, choices: int, outputs: int) -> bool:
@@ -122,10 +158,13 @@ def _split(
 
 
 class Scorer:
-    """Scores packs of questions on one context, which it leaves empty after each pack.
+    """Scores packs of questions on one context.
+
+    After a pack the context holds nothing but what its questions began with, so that the next pack
+    of the same call, or of another with the same beginning, need not compute it again.
 
     Args:
-        context: The context.
+        context: The context; nobody else may use it.
         computed: Told after each batch how many tokens it had.
     """
 
@@ -134,6 +173,13 @@ class Scorer:
     ) -> None:
         self._context = context
         self._computed = computed
+        self._held: tuple[int, ...] = ()
+        # Which sequence holds it.
+        self._holder = context.shape.sequences
+
+    def free(self) -> None:
+        """Free the context."""
+        self._context.free()
 
     def score(
         self, pack: Sequence[PreparedQuestion], wanted: Callable[[], bool]
@@ -141,7 +187,8 @@ class Scorer:
         """Score every question of a pack.
 
         Args:
-            pack: Either one question of any size, or several that fit a batch together.
+            pack: Either one question of any size, or several that fit a batch together and have
+                the same prefix.
             wanted: Asked between batches; computing stops when it says False.
 
         Returns:
@@ -154,11 +201,11 @@ class Scorer:
             ScoringCancelledError: `wanted` said False.
         """
         if len(pack) == 1:
-            sums = [self._sums((tree,), wanted) for tree in pack[0].trees]
+            sums = [self._sums((tree,), pack[0].prefix, wanted) for tree in pack[0].trees]
         else:
             trees = [question.trees[0] for question in pack]
             try:
-                sums = [self._sums(trees, wanted)]
+                sums = [self._sums(trees, pack[0].prefix, wanted)]
             except NoRoomError:
                 middle = len(pack) // 2
                 return self.score(pack[:middle], wanted) + self.score(pack[middle:], wanted)
@@ -172,18 +219,58 @@ class Scorer:
             for question in pack
         ]
 
-    def _sums(self, trees: Sequence[ChoiceTree], wanted: Callable[[], bool]) -> NDArray[np.float64]:
+    def _sums(
+        self, trees: Sequence[ChoiceTree], prefix: tuple[int, ...], wanted: Callable[[], bool]
+    ) -> NDArray[np.float64]:
         """Sum of log-probabilities of every choice of the trees, one after another."""
         limit = self._context.shape.batch_tokens
+        layout = _Layout(trees)
         while True:
             try:
-                return self._sums_in_batches(_Layout(trees), limit, wanted)
+                self._hold(prefix, limit, wanted)
+                for choice in range(layout.choices if prefix else 0):
+                    self._context.share(self._holder, choice, len(prefix))
+                return self._sums_in_batches(layout, limit, wanted)
             except NoRoomError:
+                # Whatever was held may be what takes the room.
+                self._held = ()
                 if len(trees) > 1 or limit <= _SMALLEST_BATCH:
                     raise
                 limit //= 2
             finally:
+                if self._held:
+                    for choice in range(layout.choices):
+                        self._context.forget(choice)
+                else:
+                    self._context.forget_all()
+
+    def _hold(self, prefix: tuple[int, ...], limit: int, wanted: Callable[[], bool]) -> None:
+        """Have the context hold the prefix; what it holds of it already is not computed again."""
+        if not prefix:
+            if self._held:
                 self._context.forget_all()
+                self._held = ()
+            return
+        kept = shared_length(self._held, prefix)
+        if kept == len(prefix):
+            # More of it does no harm: choices share only what they begin with.
+            return
+        self._context.forget(self._holder, kept)
+        self._held = prefix[:kept]
+        while len(self._held) < len(prefix):
+            start = len(self._held)
+            part = prefix[start : start + limit]
+            if not wanted():
+                raise ScoringCancelledError
+            self._context.fill(
+                part,
+                range(start, start + len(part)),
+                [(self._holder,)] * len(part),
+                [False] * len(part),
+            )
+            self._context.decode()
+            self._computed(len(part))
+            self._held += part
 
     def _sums_in_batches(
         self, layout: _Layout, limit: int, wanted: Callable[[], bool]

@@ -33,6 +33,7 @@ from .scoring import (
     prepare_question,
 )
 from .shape import GrowingShape
+from .shared_prefix import shared_prefix
 from .tokenisation import Tokeniser
 
 _logger = logging.getLogger(__name__)
@@ -47,7 +48,10 @@ class ScoringCall:
 
     def __init__(self, questions: Sequence[ChoiceQuestion]) -> None:
         self._loop = asyncio.get_running_loop()
+        self.questions = questions
         self.pending = deque(_Entry(question) for question in questions)
+        # What the prompts begin with, once it is known.
+        self.prefix: tuple[int, ...] | None = None
         # Most questions of a pack, once the rest is to be shared out.
         self.share: int | None = None
         self.cancelled = False
@@ -89,6 +93,8 @@ class _Pack:
         shape = self.shape
         return (
             question.fits_batch
+            and question.shape == shape
+            and question.prefix == self.prepared[0].prefix
             and self.nodes + question.nodes <= shape.batch_tokens
             and self.outputs + question.outputs <= shape.outputs
             and self.choices + question.choices <= shape.sequences
@@ -238,16 +244,16 @@ class ScoringPool:
     # What follows runs in the scoring threads.
 
     def _work(self) -> None:
-        context: DecodeContext | None = None
+        usual: Scorer | None = None
         try:
             while (pack := self._take_pack()) is not None:
                 try:
                     if pack.shape == self._shapes.usual:
-                        context = context or DecodeContext(self._model, pack.shape)
-                        self._score_pack(context, pack)
+                        usual = usual or Scorer(DecodeContext(self._model, pack.shape), self._count)
+                        self._score_pack(usual, pack)
                     else:
                         with self._long_contexts.one(pack.shape) as long_context:
-                            self._score_pack(long_context, pack)
+                            self._score_pack(Scorer(long_context, self._count), pack)
                 except ScoringCancelledError:
                     # Reaches a caller only where the pool stops.
                     pack.fail(_UNLOADED, FailureCause.UNLOADED)
@@ -258,23 +264,23 @@ class ScoringPool:
                     # The question at fault is not known, so the whole pack fails, and only it.
                     _logger.error("Scoring a batch failed: %s", error)
                     pack.fail(str(error))
-                    if context is not None and not isinstance(error, NoRoomError):
-                        context.free()
-                        context = None
+                    if usual is not None and not isinstance(error, NoRoomError):
+                        usual.free()
+                        usual = None
                 except Exception:
                     _logger.exception("Scoring a batch failed.")
                     pack.fail("The engine failed while it scored a batch.")
-                    if context is not None:
-                        context.free()
-                        context = None
+                    if usual is not None:
+                        usual.free()
+                        usual = None
                 finally:
                     with self._condition:
                         self._running -= len(pack.questions)
                         self._packs -= 1
                         self._condition.notify_all()
         finally:
-            if context is not None:
-                context.free()
+            if usual is not None:
+                usual.free()
 
     def _take_pack(self) -> _Pack | None:
         """Wait for questions and fill a pack; None when the pool stops."""
@@ -314,7 +320,7 @@ class ScoringPool:
                     break
                 entry = call.pending[0]
             # Without the lock: a long text takes a while to tokenise.
-            refusal = self._prepare(entry)
+            refusal = self._prepare(call, entry)
             with self._condition:
                 if not call.pending or call.pending[0] is not entry:
                     # Cancelled or stopped meanwhile.
@@ -329,14 +335,17 @@ class ScoringPool:
                 call.deliver([refusal])
         return pack
 
-    def _prepare(self, entry: _Entry) -> QuestionFailure | None:
+    def _prepare(self, call: ScoringCall, entry: _Entry) -> QuestionFailure | None:
         """Lay the question out, or say why it can't be scored."""
         if entry.prepared is not None:
             return None
         question = entry.question
         try:
+            if call.prefix is None:
+                call.prefix = ()
+                call.prefix = shared_prefix(call.questions, self._tokeniser)
             entry.prepared = prepare_question(
-                question, self._tokeniser, self._shapes, self._model.shares_prefixes
+                question, self._tokeniser, self._shapes, self._model.shares_prefixes, call.prefix
             )
         except QuestionTooLongError as error:
             return QuestionFailure(question.id, str(error), FailureCause.CONTEXT)
@@ -348,11 +357,9 @@ class ScoringPool:
             return QuestionFailure(question.id, reason, FailureCause.ENGINE)
         return None
 
-    def _score_pack(self, context: DecodeContext, pack: _Pack) -> None:
+    def _score_pack(self, scorer: Scorer, pack: _Pack) -> None:
         started = self._now()
-        scores = Scorer(context, self._count).score(
-            pack.prepared, lambda: not pack.call.cancelled and not self._stopping
-        )
+        scores = scorer.score(pack.prepared, lambda: not pack.call.cancelled and not self._stopping)
         finished = self._now()
         pack.call.deliver(
             [

@@ -141,6 +141,8 @@ def shape_for(model: LoadedModel, settings: EngineSettings) -> EngineShape:
             threads=max(1, cores // contexts),
             flash_attention=True,
             fewest_tokens=min(_FUSED_TOKENS, score_batch),
+            # One for what questions begin with, one for filling.
+            spare_sequences=2,
         ),
         generate=ContextShape(
             cells=settings.generate_context_tokens,
