@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import grpc
+import llama_cpp
 import pytest
 
 from evalpool.errors import CallError
@@ -127,6 +128,25 @@ async def test_log_probabilities_come_with_the_text(
     assert b"".join(place.chosen.piece for place in places).decode() == text
     assert all(place.likeliest[0] == place.chosen and place.chosen.logprob < 0 for place in places)
     assert "Paris" in {token.text.strip() for token in places[0].likeliest}
+
+
+async def test_answers_tell_how_many_layers_a_gpu_computed(
+    tmp_path: Path,
+    model_store: ModelStore,
+    smollm2: inference_pb2.ModelReference,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(llama_cpp, "llama_supports_gpu_offload", lambda: True)
+    request = inference_pb2.InferRequest(
+        model=smollm2, prompt="Hello", sampling=inference_pb2.Sampling(max_tokens=1)
+    )
+    async with (
+        running(SERVICE, tmp_path, models_dir=model_store.root, gpu_layers=5) as worker,
+        worker.channel(worker.operator) as channel,
+    ):
+        stub = worker_pb2_grpc.WorkerServiceStub(channel)
+        *_, end = [message async for message in stub.Infer(request)]
+    assert end.complete.provenance.gpu_layers == 5
 
 
 async def test_a_models_hostile_template_fails_its_own_conversations_alone(

@@ -26,15 +26,15 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%evalpool/inference/v1/inference.proto\x12\x15\x65valpool.inference.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"?\n\x0eModelReference\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0f\n\x07sources\x18\x02 \x03(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\",\n\x0b\x43hatMessage\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"N\n\x04\x43hat\x12\x34\n\x08messages\x18\x01 \x03(\x0b\x32\".evalpool.inference.v1.ChatMessage\x12\x10\n\x08template\x18\x02 \x01(\t\"\xaf\x03\n\x08Sampling\x12\x17\n\nmax_tokens\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x18\n\x0btemperature\x18\x02 \x01(\x02H\x01\x88\x01\x01\x12\x12\n\x05top_k\x18\x03 \x01(\x05H\x02\x88\x01\x01\x12\x12\n\x05top_p\x18\x04 \x01(\x02H\x03\x88\x01\x01\x12\x12\n\x05min_p\x18\x05 \x01(\x02H\x04\x88\x01\x01\x12\x1b\n\x0erepeat_penalty\x18\x06 \x01(\x02H\x05\x88\x01\x01\x12\x1e\n\x11\x66requency_penalty\x18\x07 \x01(\x02H\x06\x88\x01\x01\x12\x1d\n\x10presence_penalty\x18\x08 \x01(\x02H\x07\x88\x01\x01\x12\x11\n\x04seed\x18\t \x01(\rH\x08\x88\x01\x01\x12\x0f\n\x07grammar\x18\n \x01(\t\x12\x0c\n\x04stop\x18\x0b \x03(\t\x12\x15\n\x08logprobs\x18\x0c \x01(\x05H\t\x88\x01\x01\x42\r\n\x0b_max_tokensB\x0e\n\x0c_temperatureB\x08\n\x06_top_kB\x08\n\x06_top_pB\x08\n\x06_min_pB\x11\n\x0f_repeat_penaltyB\x14\n\x12_frequency_penaltyB\x13\n\x11_presence_penaltyB\x07\n\x05_seedB\x0b\n\t_logprobs\"\xa2\x02\n\x0cInferRequest\x12\x34\n\x05model\x18\x01 \x01(\x0b\x32%.evalpool.inference.v1.ModelReference\x12\x10\n\x06prompt\x18\x02 \x01(\tH\x00\x12+\n\x04\x63hat\x18\x03 \x01(\x0b\x32\x1b.evalpool.inference.v1.ChatH\x00\x12\x1a\n\rsystem_prompt\x18\x04 \x01(\tH\x01\x88\x01\x01\x12\x31\n\x08sampling\x18\x05 \x01(\x0b\x32\x1f.evalpool.inference.v1.Sampling\x12\x11\n\treference\x18\x06 \x01(\t\x12\x0c\n\x04hold\x18\x07 \x01(\t\x12\x12\n\nmultiplier\x18\x08 \x01(\tB\x07\n\x05inputB\x10\n\x0e_system_prompt\"\xe2\x01\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\x05\x12\x19\n\x11\x63ompletion_tokens\x18\x02 \x01(\x05\x12\x17\n\x0f\x63omputed_tokens\x18\x03 \x01(\x05\x12-\n\nqueue_time\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0cprefill_time\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x0b\x64\x65\x63ode_time\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xcc\x01\n\nProvenance\x12\x14\n\x0cmodel_digest\x18\x01 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x02 \x01(\t\x12\x14\n\x0c\x65ngine_build\x18\x03 \x01(\t\x12\x0e\n\x06worker\x18\x04 \x01(\t\x12\x12\n\ngeneration\x18\x05 \x01(\x03\x12\x10\n\x08\x64ispatch\x18\x06 \x01(\x03\x12\x14\n\x0cquantisation\x18\x07 \x01(\t\x12\x0f\n\x07threads\x18\x08 \x01(\x05\x12\x14\n\x0c\x62\x61tch_tokens\x18\t \x01(\x05\x12\x0f\n\x07vouched\x18\n \x01(\x08\"N\n\x0cTokenLogprob\x12\x10\n\x08token_id\x18\x01 \x01(\x05\x12\r\n\x05piece\x18\x02 \x01(\x0c\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\x0f\n\x07logprob\x18\x04 \x01(\x01\"|\n\rTokenLogprobs\x12\x33\n\x06\x63hosen\x18\x01 \x01(\x0b\x32#.evalpool.inference.v1.TokenLogprob\x12\x36\n\tlikeliest\x18\x02 \x03(\x0b\x32#.evalpool.inference.v1.TokenLogprob\"b\n\nInferChunk\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0e\n\x06tokens\x18\x02 \x01(\x05\x12\x36\n\x08logprobs\x18\x03 \x03(\x0b\x32$.evalpool.inference.v1.TokenLogprobs\"\xaf\x01\n\rInferComplete\x12:\n\rfinish_reason\x18\x01 \x01(\x0e\x32#.evalpool.inference.v1.FinishReason\x12+\n\x05usage\x18\x02 \x01(\x0b\x32\x1c.evalpool.inference.v1.Usage\x12\x35\n\nprovenance\x18\x03 \x01(\x0b\x32!.evalpool.inference.v1.Provenance\"\x99\x01\n\rInferResponse\x12\x11\n\treference\x18\x01 \x01(\t\x12\x32\n\x05\x63hunk\x18\x02 \x01(\x0b\x32!.evalpool.inference.v1.InferChunkH\x00\x12\x38\n\x08\x63omplete\x18\x03 \x01(\x0b\x32$.evalpool.inference.v1.InferCompleteH\x00\x42\x07\n\x05\x65vent\"=\n\x0e\x43hoiceQuestion\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06prompt\x18\x02 \x01(\t\x12\x0f\n\x07\x63hoices\x18\x03 \x03(\t\"\xba\x01\n\x13ScoreChoicesRequest\x12\x34\n\x05model\x18\x01 \x01(\x0b\x32%.evalpool.inference.v1.ModelReference\x12\x38\n\tquestions\x18\x02 \x03(\x0b\x32%.evalpool.inference.v1.ChoiceQuestion\x12\x11\n\treference\x18\x03 \x01(\t\x12\x0c\n\x04hold\x18\x04 \x01(\t\x12\x12\n\nmultiplier\x18\x05 \x01(\t\"2\n\x0b\x43hoiceScore\x12\x13\n\x0bsum_logprob\x18\x01 \x01(\x01\x12\x0e\n\x06tokens\x18\x02 \x01(\x05\"J\n\x0fQuestionFailure\x12\x13\n\x0breason_code\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x11\n\tretryable\x18\x03 \x01(\x08\"\xcb\x02\n\x0eQuestionResult\x12\n\n\x02id\x18\x01 \x01(\t\x12\x32\n\x06scores\x18\x02 \x03(\x0b\x32\".evalpool.inference.v1.ChoiceScore\x12\x37\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32&.evalpool.inference.v1.QuestionFailure\x12\x35\n\nprovenance\x18\x04 \x01(\x0b\x32!.evalpool.inference.v1.Provenance\x12.\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x05usage\x18\x07 \x01(\x0b\x32\x1c.evalpool.inference.v1.Usage\"+\n\x0cScoreStarted\x12\x0b\n\x03ids\x18\x01 \x03(\t\x12\x0e\n\x06worker\x18\x02 \x01(\t\"N\n\rScoreProgress\x12\x16\n\x0equeue_position\x18\x01 \x01(\x03\x12\r\n\x05stage\x18\x02 \x01(\t\x12\x16\n\x0estage_progress\x18\x03 \x01(\x01\"\\\n\rScoreComplete\x12\x0e\n\x06scored\x18\x01 \x01(\x05\x12\x0e\n\x06\x66\x61iled\x18\x02 \x01(\x05\x12+\n\x05usage\x18\x03 \x01(\x0b\x32\x1c.evalpool.inference.v1.Usage\"I\n\x0fQuestionResults\x12\x36\n\x07results\x18\x01 \x03(\x0b\x32%.evalpool.inference.v1.QuestionResult\"\x99\x02\n\x14ScoreChoicesResponse\x12\x11\n\treference\x18\x01 \x01(\t\x12\x36\n\x07started\x18\x02 \x01(\x0b\x32#.evalpool.inference.v1.ScoreStartedH\x00\x12\x38\n\x08progress\x18\x03 \x01(\x0b\x32$.evalpool.inference.v1.ScoreProgressH\x00\x12\x39\n\x07results\x18\x04 \x01(\x0b\x32&.evalpool.inference.v1.QuestionResultsH\x00\x12\x38\n\x08\x63omplete\x18\x05 \x01(\x0b\x32$.evalpool.inference.v1.ScoreCompleteH\x00\x42\x07\n\x05\x65vent*|\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x12\x1b\n\x17\x46INISH_REASON_CANCELLED\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%evalpool/inference/v1/inference.proto\x12\x15\x65valpool.inference.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"?\n\x0eModelReference\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0f\n\x07sources\x18\x02 \x03(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\",\n\x0b\x43hatMessage\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"N\n\x04\x43hat\x12\x34\n\x08messages\x18\x01 \x03(\x0b\x32\".evalpool.inference.v1.ChatMessage\x12\x10\n\x08template\x18\x02 \x01(\t\"\xaf\x03\n\x08Sampling\x12\x17\n\nmax_tokens\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x18\n\x0btemperature\x18\x02 \x01(\x02H\x01\x88\x01\x01\x12\x12\n\x05top_k\x18\x03 \x01(\x05H\x02\x88\x01\x01\x12\x12\n\x05top_p\x18\x04 \x01(\x02H\x03\x88\x01\x01\x12\x12\n\x05min_p\x18\x05 \x01(\x02H\x04\x88\x01\x01\x12\x1b\n\x0erepeat_penalty\x18\x06 \x01(\x02H\x05\x88\x01\x01\x12\x1e\n\x11\x66requency_penalty\x18\x07 \x01(\x02H\x06\x88\x01\x01\x12\x1d\n\x10presence_penalty\x18\x08 \x01(\x02H\x07\x88\x01\x01\x12\x11\n\x04seed\x18\t \x01(\rH\x08\x88\x01\x01\x12\x0f\n\x07grammar\x18\n \x01(\t\x12\x0c\n\x04stop\x18\x0b \x03(\t\x12\x15\n\x08logprobs\x18\x0c \x01(\x05H\t\x88\x01\x01\x42\r\n\x0b_max_tokensB\x0e\n\x0c_temperatureB\x08\n\x06_top_kB\x08\n\x06_top_pB\x08\n\x06_min_pB\x11\n\x0f_repeat_penaltyB\x14\n\x12_frequency_penaltyB\x13\n\x11_presence_penaltyB\x07\n\x05_seedB\x0b\n\t_logprobs\"\xa2\x02\n\x0cInferRequest\x12\x34\n\x05model\x18\x01 \x01(\x0b\x32%.evalpool.inference.v1.ModelReference\x12\x10\n\x06prompt\x18\x02 \x01(\tH\x00\x12+\n\x04\x63hat\x18\x03 \x01(\x0b\x32\x1b.evalpool.inference.v1.ChatH\x00\x12\x1a\n\rsystem_prompt\x18\x04 \x01(\tH\x01\x88\x01\x01\x12\x31\n\x08sampling\x18\x05 \x01(\x0b\x32\x1f.evalpool.inference.v1.Sampling\x12\x11\n\treference\x18\x06 \x01(\t\x12\x0c\n\x04hold\x18\x07 \x01(\t\x12\x12\n\nmultiplier\x18\x08 \x01(\tB\x07\n\x05inputB\x10\n\x0e_system_prompt\"\xe2\x01\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\x05\x12\x19\n\x11\x63ompletion_tokens\x18\x02 \x01(\x05\x12\x17\n\x0f\x63omputed_tokens\x18\x03 \x01(\x05\x12-\n\nqueue_time\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0cprefill_time\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x0b\x64\x65\x63ode_time\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xe0\x01\n\nProvenance\x12\x14\n\x0cmodel_digest\x18\x01 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x02 \x01(\t\x12\x14\n\x0c\x65ngine_build\x18\x03 \x01(\t\x12\x0e\n\x06worker\x18\x04 \x01(\t\x12\x12\n\ngeneration\x18\x05 \x01(\x03\x12\x10\n\x08\x64ispatch\x18\x06 \x01(\x03\x12\x14\n\x0cquantisation\x18\x07 \x01(\t\x12\x0f\n\x07threads\x18\x08 \x01(\x05\x12\x14\n\x0c\x62\x61tch_tokens\x18\t \x01(\x05\x12\x0f\n\x07vouched\x18\n \x01(\x08\x12\x12\n\ngpu_layers\x18\x0b \x01(\x05\"N\n\x0cTokenLogprob\x12\x10\n\x08token_id\x18\x01 \x01(\x05\x12\r\n\x05piece\x18\x02 \x01(\x0c\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\x0f\n\x07logprob\x18\x04 \x01(\x01\"|\n\rTokenLogprobs\x12\x33\n\x06\x63hosen\x18\x01 \x01(\x0b\x32#.evalpool.inference.v1.TokenLogprob\x12\x36\n\tlikeliest\x18\x02 \x03(\x0b\x32#.evalpool.inference.v1.TokenLogprob\"b\n\nInferChunk\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0e\n\x06tokens\x18\x02 \x01(\x05\x12\x36\n\x08logprobs\x18\x03 \x03(\x0b\x32$.evalpool.inference.v1.TokenLogprobs\"\xaf\x01\n\rInferComplete\x12:\n\rfinish_reason\x18\x01 \x01(\x0e\x32#.evalpool.inference.v1.FinishReason\x12+\n\x05usage\x18\x02 \x01(\x0b\x32\x1c.evalpool.inference.v1.Usage\x12\x35\n\nprovenance\x18\x03 \x01(\x0b\x32!.evalpool.inference.v1.Provenance\"\x99\x01\n\rInferResponse\x12\x11\n\treference\x18\x01 \x01(\t\x12\x32\n\x05\x63hunk\x18\x02 \x01(\x0b\x32!.evalpool.inference.v1.InferChunkH\x00\x12\x38\n\x08\x63omplete\x18\x03 \x01(\x0b\x32$.evalpool.inference.v1.InferCompleteH\x00\x42\x07\n\x05\x65vent\"=\n\x0e\x43hoiceQuestion\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06prompt\x18\x02 \x01(\t\x12\x0f\n\x07\x63hoices\x18\x03 \x03(\t\"\xba\x01\n\x13ScoreChoicesRequest\x12\x34\n\x05model\x18\x01 \x01(\x0b\x32%.evalpool.inference.v1.ModelReference\x12\x38\n\tquestions\x18\x02 \x03(\x0b\x32%.evalpool.inference.v1.ChoiceQuestion\x12\x11\n\treference\x18\x03 \x01(\t\x12\x0c\n\x04hold\x18\x04 \x01(\t\x12\x12\n\nmultiplier\x18\x05 \x01(\t\"2\n\x0b\x43hoiceScore\x12\x13\n\x0bsum_logprob\x18\x01 \x01(\x01\x12\x0e\n\x06tokens\x18\x02 \x01(\x05\"J\n\x0fQuestionFailure\x12\x13\n\x0breason_code\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x11\n\tretryable\x18\x03 \x01(\x08\"\xcb\x02\n\x0eQuestionResult\x12\n\n\x02id\x18\x01 \x01(\t\x12\x32\n\x06scores\x18\x02 \x03(\x0b\x32\".evalpool.inference.v1.ChoiceScore\x12\x37\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32&.evalpool.inference.v1.QuestionFailure\x12\x35\n\nprovenance\x18\x04 \x01(\x0b\x32!.evalpool.inference.v1.Provenance\x12.\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x05usage\x18\x07 \x01(\x0b\x32\x1c.evalpool.inference.v1.Usage\"+\n\x0cScoreStarted\x12\x0b\n\x03ids\x18\x01 \x03(\t\x12\x0e\n\x06worker\x18\x02 \x01(\t\"N\n\rScoreProgress\x12\x16\n\x0equeue_position\x18\x01 \x01(\x03\x12\r\n\x05stage\x18\x02 \x01(\t\x12\x16\n\x0estage_progress\x18\x03 \x01(\x01\"\\\n\rScoreComplete\x12\x0e\n\x06scored\x18\x01 \x01(\x05\x12\x0e\n\x06\x66\x61iled\x18\x02 \x01(\x05\x12+\n\x05usage\x18\x03 \x01(\x0b\x32\x1c.evalpool.inference.v1.Usage\"I\n\x0fQuestionResults\x12\x36\n\x07results\x18\x01 \x03(\x0b\x32%.evalpool.inference.v1.QuestionResult\"\x99\x02\n\x14ScoreChoicesResponse\x12\x11\n\treference\x18\x01 \x01(\t\x12\x36\n\x07started\x18\x02 \x01(\x0b\x32#.evalpool.inference.v1.ScoreStartedH\x00\x12\x38\n\x08progress\x18\x03 \x01(\x0b\x32$.evalpool.inference.v1.ScoreProgressH\x00\x12\x39\n\x07results\x18\x04 \x01(\x0b\x32&.evalpool.inference.v1.QuestionResultsH\x00\x12\x38\n\x08\x63omplete\x18\x05 \x01(\x0b\x32$.evalpool.inference.v1.ScoreCompleteH\x00\x42\x07\n\x05\x65vent*|\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x12\x1b\n\x17\x46INISH_REASON_CANCELLED\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'evalpool.inference.v1.inference_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_FINISHREASON']._serialized_start=3415
-  _globals['_FINISHREASON']._serialized_end=3539
+  _globals['_FINISHREASON']._serialized_start=3435
+  _globals['_FINISHREASON']._serialized_end=3559
   _globals['_MODELREFERENCE']._serialized_start=129
   _globals['_MODELREFERENCE']._serialized_end=192
   _globals['_CHATMESSAGE']._serialized_start=194
@@ -48,35 +48,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_USAGE']._serialized_start=1048
   _globals['_USAGE']._serialized_end=1274
   _globals['_PROVENANCE']._serialized_start=1277
-  _globals['_PROVENANCE']._serialized_end=1481
-  _globals['_TOKENLOGPROB']._serialized_start=1483
-  _globals['_TOKENLOGPROB']._serialized_end=1561
-  _globals['_TOKENLOGPROBS']._serialized_start=1563
-  _globals['_TOKENLOGPROBS']._serialized_end=1687
-  _globals['_INFERCHUNK']._serialized_start=1689
-  _globals['_INFERCHUNK']._serialized_end=1787
-  _globals['_INFERCOMPLETE']._serialized_start=1790
-  _globals['_INFERCOMPLETE']._serialized_end=1965
-  _globals['_INFERRESPONSE']._serialized_start=1968
-  _globals['_INFERRESPONSE']._serialized_end=2121
-  _globals['_CHOICEQUESTION']._serialized_start=2123
-  _globals['_CHOICEQUESTION']._serialized_end=2184
-  _globals['_SCORECHOICESREQUEST']._serialized_start=2187
-  _globals['_SCORECHOICESREQUEST']._serialized_end=2373
-  _globals['_CHOICESCORE']._serialized_start=2375
-  _globals['_CHOICESCORE']._serialized_end=2425
-  _globals['_QUESTIONFAILURE']._serialized_start=2427
-  _globals['_QUESTIONFAILURE']._serialized_end=2501
-  _globals['_QUESTIONRESULT']._serialized_start=2504
-  _globals['_QUESTIONRESULT']._serialized_end=2835
-  _globals['_SCORESTARTED']._serialized_start=2837
-  _globals['_SCORESTARTED']._serialized_end=2880
-  _globals['_SCOREPROGRESS']._serialized_start=2882
-  _globals['_SCOREPROGRESS']._serialized_end=2960
-  _globals['_SCORECOMPLETE']._serialized_start=2962
-  _globals['_SCORECOMPLETE']._serialized_end=3054
-  _globals['_QUESTIONRESULTS']._serialized_start=3056
-  _globals['_QUESTIONRESULTS']._serialized_end=3129
-  _globals['_SCORECHOICESRESPONSE']._serialized_start=3132
-  _globals['_SCORECHOICESRESPONSE']._serialized_end=3413
+  _globals['_PROVENANCE']._serialized_end=1501
+  _globals['_TOKENLOGPROB']._serialized_start=1503
+  _globals['_TOKENLOGPROB']._serialized_end=1581
+  _globals['_TOKENLOGPROBS']._serialized_start=1583
+  _globals['_TOKENLOGPROBS']._serialized_end=1707
+  _globals['_INFERCHUNK']._serialized_start=1709
+  _globals['_INFERCHUNK']._serialized_end=1807
+  _globals['_INFERCOMPLETE']._serialized_start=1810
+  _globals['_INFERCOMPLETE']._serialized_end=1985
+  _globals['_INFERRESPONSE']._serialized_start=1988
+  _globals['_INFERRESPONSE']._serialized_end=2141
+  _globals['_CHOICEQUESTION']._serialized_start=2143
+  _globals['_CHOICEQUESTION']._serialized_end=2204
+  _globals['_SCORECHOICESREQUEST']._serialized_start=2207
+  _globals['_SCORECHOICESREQUEST']._serialized_end=2393
+  _globals['_CHOICESCORE']._serialized_start=2395
+  _globals['_CHOICESCORE']._serialized_end=2445
+  _globals['_QUESTIONFAILURE']._serialized_start=2447
+  _globals['_QUESTIONFAILURE']._serialized_end=2521
+  _globals['_QUESTIONRESULT']._serialized_start=2524
+  _globals['_QUESTIONRESULT']._serialized_end=2855
+  _globals['_SCORESTARTED']._serialized_start=2857
+  _globals['_SCORESTARTED']._serialized_end=2900
+  _globals['_SCOREPROGRESS']._serialized_start=2902
+  _globals['_SCOREPROGRESS']._serialized_end=2980
+  _globals['_SCORECOMPLETE']._serialized_start=2982
+  _globals['_SCORECOMPLETE']._serialized_end=3074
+  _globals['_QUESTIONRESULTS']._serialized_start=3076
+  _globals['_QUESTIONRESULTS']._serialized_end=3149
+  _globals['_SCORECHOICESRESPONSE']._serialized_start=3152
+  _globals['_SCORECHOICESRESPONSE']._serialized_end=3433
 # @@protoc_insertion_point(module_scope)

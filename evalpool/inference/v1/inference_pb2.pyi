@@ -381,6 +381,7 @@ class Provenance(_message.Message):
     THREADS_FIELD_NUMBER: _builtins.int
     BATCH_TOKENS_FIELD_NUMBER: _builtins.int
     VOUCHED_FIELD_NUMBER: _builtins.int
+    GPU_LAYERS_FIELD_NUMBER: _builtins.int
     model_digest: _builtins.str
     """The digest of the model that was loaded."""
     engine: _builtins.str
@@ -403,6 +404,8 @@ class Provenance(_message.Message):
     """Tokens in one batch at most."""
     vouched: _builtins.bool
     """True: the engine cannot prove the digest; the operator vouches for it."""
+    gpu_layers: _builtins.int
+    """Layers of the model that a GPU computed; 0: the processor computed all."""
     def __init__(
         self,
         *,
@@ -416,10 +419,11 @@ class Provenance(_message.Message):
         threads: _builtins.int = ...,
         batch_tokens: _builtins.int = ...,
         vouched: _builtins.bool = ...,
+        gpu_layers: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_tokens", b"batch_tokens", "dispatch", b"dispatch", "engine", b"engine", "engine_build", b"engine_build", "generation", b"generation", "model_digest", b"model_digest", "quantisation", b"quantisation", "threads", b"threads", "vouched", b"vouched", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_tokens", b"batch_tokens", "dispatch", b"dispatch", "engine", b"engine", "engine_build", b"engine_build", "generation", b"generation", "gpu_layers", b"gpu_layers", "model_digest", b"model_digest", "quantisation", b"quantisation", "threads", b"threads", "vouched", b"vouched", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -51,8 +51,10 @@ def provenance(
         generation=generation,
         dispatch=dispatch,
         quantisation=info.quantisation,
+        gpu_layers=info.gpu_layers,
         threads=info.score_contexts * info.score_threads if scoring else info.generate_threads,
         batch_tokens=info.score_batch_tokens if scoring else info.generate_batch_tokens,
+        vouched=info.vouched,
     )
 
 

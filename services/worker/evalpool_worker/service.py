@@ -102,7 +102,9 @@ def _engines(settings: WorkerSettings) -> tuple[Callable[[], Engine], str]:
     from evalpool_worker.engine.shape import EngineSettings, available_cores
 
     threads = settings.threads or max(1, available_cores() // settings.workers_on_host)
-    engine_settings = EngineSettings(threads=threads, generate_slots=settings.slots)
+    engine_settings = EngineSettings(
+        threads=threads, gpu_layers=settings.gpu_layers, generate_slots=settings.slots
+    )
     return lambda: LlamaCppEngine(engine_settings), library_build()
 
 

@@ -54,6 +54,13 @@ class WorkerSettings(ServiceSettings):
     threads: int = Field(
         0, ge=0, description="Threads to compute with. 0: the cores, shared by workers_on_host."
     )
+    gpu_layers: int = Field(
+        -1,
+        ge=-1,
+        le=100_000,
+        description="Layers of a model for a GPU to compute, where the engine's build has one; the "
+        "others are the processor's. -1: all. 0: none.",
+    )
     workers_on_host: int = Field(
         1, ge=1, description="How many workers share this machine's cores."
     )

@@ -153,6 +153,7 @@ class FakeEngine:
             model_bytes=size,
             n_vocab=256,
             n_ctx_train=self._context_tokens,
+            gpu_layers=0,
             score_contexts=1,
             score_threads=1,
             score_batch_tokens=256,

@@ -10,7 +10,7 @@ class EngineInfo:
     """What computed a result; recorded with every run.
 
     Attributes:
-        engine: The engine's name, `llama_cpp` or `fake`.
+        engine: The engine's name, `llama_cpp`, `openai` or `fake`.
         engine_build: Versions and commit, and the processor features that the build uses.
         model_digest: SHA-256 of the model file as the caller gave it.
         model_description: What the file says about itself (`llama 134M Q4_1`).
@@ -19,6 +19,7 @@ class EngineInfo:
         model_bytes: Size of the tensors in bytes.
         n_vocab: Tokens of the vocabulary.
         n_ctx_train: Context length that the model was trained with, in tokens.
+        gpu_layers: Layers of the model that a GPU computes; 0 where the processor computes all.
         score_contexts: Contexts that score at the same time.
         score_threads: Threads of each of them, fewer while others want the cores; the number does
             not change what is computed.
@@ -28,6 +29,8 @@ class EngineInfo:
         generate_batch_tokens: Most tokens of one generating batch (`n_batch`, `n_ubatch`).
         generate_context_tokens: Tokens that all streams hold together, unless one is longer.
         generate_slots: Streams at the same time.
+        vouched: The engine can't prove the digest; the operator vouches for it. What it does not
+            know of the model is 0 or empty then.
     """
 
     engine: str
@@ -39,6 +42,7 @@ class EngineInfo:
     model_bytes: int
     n_vocab: int
     n_ctx_train: int
+    gpu_layers: int
     score_contexts: int
     score_threads: int
     score_batch_tokens: int
@@ -47,6 +51,7 @@ class EngineInfo:
     generate_batch_tokens: int
     generate_context_tokens: int
     generate_slots: int
+    vouched: bool = False
 
 
 @dataclass(frozen=True, slots=True)

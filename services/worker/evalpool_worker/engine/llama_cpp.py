@@ -71,7 +71,7 @@ class _Running:
 
 
 class LlamaCppEngine:
-    """Scores and generates with a GGUF model on this machine's processor.
+    """Scores and generates with a GGUF model on this machine's processor, or its GPU.
 
     Args:
         settings: How much of the machine to use.
@@ -228,7 +228,9 @@ class LlamaCppEngine:
                 loop.call_soon_threadsafe(progress, share)
             return not stop.is_set()
 
-        loading = asyncio.ensure_future(asyncio.to_thread(LoadedModel, path, tell))
+        loading = asyncio.ensure_future(
+            asyncio.to_thread(LoadedModel, path, tell, self._settings.gpu_layers)
+        )
         try:
             return await asyncio.shield(loading)
         except asyncio.CancelledError:
@@ -324,6 +326,7 @@ def _info(model: LoadedModel, shape: EngineShape, digest: str) -> EngineInfo:
         model_bytes=model.bytes,
         n_vocab=model.n_vocab,
         n_ctx_train=model.n_ctx_train,
+        gpu_layers=model.gpu_layers,
         score_contexts=shape.score_contexts,
         score_threads=shape.score.threads,
         score_batch_tokens=shape.score.batch_tokens,

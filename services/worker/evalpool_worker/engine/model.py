@@ -22,12 +22,14 @@ class LoadedModel:
         path: A GGUF file.
         progress: Called from the loading thread with the loaded share, 0 to 1; loading stops
             when it returns False.
+        gpu_layers: Layers for a GPU to compute, where the build has one; -1 for all.
 
     Attributes:
         handle: The `llama_model`, None once it is freed.
         vocab: Its `llama_vocab`.
         n_vocab: Tokens of the vocabulary.
         n_ctx_train: Context length that it was trained with, in tokens, at least 1.
+        gpu_layers: Layers that a GPU computes, the output as one of them; 0 without a GPU.
         n_head: Attention heads of a layer.
         cache_bytes_a_token: Bytes that a KV cache of 16-bit floats takes for each of its tokens.
         shares_prefixes: Whether sequences can share a part of their memory.
@@ -36,7 +38,12 @@ class LoadedModel:
         ModelLoadError: The file can't be loaded, or holds a model that can't generate text.
     """
 
-    def __init__(self, path: Path, progress: Callable[[float], bool] | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        progress: Callable[[float], bool] | None = None,
+        gpu_layers: int = -1,
+    ) -> None:
         forwarder = start_library()
         forwarder.take_errors()
         parameters = llama_cpp.llama_model_default_params()
@@ -45,6 +52,11 @@ class LoadedModel:
             lambda share, _data: True if progress is None else bool(progress(share))
         )
         parameters.progress_callback = callback
+        parameters.n_gpu_layers = gpu_layers
+        no_devices = (ctypes.c_void_p * 1)(None)
+        if gpu_layers == 0:
+            # Without this a GPU would still compute large batches, and keep the KV cache.
+            parameters.devices = ctypes.addressof(no_devices)
         handle = llama_cpp.llama_model_load_from_file(str(path).encode(), parameters)
         if not handle:
             details = "; ".join(forwarder.take_errors()) or "llama.cpp gave no reason"
@@ -74,6 +86,13 @@ class LoadedModel:
         self.vocab = vocab
         self.n_vocab = int(llama_cpp.llama_vocab_n_tokens(vocab))
         self.n_ctx_train = int(llama_cpp.llama_model_n_ctx_train(handle))
+        # The output counts as one more.
+        layers = int(llama_cpp.llama_model_n_layer(handle)) + 1
+        self.gpu_layers = (
+            min(layers, gpu_layers if gpu_layers >= 0 else layers)
+            if llama_cpp.llama_supports_gpu_offload()
+            else 0
+        )
         self.n_head = max(1, int(llama_cpp.llama_model_n_head(handle)))
         self.cache_bytes_a_token = self._cache_bytes_a_token()
         # Such a memory holds one state a sequence, which no two sequences can share a part of.

@@ -38,6 +38,7 @@ class EngineSettings:
 
     Attributes:
         threads: Threads to compute with, in all. Default: the cores that this process may use.
+        gpu_layers: Layers of a model for a GPU to compute, where the build has one; -1 for all.
         score_contexts: Contexts that score side by side. Default: as many as keep a batch short;
             one single-threaded context a core for small models.
         score_batch_tokens: Tokens of a scoring batch. More are not faster, and a call that is
@@ -53,6 +54,7 @@ class EngineSettings:
     """
 
     threads: int | None = None
+    gpu_layers: int = -1
     score_contexts: int | None = None
     score_batch_tokens: int = 256
     score_context_tokens: int = 2048
