@@ -6,6 +6,8 @@ than a batch. A stream is let in when the KV cache has room for it and for every
 Where the cache fills up all the same, the newest stream gives its cells back and waits; what it
 has sampled stays, and is computed again together with its prompt. A stream that has become longer
 than the cache gets a longer one, into which everything is computed again.
+
+What a stream's prompt shares with another's, such as a system prompt, is computed once.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from .long_contexts import LongContexts
 from .model import LoadedModel
 from .scoring_pool import ScoringPool
 from .shape import GrowingShape
+from .stream_prefixes import StreamPrefixes
 
 _logger = logging.getLogger(__name__)
 
@@ -84,6 +87,7 @@ class GenerationLoop:
         self._waiting: deque[GenerationStream] = deque()
         self._active: list[GenerationStream] = []
         self._free_sequences = list(range(self._shape.sequences))
+        self._prefixes = StreamPrefixes(self._shape) if model.shares_prefixes else None
         self._stopping = False
         self._prompt_tokens = 0
         self._completion_tokens = 0
@@ -166,6 +170,8 @@ class GenerationLoop:
         if empty:
             for stream in self._active:
                 stream.computed = 0
+            if self._prefixes:
+                self._prefixes.lose()
         return context
 
     def _next_step(self) -> bool:
@@ -228,6 +234,10 @@ class GenerationLoop:
         """Let the newest streams wait until each of the others can get a token; the room left."""
         while True:
             room = context.shape.cells - sum(stream.computed for stream in self._active)
+            if self._prefixes:
+                if room - self._prefixes.kept_tokens < len(self._active):
+                    self._prefixes.forget(context)
+                room -= self._prefixes.kept_tokens
             # One stream alone always fits: the context is longer than every stream.
             if room >= len(self._active) or len(self._active) == 1:
                 return room
@@ -240,11 +250,14 @@ class GenerationLoop:
         """Decode a batch; where it finds no room, with fewer prompt tokens."""
         prefill = min(self._shape.batch_tokens, self._make_room(context))
         while True:
-            step = self._plan(prefill)
+            step = self._plan(context, prefill)
             context.fill(step.tokens, step.positions, step.sequences, step.wants_logits)
             try:
                 context.decode()
             except NoRoomError:
+                if self._prefixes and self._prefixes.kept_tokens:
+                    self._prefixes.forget(context)
+                    continue
                 if step.prefilled == 0 or len(step.tokens) == 1:
                     raise
                 prefill = len(step.tokens) - (step.prefilled + 1) // 2
@@ -254,7 +267,7 @@ class GenerationLoop:
             self._prompt_tokens += step.prefilled
             return step
 
-    def _plan(self, most: int) -> _Step:
+    def _plan(self, context: DecodeContext, most: int) -> _Step:
         """Lay out a batch of at most this many tokens, but for streams that need just one."""
         step = _Step()
         for stream in self._active:
@@ -265,6 +278,9 @@ class GenerationLoop:
             if room <= 0:
                 break
             if stream.prefilling:
+                if self._prefixes and not self._prefixes.lend(context, stream, self._active):
+                    # Another is about to compute what this one begins with.
+                    continue
                 stream.begin()
                 tokens = stream.tokens[stream.computed : stream.computed + room]
                 ends = stream.computed + len(tokens) == len(stream.tokens)
@@ -289,12 +305,16 @@ class GenerationLoop:
             events, ended = stream.sample(context, index, logits[row], normalisers.get(row, 0.0))
             self._completion_tokens += stream.completion_tokens - before
             if ended:
+                if self._prefixes:
+                    self._prefixes.keep(context, stream)
                 self._leave(stream)
                 stream.free()
             stream.deliver(events)
 
     def _fail(self, streams: Sequence[GenerationStream], message: str) -> None:
         """End streams that are in slots."""
+        if self._prefixes:
+            self._prefixes.lose()
         for stream in list(streams):
             self._leave(stream)
             stream.deliver(stream.end(FinishReason.ERROR, message))

@@ -18,7 +18,7 @@ from .base import (
     TokenLogprobs,
 )
 from .context import DecodeContext
-from .errors import EngineError
+from .errors import EngineError, InvalidParametersError
 from .log_probabilities import likeliest_tokens
 from .sampling import TokenSampler
 from .text_stream import TextStream
@@ -87,6 +87,11 @@ class GenerationStream:
         return self._sampled
 
     @property
+    def prompt_tokens(self) -> int:
+        """Tokens of the prompt."""
+        return self._prompt_tokens
+
+    @property
     def prefilling(self) -> bool:
         """Whether more than the token sampled last is still to be computed."""
         return self._sampled == 0 or len(self.tokens) - self.computed > 1
@@ -116,6 +121,8 @@ class GenerationStream:
         """
         try:
             token = self._sampler.sample(context, index, logits)
+        except InvalidParametersError as error:
+            return self.end(FinishReason.ERROR, str(error), error.field), True
         except EngineError as error:
             return self.end(FinishReason.ERROR, str(error)), True
         if self._first is None:
@@ -143,7 +150,9 @@ class GenerationStream:
             return events + self.end(FinishReason.LENGTH), True
         return events, False
 
-    def end(self, reason: FinishReason, message: str = "") -> list[GenerationEvent]:
+    def end(
+        self, reason: FinishReason, message: str = "", refused: str = ""
+    ) -> list[GenerationEvent]:
         """The last events: text that was held back, and the end."""
         now = self._clock()
         started = now if self._started is None else self._started
@@ -160,6 +169,7 @@ class GenerationStream:
                     decode=now - first,
                 ),
                 message=message,
+                refused=refused,
             )
         )
         return events

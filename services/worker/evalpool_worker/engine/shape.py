@@ -132,7 +132,8 @@ def shape_for(model: LoadedModel, settings: EngineSettings) -> EngineShape:
     score_batch = min(settings.score_batch_tokens, score_cells)
     score_outputs = min(score_batch, outputs)
     generate_batch = min(settings.generate_batch_tokens, settings.generate_context_tokens)
-    slots = min(settings.generate_slots, generate_batch, llama_cpp.llama_max_parallel_sequences())
+    most_slots = llama_cpp.llama_max_parallel_sequences() - 1
+    slots = min(settings.generate_slots, generate_batch, most_slots)
     return EngineShape(
         score_contexts=contexts,
         score=ContextShape(
@@ -153,6 +154,8 @@ def shape_for(model: LoadedModel, settings: EngineSettings) -> EngineShape:
             outputs=slots,
             threads=cores,
             flash_attention=True,
+            # For what the streams to come may begin with.
+            spare_sequences=1,
         ),
     )
 
