@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -53,6 +53,34 @@ class LoadedModel:
     size_bytes: int
     info: EngineInfo
     in_use: int
+
+
+class Models(Protocol):
+    """The models that a worker answers with: `ModelHost`'s, or a server's one."""
+
+    @property
+    def loaded(self) -> list[LoadedModel]:
+        """The models that can be used at once, by digest."""
+        ...
+
+    @property
+    def computed_tokens(self) -> int:
+        """Tokens computed since the start; never falls."""
+        ...
+
+    def using(
+        self, digest: str, name: str, sources: Sequence[str], progress: Progress
+    ) -> AbstractAsyncContextManager[Engine]:
+        """Use a model for the length of a block."""
+        ...
+
+    async def unload(self, digest: str) -> None:
+        """Free a model."""
+        ...
+
+    async def close(self) -> None:
+        """Free everything."""
+        ...
 
 
 @dataclass

@@ -7,10 +7,12 @@ from evalpool_runtime.errors import (
     DomainError,
     Internal,
     InvalidRequest,
+    ResourceExhausted,
     Unavailable,
     reasons,
 )
 from evalpool_worker.engine.errors import (
+    EngineBusyError,
     EngineError,
     InvalidParametersError,
     NoModelLoadedError,
@@ -38,6 +40,10 @@ def as_domain_error(error: EngineError) -> DomainError:
             )
         case NoModelLoadedError():
             return unloaded()
+        case EngineBusyError():
+            return ResourceExhausted(
+                reasons.ERROR_REASON_WORKER_BUSY, str(error), retry_after=error.retry_after
+            )
         case _:
             return Internal(reasons.ERROR_REASON_ENGINE_FAILED, str(error))
 

@@ -10,18 +10,21 @@ from evalpool.worker.v1 import worker_pb2_grpc
 from evalpool_runtime.access import Who
 from evalpool_runtime.replay import forget_expired
 from evalpool_runtime.service import Runtime, ServiceDefinition
+from evalpool_runtime.start import CannotStart
 from evalpool_worker.defaults import Defaults
 from evalpool_worker.engine.base import Engine
 from evalpool_worker.fetching import ModelFetcher, RouterRepository
 from evalpool_worker.metrics import WorkerMetrics
 from evalpool_worker.model_files import open_store
-from evalpool_worker.model_host import ModelHost
+from evalpool_worker.model_host import ModelHost, Models
 from evalpool_worker.registration import Offer, Reading, Registration
+from evalpool_worker.served_model import ServedModel
 from evalpool_worker.servicer import WorkerServicer
 from evalpool_worker.settings import WorkerSettings
 from evalpool_worker.slots import Slots
 
 FORGET_SECONDS = 300.0
+LOOK_SECONDS = 10.0
 
 
 async def build(runtime: Runtime[WorkerSettings]) -> None:
@@ -32,7 +35,6 @@ async def build(runtime: Runtime[WorkerSettings]) -> None:
         Who.ADMITTED_ROUTER,
         lambda address: address in {settings.router_address, *settings.admitted_routers} - {""},
     )
-    make_engine, engine_build = _engines(settings)
     router = (
         router_pb2_grpc.RouterServiceStub(
             runtime.channel(settings.router_endpoint, settings.router_address)
@@ -47,7 +49,13 @@ async def build(runtime: Runtime[WorkerSettings]) -> None:
         FetchPolicy.from_environment(file_roots=settings.file_roots),
     )
     runtime.on_stop(fetcher.close)
-    host = ModelHost(make_engine, store, fetcher, settings.memory_bytes, runtime.clock)
+    host: Models
+    if settings.engine == "openai":
+        host, engine_build = _served(settings)
+        runtime.every("look-at-server", LOOK_SECONDS, host.look)
+    else:
+        make_engine, engine_build = _engines(settings)
+        host = ModelHost(make_engine, store, fetcher, settings.memory_bytes, runtime.clock)
     runtime.on_stop(host.close)
     slots = Slots(settings.slots)
 
@@ -57,7 +65,7 @@ async def build(runtime: Runtime[WorkerSettings]) -> None:
             router,
             Offer(
                 settings.advertise or runtime.endpoint,
-                settings.kinds,
+                settings.offered_kinds,
                 settings.slots,
                 settings.memory_bytes,
                 settings.engine,
@@ -106,6 +114,39 @@ def _engines(settings: WorkerSettings) -> tuple[Callable[[], Engine], str]:
         threads=threads, gpu_layers=settings.gpu_layers, generate_slots=settings.slots
     )
     return lambda: LlamaCppEngine(engine_settings), library_build()
+
+
+def _served(settings: WorkerSettings) -> tuple[ServedModel, str]:
+    from evalpool_worker.engine.openai import OpenAIEngine, OpenAISettings, openai_build
+
+    server = OpenAISettings(
+        url=settings.openai_url,
+        model=settings.openai_model,
+        dialect=settings.openai_dialect,
+        key=_key(settings),
+        silent_seconds=settings.openai_silent_seconds,
+        slots=settings.slots,
+    )
+    model = ServedModel(OpenAIEngine(server), settings.openai_digest, settings.openai_model)
+    return model, openai_build(server)
+
+
+def _key(settings: WorkerSettings) -> str:
+    if settings.openai_key is not None:
+        key = settings.openai_key.get_secret_value()
+    elif settings.openai_key_file is not None:
+        try:
+            key = settings.openai_key_file.read_text().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise CannotStart(
+                f"--openai-key-file: {settings.openai_key_file} can't be read; give a text file "
+                "that holds the key"
+            ) from error
+    else:
+        return ""
+    if not key.isascii() or not key.isprintable() or not key:
+        raise CannotStart("--openai-key: it is no key; give printable ASCII characters")
+    return key
 
 
 SERVICE = ServiceDefinition(

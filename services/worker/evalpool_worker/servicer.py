@@ -16,7 +16,6 @@ from evalpool.worker.v1 import worker_pb2, worker_pb2_grpc
 from evalpool_runtime.database import Database
 from evalpool_runtime.errors import (
     FailedPrecondition,
-    Internal,
     ResourceExhausted,
     reasons,
 )
@@ -30,10 +29,10 @@ from evalpool_worker.answers import (
 )
 from evalpool_worker.defaults import Defaults
 from evalpool_worker.engine.base import Engine, FinishReason, GenerationEnd
-from evalpool_worker.engine.errors import EngineError
+from evalpool_worker.engine.errors import EngineError, InvalidParametersError
 from evalpool_worker.listing import loaded_model, stored_models
 from evalpool_worker.metrics import WorkerMetrics
-from evalpool_worker.model_host import ModelHost
+from evalpool_worker.model_host import Models
 from evalpool_worker.refusals import as_domain_error, unloaded
 from evalpool_worker.relay import Relay
 from evalpool_worker.requests import Scoring, WantedModel, parse_infer, parse_score_choices
@@ -53,7 +52,7 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
         self,
         runtime: Runtime[WorkerSettings],
         database: Database,
-        host: ModelHost,
+        host: Models,
         store: ModelStore,
         slots: Slots,
         defaults: Defaults,
@@ -281,7 +280,11 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
 
 def _completed(end: GenerationEnd, origin: inference_pb2.Provenance) -> inference_pb2.InferComplete:
     if end.finish_reason is FinishReason.ERROR:
-        raise Internal(reasons.ERROR_REASON_ENGINE_FAILED, end.message)
+        raise as_domain_error(
+            InvalidParametersError(end.refused, end.message)
+            if end.refused
+            else EngineError(end.message)
+        )
     return generation_end(end, origin)
 
 

@@ -1,4 +1,4 @@
-"""Engines for the contract's tests: the fake one, and llama.cpp with a real model."""
+"""Engines for the contract's tests: the fake one, llama.cpp, and a server with the same model."""
 
 from __future__ import annotations
 
@@ -12,28 +12,46 @@ from evalpool_worker.engine.base import ChoiceQuestion, Engine
 from evalpool_worker.engine.fake import FakeEngine
 from evalpool_worker.engine.llama_cpp import LlamaCppEngine
 from evalpool_worker.engine.model import LoadedModel
+from evalpool_worker.engine.openai import OpenAIEngine
 from evalpool_worker.engine.shape import EngineSettings
 from evalpool_worker.engine.tokenisation import Tokeniser
 from tests.published import EVERYDAY
+from tests.worker.engine.llama_cpp_server import LlamaCppServer, llama_cpp_python_server
 
 # One thread: several wait for each other in every step, which takes long on a busy machine.
 # A small context, so that a test can fill it.
 SETTINGS = EngineSettings(threads=1, score_context_tokens=512, generate_context_tokens=4096)
 
 
-@pytest.fixture(params=["fake", "llama_cpp"])
+@pytest.fixture(params=["fake", "llama_cpp", "openai"])
 def engine_name(request: pytest.FixtureRequest) -> str:
     """Which engine the contract is tried on."""
     name: str = request.param
     return name
 
 
+@pytest.fixture(scope="session")
+def llama_cpp_server(
+    smollm2_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[LlamaCppServer]:
+    """llama-cpp-python's own server, with SmolLM2."""
+    with llama_cpp_python_server(
+        smollm2_path, tmp_path_factory.mktemp("llama-cpp-server") / "log"
+    ) as server:
+        yield server
+
+
 @pytest.fixture
-async def empty_engine(engine_name: str) -> AsyncIterator[Engine]:
+async def empty_engine(engine_name: str, request: pytest.FixtureRequest) -> AsyncIterator[Engine]:
     """An engine without a model."""
-    engine: Engine = (
-        FakeEngine(context_tokens=512) if engine_name == "fake" else LlamaCppEngine(SETTINGS)
-    )
+    engine: Engine
+    match engine_name:
+        case "fake":
+            engine = FakeEngine(context_tokens=512)
+        case "llama_cpp":
+            engine = LlamaCppEngine(SETTINGS)
+        case _:
+            engine = OpenAIEngine(request.getfixturevalue("llama_cpp_server").settings)
     yield engine
     await engine.close()
 

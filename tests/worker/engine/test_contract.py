@@ -1,4 +1,4 @@
-"""What every engine keeps, tried on the fake one and on llama.cpp with a real model."""
+"""What every engine keeps: the fake one, llama.cpp and a server, both with a real model."""
 
 from __future__ import annotations
 
@@ -40,6 +40,9 @@ QUESTIONS = tuple(
     )
     for number in range(12)
 )
+# What only an engine does that has the weights and the tokeniser: a server's are out of reach.
+own_model = pytest.mark.parametrize("engine_name", ["fake", "llama_cpp"], indirect=True)
+
 GREEDY = SamplingParameters(max_tokens=24, temperature=0.0)
 SEEDED = SamplingParameters(max_tokens=24, temperature=1.0, seed=7)
 
@@ -81,6 +84,7 @@ async def test_loading_tells_progress_and_what_was_loaded(
     assert shares[-1] == 1.0
 
 
+@own_model
 async def test_a_file_that_is_no_model_is_refused(empty_engine: Engine, tmp_path: Path) -> None:
     path = tmp_path / "notes.gguf"
     path.write_text("these are notes")
@@ -89,6 +93,7 @@ async def test_a_file_that_is_no_model_is_refused(empty_engine: Engine, tmp_path
     assert empty_engine.info is None
 
 
+@own_model
 async def test_a_missing_file_is_refused(empty_engine: Engine, tmp_path: Path) -> None:
     with pytest.raises(ModelLoadError, match=r"gone\.gguf"):
         await empty_engine.load(tmp_path / "gone.gguf", "abc")
@@ -113,6 +118,7 @@ async def test_without_a_model_nothing_is_scored_or_generated(empty_engine: Engi
         await anext(aiter(empty_engine.generate("Hello", GREEDY)))
 
 
+@own_model
 async def test_every_question_gets_a_score_a_choice(engine: Engine) -> None:
     for outcome in (await score(engine, QUESTIONS)).values():
         assert isinstance(outcome, QuestionResult)
@@ -130,12 +136,14 @@ async def test_no_questions_are_no_results(engine: Engine) -> None:
     assert await score(engine, ()) == {}
 
 
+@own_model
 async def test_two_callers_get_their_own_results(engine: Engine) -> None:
     first, second = await asyncio.gather(score(engine, QUESTIONS[:6]), score(engine, QUESTIONS[6:]))
     assert set(first) == {q.id for q in QUESTIONS[:6]}
     assert set(second) == {q.id for q in QUESTIONS[6:]}
 
 
+@own_model
 async def test_one_choice_and_many_choices_are_scored(engine: Engine) -> None:
     many = ChoiceQuestion("many", "The letter is", tuple(f" {chr(65 + i)}" for i in range(26)))
     hundred = ChoiceQuestion("hundred", "I count to", tuple(f" {i} sheep" for i in range(100)))
@@ -147,6 +155,7 @@ async def test_one_choice_and_many_choices_are_scored(engine: Engine) -> None:
         assert len(outcome.scores) == len(question.choices)
 
 
+@own_model
 async def test_what_cant_be_scored_fails_alone_and_says_why(engine: Engine) -> None:
     bad = {
         "none": ((), "no choices", FailureCause.QUESTION),
@@ -170,6 +179,7 @@ async def test_what_cant_be_scored_fails_alone_and_says_why(engine: Engine) -> N
         assert isinstance(outcomes[question.id], QuestionResult)
 
 
+@own_model
 async def test_scores_are_the_same_every_time(engine: Engine) -> None:
     first, again = await score(engine, QUESTIONS[:1]), await score(engine, QUESTIONS[:1])
     one, two = first["q0"], again["q0"]
@@ -178,6 +188,7 @@ async def test_scores_are_the_same_every_time(engine: Engine) -> None:
     assert one.scores == two.scores
 
 
+@own_model
 async def test_a_cancelled_call_leaves_the_engine_free(engine: Engine) -> None:
     results = engine.score(QUESTIONS * 50)
     await anext(aiter(results))
@@ -188,6 +199,7 @@ async def test_a_cancelled_call_leaves_the_engine_free(engine: Engine) -> None:
     assert len(await score(engine, QUESTIONS)) == len(QUESTIONS)
 
 
+@own_model
 async def test_a_cancelled_task_leaves_the_engine_free(engine: Engine) -> None:
     begun = asyncio.Event()
 
@@ -203,6 +215,7 @@ async def test_a_cancelled_task_leaves_the_engine_free(engine: Engine) -> None:
     await engine.wait_idle()
 
 
+@own_model
 async def test_unloading_fails_what_is_left_as_retriable(engine: Engine) -> None:
     outcomes: list[QuestionResult | QuestionFailure] = []
     begun = asyncio.Event()
@@ -223,6 +236,7 @@ async def test_unloading_fails_what_is_left_as_retriable(engine: Engine) -> None
     assert all(failure.retriable for failure in failures)
 
 
+@own_model
 async def test_generation_ends_with_counts_and_a_reason(engine: Engine) -> None:
     chunks, end = await generate(engine, "Once upon a time", replace(GREEDY, max_tokens=5))
     assert text_of(chunks)
@@ -232,6 +246,7 @@ async def test_generation_ends_with_counts_and_a_reason(engine: Engine) -> None:
     assert min(end.timings.queued, end.timings.prefill, end.timings.decode) >= 0
 
 
+@own_model
 async def test_messages_go_through_a_template(engine: Engine) -> None:
     messages = (ChatMessage("system", "Be brief."), ChatMessage("user", "Name a colour."))
     chunks, end = await generate(engine, messages, GREEDY)
@@ -287,6 +302,7 @@ async def test_a_stop_text_ends_generation_and_is_not_shown(engine: Engine) -> N
     assert end.finish_reason is FinishReason.STOP
 
 
+@own_model
 async def test_chunks_hold_whole_characters(engine: Engine) -> None:
     emoji = 'root ::= ("🙂" | "東" | "é" | "🎻")+'
     parameters = SamplingParameters(max_tokens=40, temperature=1.0, seed=1, grammar=emoji)
@@ -296,6 +312,7 @@ async def test_chunks_hold_whole_characters(engine: Engine) -> None:
     assert any(len(chunk.token_ids) > 1 for chunk in chunks)
 
 
+@own_model
 @pytest.mark.parametrize("count", [0, 1, 20])
 async def test_each_token_comes_with_its_log_probability_and_the_likeliest_in_its_place(
     engine: Engine, count: int
@@ -319,6 +336,7 @@ async def test_without_being_asked_no_log_probability_comes(engine: Engine) -> N
     assert not any(chunk.logprobs for chunk in chunks)
 
 
+@own_model
 async def test_log_probabilities_are_those_before_sampling(engine: Engine) -> None:
     plain = replace(GREEDY, logprobs=3)
     # One candidate alone: the same text, and after sampling its probability would be 1.
@@ -330,6 +348,7 @@ async def test_log_probabilities_are_those_before_sampling(engine: Engine) -> No
     assert first[0].logprobs == again[0].logprobs
 
 
+@own_model
 async def test_log_probabilities_wait_with_their_tokens_for_a_whole_character(
     engine: Engine,
 ) -> None:
@@ -343,6 +362,7 @@ async def test_log_probabilities_wait_with_their_tokens_for_a_whole_character(
     assert pieces.decode() == text_of(chunks)
 
 
+@own_model
 async def test_a_stop_texts_tokens_have_log_probabilities_too(engine: Engine) -> None:
     whole, _ = await generate(engine, "A story:", GREEDY)
     stop = text_of(whole)[3:9]
@@ -362,11 +382,14 @@ async def test_a_grammar_holds(engine: Engine, seed: int) -> None:
     assert end.finish_reason is FinishReason.STOP
 
 
+@own_model
 @pytest.mark.parametrize(
     ("parameters", "field"),
     [
         (SamplingParameters(grammar="root ::= ("), "grammar"),
         (SamplingParameters(grammar='answer ::= "yes"'), "grammar"),
+        (SamplingParameters(grammar=f'root ::= "{"é" * 32 * 1024}"'), "grammar"),
+        (SamplingParameters(grammar=f'root ::= {"(" * 101}"yes"{")" * 101}'), "grammar"),
         (SamplingParameters(max_tokens=0), "max_tokens"),
         (SamplingParameters(temperature=float("nan")), "temperature"),
         (SamplingParameters(top_p=0.0), "top_p"),
@@ -385,6 +408,7 @@ async def test_parameters_that_cant_be_used_are_refused_by_name(
     await engine.wait_idle()
 
 
+@own_model
 async def test_a_prompt_that_does_not_fit_is_refused(engine: Engine) -> None:
     with pytest.raises(PromptTooLongError, match="the model takes at most"):
         await anext(aiter(engine.generate("word " * 20_000, GREEDY)))
@@ -400,6 +424,7 @@ async def test_sixteen_streams_all_finish(engine: Engine) -> None:
     await engine.wait_idle()
 
 
+@own_model
 async def test_a_closed_stream_frees_its_slot(engine: Engine) -> None:
     endless = SamplingParameters(max_tokens=400, temperature=1.0, seed=1)
     streams = [engine.generate("Count: 1, 2, 3,", endless) for _ in range(18)]
@@ -424,6 +449,7 @@ async def test_unloading_ends_streams_as_cancelled(engine: Engine) -> None:
     assert end.message == "The model was unloaded."
 
 
+@own_model
 async def test_scoring_and_generating_go_side_by_side(engine: Engine) -> None:
     outcomes, (_, end) = await asyncio.gather(
         score(engine, QUESTIONS), generate(engine, "Hello", GREEDY)

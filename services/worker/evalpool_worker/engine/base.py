@@ -235,6 +235,10 @@ class TokenLogprobs:
     likeliest: tuple[TokenLogprob, ...]
 
 
+UNKNOWN_TOKEN = -1
+"""Stands for a token that was sampled and whose number is not known."""
+
+
 @dataclass(frozen=True, slots=True)
 class GenerationChunk:
     """The next piece of a generated text.
@@ -242,7 +246,8 @@ class GenerationChunk:
     Attributes:
         text: Whole characters; never a part of one, never a part of a stop text.
         token_ids: The tokens sampled since the chunk before. A token whose bytes do not yet make
-            a character comes with the chunk that completes it.
+            a character comes with the chunk that completes it. `UNKNOWN_TOKEN` where a remote
+            server does not tell them.
         logprobs: One for each of these tokens where they were asked for, else none.
     """
 
@@ -287,6 +292,8 @@ class GenerationEnd:
         completion_tokens: Tokens sampled, those of a stop text included, the end token not.
         timings: Where the time went.
         message: One sentence for `ERROR` and `CANCELLED`, else empty.
+        refused: The parameter that is at fault for an `ERROR`, as `InvalidParametersError` names
+            it; empty where it was the machinery.
     """
 
     finish_reason: FinishReason
@@ -294,6 +301,7 @@ class GenerationEnd:
     completion_tokens: int
     timings: GenerationTimings
     message: str = ""
+    refused: str = ""
 
 
 Prompt = str | Sequence[ChatMessage] | TemplatedChat

@@ -36,3 +36,15 @@ class PromptTooLongError(InvalidParametersError):
 
 class TooLittleMemoryError(EngineError):
     """This machine has too little memory for a context of that length; another may have more."""
+
+
+class EngineBusyError(EngineError):
+    """The engine has no room now; nothing was tried.
+
+    Attributes:
+        retry_after: Seconds after which another try makes sense.
+    """
+
+    def __init__(self, message: str, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
