@@ -43,7 +43,10 @@ class WorkerDouble(worker_pb2_grpc.WorkerServiceServicer):
             None for none.
         metadata: Values of interest that go with it.
         forge: Changes the provenance of results.
+        garble: What it makes of a result before it sends it; a list, so that it may send none, or
+            several.
         leave_out: Ids of questions that it does not answer.
+        computed_tokens: What it says that a text took.
         failures: What it says of questions that it fails, by id.
         scored: Questions that it was sent, package by package.
         prompted: Requests of Infer that it was sent.
@@ -53,8 +56,8 @@ class WorkerDouble(worker_pb2_grpc.WorkerServiceServicer):
         cancelled: Set when a call was cancelled.
     """
 
-    def __init__(self) -> None:
-        self.identity = Identity.generate()
+    def __init__(self, identity: Identity | None, endpoint: str) -> None:
+        self.identity = identity or Identity.generate()
         self.answers = ["Par", "is."]
         self.open = asyncio.Event()
         self.open.set()
@@ -63,6 +66,8 @@ class WorkerDouble(worker_pb2_grpc.WorkerServiceServicer):
         self.error: tuple[grpc.StatusCode, str] | None = None
         self.metadata = {"why": "test"}
         self.forge: Callable[[inference_pb2.Provenance], None] = lambda provenance: None
+        self.garble: Callable[[inference_pb2.QuestionResult], list[inference_pb2.QuestionResult]]
+        self.garble = lambda result: [result]
         self.leave_out: set[str] = set()
         self.failures: dict[str, inference_pb2.QuestionFailure] = {}
         self.scored: list[inference_pb2.ScoreChoicesRequest] = []
@@ -72,14 +77,20 @@ class WorkerDouble(worker_pb2_grpc.WorkerServiceServicer):
         self.reached = asyncio.Event()
         self.cancelled = asyncio.Event()
         self.generation = 0
-        self.endpoint = ""
+        self.computed_tokens = 9
+        self.endpoint = endpoint
         self._server = aio.server()
         self._authenticator = Authenticator(self.identity.address, SystemClock())
 
     @classmethod
-    def new(cls) -> Self:
-        """A double; what it does not implement, a router does not call."""
-        return cls()
+    def new(cls, identity: Identity | None = None, endpoint: str = "127.0.0.1:0") -> Self:
+        """A double; what it does not implement, a router does not call.
+
+        Args:
+            identity: Its key. Default: a new one.
+            endpoint: Where it is to be reached. Default: any free port.
+        """
+        return cls(identity, endpoint)
 
     @property
     def address(self) -> str:
@@ -87,7 +98,7 @@ class WorkerDouble(worker_pb2_grpc.WorkerServiceServicer):
 
     async def __aenter__(self) -> Self:
         worker_pb2_grpc.add_WorkerServiceServicer_to_server(self, self._server)
-        self.endpoint = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
+        self.endpoint = f"127.0.0.1:{self._server.add_insecure_port(self.endpoint)}"
         await self._server.start()
         return self
 
@@ -108,10 +119,11 @@ class WorkerDouble(worker_pb2_grpc.WorkerServiceServicer):
         kinds: tuple[router_pb2.WorkerKind.ValueType, ...] = ALL_KINDS,
         models: tuple[str, ...] = (),
         instance: str = "first",
+        endpoint: str = "",
     ) -> router_pb2.RegisterWorkerResponse:
         response = await stub.RegisterWorker(
             router_pb2.RegisterWorkerRequest(
-                endpoint=self.endpoint,
+                endpoint=endpoint or self.endpoint,
                 kinds=kinds,
                 slots=slots,
                 memory_bytes=memory,
@@ -146,7 +158,9 @@ class WorkerDouble(worker_pb2_grpc.WorkerServiceServicer):
             reference=request.reference,
             complete=inference_pb2.InferComplete(
                 finish_reason=inference_pb2.FINISH_REASON_STOP,
-                usage=inference_pb2.Usage(prompt_tokens=7, completion_tokens=2, computed_tokens=9),
+                usage=inference_pb2.Usage(
+                    prompt_tokens=7, completion_tokens=2, computed_tokens=self.computed_tokens
+                ),
                 provenance=self._provenance(request.model.digest, dispatch),
             ),
         )
@@ -175,7 +189,7 @@ class WorkerDouble(worker_pb2_grpc.WorkerServiceServicer):
                     for choice in question.choices:
                         result.scores.add(sum_logprob=score(question.prompt, choice), tokens=1)
                 yield inference_pb2.ScoreChoicesResponse(
-                    results=inference_pb2.QuestionResults(results=[result])
+                    results=inference_pb2.QuestionResults(results=self.garble(result))
                 )
         except asyncio.CancelledError:
             self.cancelled.set()

@@ -10,7 +10,7 @@ import structlog
 from grpc import aio
 
 from evalpool.inference.v1 import inference_pb2
-from evalpool_router.job import InferJob, Job, Message, ScoreJob, indices_of
+from evalpool_router.job import InferJob, Job, Message, ScoreJob, indices_of, is_plausible
 from evalpool_router.metrics import RouterMetrics
 from evalpool_router.scheduler import Dispatch, Effect, Scheduler
 from evalpool_router.worker_link import (
@@ -131,12 +131,13 @@ class Drive:
         job: InferJob,
         response: inference_pb2.InferResponse,
     ) -> None:
-        if not self._is_mine(response.complete.provenance):
+        complete = response.complete
+        if not (self._is_mine(complete.provenance) and is_plausible(complete.usage)):
             # Without a proper end the dispatch counts as lost at this worker.
             self._discard(1)
             return
         self._desk.tell(job, response, result=True)
-        tokens = response.complete.usage.computed_tokens
+        tokens = complete.usage.computed_tokens
         _, effects = self._desk.scheduler.questions_finished(
             self._dispatch.id, self._dispatch.questions, self._clock.monotonic(), tokens=tokens
         )

@@ -13,6 +13,9 @@ from evalpool.inference.v1 import inference_pb2
 from evalpool_router.scheduler import Kind
 from evalpool_runtime.errors import DomainError
 
+MOST_TOKENS = 2_000_000
+"""Tokens that an answer may be said to have taken: those of 1,000 still add up in 32 bits."""
+
 Message: TypeAlias = inference_pb2.InferResponse | inference_pb2.ScoreChoicesResponse
 
 
@@ -102,6 +105,8 @@ class ScoreJob(Job):
 
     def answers(self, index: int, result: inference_pb2.QuestionResult) -> bool:
         """Whether a result has the form of an answer to a question."""
+        if not is_plausible(result.usage):
+            return False
         if result.HasField("failure"):
             return True
         return len(result.scores) == len(self.questions[index].choices) and all(
@@ -129,6 +134,12 @@ class ScoreJob(Job):
 def indices_of(job: ScoreJob, package: tuple[int, ...]) -> Mapping[str, int]:
     """The package's questions by their ids."""
     return {job.questions[index].id: index for index in package}
+
+
+def is_plausible(usage: inference_pb2.Usage) -> bool:
+    """Whether counts can be those of one answer; sums of others would not fit their fields."""
+    counts = (usage.prompt_tokens, usage.completion_tokens, usage.computed_tokens)
+    return all(0 <= count <= MOST_TOKENS for count in counts)
 
 
 def add_usage(total: inference_pb2.Usage, more: inference_pb2.Usage) -> None:
