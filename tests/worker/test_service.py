@@ -212,6 +212,22 @@ async def test_a_template_that_comes_with_a_request_renders_it_or_is_refused_by_
     assert [violation.field for violation in error.violations] == ["chat.template"]
 
 
+async def test_a_grammar_that_takes_too_much_is_refused_by_its_field(
+    stub: Stub, smollm2: inference_pb2.ModelReference
+) -> None:
+    doubling = 'root ::= "-" root x | "-" root y | "-"\nx ::= "x"\ny ::= "y"'
+    request = inference_pb2.InferRequest(
+        model=smollm2,
+        prompt="- - - - -",
+        sampling=inference_pb2.Sampling(max_tokens=200, grammar=doubling),
+    )
+    error = await refusal(stub.Infer(request))
+    assert error.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert error.reason == "INVALID_FIELD"
+    assert [violation.field for violation in error.violations] == ["sampling.grammar"]
+    assert "is too ambiguous" in error.message
+
+
 async def test_only_admitted_routers_and_the_operator_may_call(
     worker: ServiceUnderTest, smollm2: inference_pb2.ModelReference
 ) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from .errors import InvalidParametersError
+from .grammar_limits import check_grammar
 
 _TOKEN = re.compile(
     r"""\s*(?:\#[^\n]*\n?|
@@ -46,8 +47,9 @@ def parse_grammar(grammar: str) -> FakeGrammar:
     """Parse GBNF.
 
     Raises:
-        InvalidParametersError: It can't be parsed, or has no rule named root.
+        InvalidParametersError: It is too large, can't be parsed, or has no rule named root.
     """
+    check_grammar(grammar)
     return _Parser(grammar).parse()
 
 

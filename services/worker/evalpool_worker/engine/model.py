@@ -9,6 +9,7 @@ from pathlib import Path
 import llama_cpp
 
 from .errors import ModelLoadError
+from .grammars import Grammars
 from .library import start_library
 
 # Of the 16-bit floats that keys and values are cached as.
@@ -27,6 +28,7 @@ class LoadedModel:
     Attributes:
         handle: The `llama_model`, None once it is freed.
         vocab: Its `llama_vocab`.
+        grammars: Follows the grammars of streams.
         n_vocab: Tokens of the vocabulary.
         n_ctx_train: Context length that it was trained with, in tokens, at least 1.
         gpu_layers: Layers that a GPU computes, the output as one of them; 0 without a GPU.
@@ -62,6 +64,7 @@ class LoadedModel:
             details = "; ".join(forwarder.take_errors()) or "llama.cpp gave no reason"
             raise ModelLoadError(f"{path.name} can't be loaded as a GGUF model: {details}.")
         self.handle = handle
+        self.grammars = Grammars(path)
         try:
             if llama_cpp.llama_model_has_encoder(handle) or not llama_cpp.llama_model_has_decoder(
                 handle
@@ -148,6 +151,7 @@ class LoadedModel:
 
     def free(self) -> None:
         """Free the weights; a second call does nothing."""
+        self.grammars.close()
         if self.handle:
             llama_cpp.llama_model_free(self.handle)
             self.handle = None

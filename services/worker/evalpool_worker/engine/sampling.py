@@ -11,16 +11,9 @@ from numpy.typing import NDArray
 
 from .base import SamplingParameters
 from .context import DecodeContext
-from .errors import EngineError, InvalidParametersError
-from .library import start_library
+from .errors import EngineError
 from .model import LoadedModel
-
-# The layout of `llama_token_data`.
-_CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
-
-# llama.cpp parses grammars recursively on the thread's stack, without a limit of its own.
-_LONGEST_GRAMMAR = 64 * 1024
-_DEEPEST_GRAMMAR = 100
+from .token_candidates import as_array, new_candidates
 
 
 class GrammarExhaustedError(EngineError):
@@ -36,14 +29,16 @@ class TokenSampler:
         prompt: The stream's prompt; the penalties look at its end.
 
     Raises:
-        InvalidParametersError: The grammar can't be parsed.
+        InvalidParametersError: The grammar can't be read, or takes too much.
     """
 
     def __init__(
         self, model: LoadedModel, parameters: SamplingParameters, prompt: Sequence[int]
     ) -> None:
         self._n_vocab = model.n_vocab
-        self._grammar = _grammar(model, parameters.grammar) if parameters.grammar else None
+        self._grammar = (
+            model.grammars.open(parameters.grammar, model.n_vocab) if parameters.grammar else None
+        )
         self._chain = llama_cpp.llama_sampler_chain_init(
             llama_cpp.llama_sampler_chain_default_params()
         )
@@ -88,6 +83,7 @@ class TokenSampler:
             logits: Shape (n_vocab,), of that token.
 
         Raises:
+            InvalidParametersError: The grammar takes too much to follow.
             EngineError: The logits are not finite, or the grammar allows nothing.
         """
         # NaN wins every maximum, so this finds it wherever it is. Single -inf are masks.
@@ -98,13 +94,12 @@ class TokenSampler:
             return int(logits.argmax())
         if self._grammar is None:
             return int(llama_cpp.llama_sampler_sample(self._chain, context.handle, index))
-        # Testing the one token that would be chosen is far cheaper than testing all of them.
-        token = self._choose(logits, self._chain)
-        if not self._allows(token):
-            token = self._choose(logits, self._grammar, self._chain)
-            if not self._allows(token):
+        # Asking about the one token that would be chosen is far cheaper than about all of them.
+        token = self._choose(logits)
+        if not self._grammar.accepts(token):
+            token = self._choose(np.where(self._grammar.allowed(), logits, -np.inf))
+            if not self._grammar.accepts(token):
                 raise GrammarExhaustedError("The grammar allows no token at this place.")
-        llama_cpp.llama_sampler_accept(self._grammar, token)
         llama_cpp.llama_sampler_accept(self._chain, token)
         return token
 
@@ -114,56 +109,15 @@ class TokenSampler:
             llama_cpp.llama_sampler_free(self._chain)
             self._chain = None
         if self._grammar:
-            llama_cpp.llama_sampler_free(self._grammar)
+            self._grammar.close()
             self._grammar = None
 
     def _add(self, sampler: object) -> None:
         # The chain owns what is added to it.
         llama_cpp.llama_sampler_chain_add(self._chain, sampler)
 
-    def _choose(self, logits: NDArray[np.float32], *samplers: object) -> int:
-        candidates = np.zeros(self._n_vocab, dtype=_CANDIDATE)
-        candidates["id"] = np.arange(self._n_vocab, dtype=np.int32)
-        candidates["logit"] = logits
-        array = _array(candidates)
-        for sampler in samplers:
-            llama_cpp.llama_sampler_apply(sampler, ctypes.byref(array))
+    def _choose(self, logits: NDArray[np.float32]) -> int:
+        candidates = new_candidates(np.arange(self._n_vocab, dtype=np.int32), logits)
+        array = as_array(candidates)
+        llama_cpp.llama_sampler_apply(self._chain, ctypes.byref(array))
         return int(array.data[array.selected].id)
-
-    def _allows(self, token: int) -> bool:
-        candidate = np.zeros(1, dtype=_CANDIDATE)
-        candidate["id"] = token
-        array = _array(candidate)
-        llama_cpp.llama_sampler_apply(self._grammar, ctypes.byref(array))
-        return bool(np.isfinite(array.data[0].logit))
-
-
-def _array(candidates: NDArray[np.void]) -> llama_cpp.llama_token_data_array:
-    return llama_cpp.llama_token_data_array(
-        data=candidates.ctypes.data_as(llama_cpp.llama_token_data_p),
-        size=len(candidates),
-        selected=-1,
-        sorted=False,
-    )
-
-
-def _grammar(model: LoadedModel, text: str) -> object:
-    if len(text) > _LONGEST_GRAMMAR:
-        raise InvalidParametersError(
-            "grammar", f"grammar must be at most {_LONGEST_GRAMMAR} characters long."
-        )
-    depth = deepest = 0
-    for character in text:
-        depth += (character == "(") - (character == ")")
-        deepest = max(deepest, depth)
-    if deepest > _DEEPEST_GRAMMAR:
-        raise InvalidParametersError(
-            "grammar", f"grammar must not nest groups more than {_DEEPEST_GRAMMAR} deep."
-        )
-    forwarder = start_library()
-    forwarder.take_errors()
-    sampler = llama_cpp.llama_sampler_init_grammar(model.vocab, text.encode(), b"root")
-    if not sampler:
-        details = "; ".join(forwarder.take_errors()) or "it needs a rule named root"
-        raise InvalidParametersError("grammar", f"grammar is not valid GBNF: {details}.")
-    return sampler
