@@ -196,7 +196,6 @@ async def test_a_dialects_parameters_are_mapped(
         (replace(GREEDY, temperature=1.0, top_k=0), "min_p"),
         (replace(GREEDY, repeat_penalty=1.1), "repeat_penalty"),
         (replace(GREEDY, grammar='root ::= "yes"'), "grammar"),
-        (replace(GREEDY, grammar='answer ::= "yes"'), "grammar"),
         (replace(GREEDY, logprobs=0), "logprobs"),
     ],
 )
@@ -208,6 +207,19 @@ async def test_what_the_server_does_not_know_is_refused_by_name(
         await generate(engine, "Hello", parameters)
     assert refused.value.field == field
     assert len(server.asked) == before
+
+
+async def test_a_grammar_without_a_root_does_not_reach_a_server_that_it_may_bring_down(
+    server: ScriptedServer, settings: OpenAISettings
+) -> None:
+    engine = OpenAIEngine(replace(settings, dialect="llama_cpp"))
+    await engine.load(Path(), "vouched-digest")
+    tells(server, piece("yes", "stop"), "[DONE]")
+    with pytest.raises(InvalidParametersError, match="grammar must have a rule named root"):
+        await generate(engine, "Hello", replace(GREEDY, grammar='answer ::= "yes"'))
+    await generate(engine, "Hello", replace(GREEDY, grammar='root ::= "yes"'))
+    assert server.asked[-1].body["grammar"] == 'root ::= "yes"'
+    await engine.close()
 
 
 async def test_stop_texts_beyond_the_servers_end_the_text_and_the_request(
