@@ -201,3 +201,13 @@ async def test_the_multiplier_that_was_dispatched_last_is_told_exactly(
     await text_of(await router.stub(router.dataset), infer(multiplier="900000000"))
     pricing = await stub.GetPricing(router_pb2.GetPricingRequest())
     assert pricing.last_multiplier == "900000000"
+
+
+async def test_the_last_multiplier_outlasts_a_restart(tmp_path: Path) -> None:
+    async with running_router(tmp_path) as router:
+        await router.worker()
+        await text_of(await someone(router), infer(multiplier="2.5"))
+    async with running_router(tmp_path) as router:
+        stub = await router.stub(None)
+        pricing = await stub.GetPricing(router_pb2.GetPricingRequest())
+        assert pricing.last_multiplier == "2.5"

@@ -35,3 +35,8 @@ def test_a_worker_gets_the_work_that_it_offers_and_is_admitted_for() -> None:
     offered = frozenset({Kind.CHAT, Kind.JUDGE})
     candidate = Candidate("w", "127.0.0.1:1", offered, 1, 0, "b", frozenset(), "i")
     assert membership.admitted_kinds(candidate) == {Kind.CHAT}
+
+
+async def test_no_request_has_offered_more_than_the_price_yet(database: OpenDatabase) -> None:
+    opened = await database("evalpool_router.migrations")
+    assert await opened.read(store.read_last_multiplier) == 1

@@ -47,10 +47,16 @@ class Herd:
         clock: Its `monotonic` is the scheduler's time.
         identity: The router's key, which signs calls to workers.
         metrics: What is counted.
+        last_multiplier: What is kept of it, until a request is dispatched.
     """
 
     def __init__(
-        self, scheduler: Scheduler, clock: Clock, identity: Identity, metrics: RouterMetrics
+        self,
+        scheduler: Scheduler,
+        clock: Clock,
+        identity: Identity,
+        metrics: RouterMetrics,
+        last_multiplier: Fraction,
     ) -> None:
         self.scheduler = scheduler
         self._clock = clock
@@ -64,7 +70,7 @@ class Herd:
         self._wake = asyncio.Event()
         self._next_tick = 0.0
         self._stopped: DomainError | None = None
-        self._last_multiplier = Fraction(1)
+        self._last_multiplier = last_multiplier
 
     @property
     def last_multiplier(self) -> Fraction:

@@ -1,4 +1,4 @@
-"""The router's tables: admitted workers, uploaded models, and tokens seen."""
+"""The router's tables: admitted workers, uploaded models, the last multiplier, and tokens seen."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from sqlalchemy import (
     Boolean,
     Column,
     Index,
+    Integer,
     MetaData,
     PrimaryKeyConstraint,
     Table,
@@ -51,6 +52,14 @@ uploads = Table(
     Column("size_bytes", BigInteger, nullable=False),
     Column("update_time", UtcDateTime, nullable=False, index=True),
     PrimaryKeyConstraint("owner", "digest"),
+)
+
+last_multiplier = Table(
+    "last_multiplier",
+    metadata,
+    # One row: what the request dispatched last had offered, as a fraction such as "5/2".
+    Column("id", Integer, primary_key=True),
+    Column("multiplier", Text, nullable=False),
 )
 
 seen_tokens = seen_tokens_table(metadata)

@@ -9,6 +9,7 @@ from evalpool.models import ModelStore
 from evalpool.router.v1 import router_pb2_grpc
 from evalpool_router.herd import Herd
 from evalpool_router.inference import Inference
+from evalpool_router.last_multiplier import LastMultiplier
 from evalpool_router.membership import Membership
 from evalpool_router.metrics import RouterMetrics
 from evalpool_router.repository import Repository
@@ -16,7 +17,7 @@ from evalpool_router.roster import Roster
 from evalpool_router.scheduler import Scheduler
 from evalpool_router.servicer import RouterServicer
 from evalpool_router.settings import RouterSettings
-from evalpool_router.store import read_workers
+from evalpool_router.store import read_last_multiplier, read_workers
 from evalpool_router.uploads import Limits, Uploads
 from evalpool_runtime.access import Who
 from evalpool_runtime.replay import forget_expired
@@ -24,6 +25,7 @@ from evalpool_runtime.service import Runtime, ServiceDefinition
 
 FORGET_SECONDS = 300.0
 SWEEP_SECONDS = 3600.0
+MULTIPLIER_SECONDS = 5.0
 LAST_MOMENT = 0.3
 """Seconds before the end of the grace at which answers under way are ended properly."""
 
@@ -50,7 +52,15 @@ async def build(runtime: Runtime[RouterSettings]) -> None:
     uploads = Uploads(database, files, repository, limits, clock)
 
     scheduler = Scheduler(settings.rules(), clock.monotonic())
-    herd = Herd(scheduler, clock, runtime.identity, RouterMetrics(runtime.metrics))
+    herd = Herd(
+        scheduler,
+        clock,
+        runtime.identity,
+        RouterMetrics(runtime.metrics),
+        await database.read(read_last_multiplier),
+    )
+    multiplier = LastMultiplier(database, herd)
+    runtime.on_stop(multiplier.keep)
     runtime.on_stop(herd.close)
     runtime.spawn("herd time", herd.keep_time)
 
@@ -61,6 +71,7 @@ async def build(runtime: Runtime[RouterSettings]) -> None:
         herd.stop_now(runtime.stopping_error())
 
     runtime.spawn("end at the stop", end_in_time)
+    runtime.every("last multiplier", MULTIPLIER_SECONDS, multiplier.keep)
     runtime.every("uploads", SWEEP_SECONDS, uploads.sweep)
     runtime.every(
         "seen tokens",

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from fractions import Fraction
 
 from sqlalchemy import Connection, and_, case, delete, func, insert, or_, select, update
 
 from evalpool_router.models import Model
 from evalpool_router.scheduler import Kind
-from evalpool_router.schema import models, uploads, workers
+from evalpool_router.schema import last_multiplier, models, uploads, workers
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,3 +197,14 @@ def digests_in_use(connection: Connection) -> frozenset[str]:
     """Digests of models that are kept or on their way."""
     found = set(connection.scalars(select(models.c.digest)))
     return frozenset(found | set(connection.scalars(select(uploads.c.digest))))
+
+
+def read_last_multiplier(connection: Connection) -> Fraction:
+    """The multiplier of the request that was dispatched last; 1 where none ever was."""
+    return Fraction(connection.scalar(select(last_multiplier.c.multiplier)) or 1)
+
+
+def keep_last_multiplier(connection: Connection, multiplier: Fraction) -> None:
+    """Write the multiplier of the request that was dispatched last, in place of the one before."""
+    connection.execute(delete(last_multiplier))
+    connection.execute(insert(last_multiplier).values(id=1, multiplier=str(multiplier)))
