@@ -122,6 +122,15 @@ def test_with_the_model_its_process_ends(smollm2_path: Path) -> None:
     assert process.returncode is not None
 
 
+def test_a_process_that_cant_be_had_is_the_machines_fault(
+    grammars: Grammars, model: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grammars, "_hand_over", lambda theirs: theirs.close())
+    with pytest.raises(EngineError, match="No process can be had") as failed:
+        grammars.open('root ::= "yes"', model.n_vocab)
+    assert not isinstance(failed.value, InvalidParametersError)
+
+
 def test_a_file_that_cant_be_read_is_the_machines_fault(tmp_path: Path) -> None:
     grammars = Grammars(tmp_path / "gone.gguf")
     with pytest.raises(EngineError, match="can't be started") as failed:

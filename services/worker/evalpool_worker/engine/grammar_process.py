@@ -7,9 +7,10 @@ once, then forks for each socket of a stream that it is handed; the kernel ends 
 too much.
 
 Messages go over sockets that keep their bounds. To this process: `g` with the socket of one stream,
-after it has said `v`. On that socket, first the grammar, answered by `t` or by `r` and what is
-wrong with it; then, again and again, `a` and a token, answered by `1` where the grammar allows it,
-which moves it on, or else `0`; or `m`, answered by one bit a token of the vocabulary.
+after it has said `v`. On that socket, once `v` has come there too, first the grammar, answered by
+`t` or by `r` and what is wrong with it; then, again and again, `a` and a token, answered by `1`
+where the grammar allows it, which moves it on, or else `0`; or `m`, answered by one bit a token of
+the vocabulary.
 """
 
 from __future__ import annotations
@@ -91,6 +92,7 @@ def follow(channel: socket.socket, vocab: Any, n_vocab: int) -> None:
     """Answer one stream until it hangs up, within its processor time."""
     share = _QUESTION_SECONDS + _TOKEN_SECONDS * n_vocab
     left = _READING_SECONDS
+    channel.send(READY)
     follower: Follower | None = None
     while question := channel.recv(LONGEST_MESSAGE):
         # Where the timer runs out, the kernel ends the process, whatever it is at.
@@ -139,7 +141,13 @@ def main() -> None:
         if not message:
             return
         channel = socket.socket(fileno=sockets[0])
-        if os.fork() == 0:
+        try:
+            child = os.fork()
+        except OSError:
+            # Too little memory: the stream finds its socket closed, and the next may be luckier.
+            channel.close()
+            continue
+        if child == 0:
             server.close()
             try:
                 confine()

@@ -54,7 +54,9 @@ class Grammar:
         self._channel = channel
         self._channel.settimeout(_WALL_SECONDS)
         self._n_vocab = n_vocab
-        answer = self._ask(text.encode())
+        if self._receive() != READY:
+            raise EngineError("No process can be had that follows the grammar.")
+        answer = self._ask(text.encode(errors="replace"))
         if answer[:1] == REFUSED:
             raise InvalidParametersError(
                 "grammar", f"grammar is not valid GBNF: {answer[1:].decode(errors='replace')}."
@@ -76,14 +78,10 @@ class Grammar:
     def _ask(self, question: bytes) -> bytes:
         try:
             self._channel.send(question)
-            answer = self._channel.recv(LONGEST_MESSAGE)
-        except TimeoutError as error:
-            raise EngineError(
-                f"The grammar was not followed within {_WALL_SECONDS:g} s; "
-                "the machine may be overloaded."
-            ) from error
         except (BrokenPipeError, ConnectionResetError):
             answer = b""
+        else:
+            answer = self._receive()
         if not answer:
             raise InvalidParametersError(
                 "grammar",
@@ -91,6 +89,18 @@ class Grammar:
                 "followed; let each text have one.",
             )
         return answer
+
+    def _receive(self) -> bytes:
+        """The next answer; empty where the process has ended."""
+        try:
+            return self._channel.recv(LONGEST_MESSAGE)
+        except ConnectionResetError:
+            return b""
+        except TimeoutError as error:
+            raise EngineError(
+                f"The grammar was not followed within {_WALL_SECONDS:g} s; "
+                "the machine may be overloaded."
+            ) from error
 
 
 class Grammars:
