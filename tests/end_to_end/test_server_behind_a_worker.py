@@ -73,3 +73,17 @@ async def test_the_herd_chats_through_it_and_offers_no_scoring(router: ServiceUn
         [worker] = (await stub.ListWorkers(router_pb2.ListWorkersRequest())).workers
         assert set(worker.kinds) == {router_pb2.WORKER_KIND_CHAT, router_pb2.WORKER_KIND_JUDGE}
         assert list(worker.models) == [DIGEST]
+
+
+async def test_the_herd_judges_through_it(router: ServiceUnderTest) -> None:
+    async with router.channel(router.operator) as channel:
+        stub: Stub = router_pb2_grpc.RouterServiceStub(channel)
+        request = router_pb2.EvaluateRequest(
+            model=inference_pb2.ModelReference(digest=DIGEST),
+            question="What is two and two?",
+            expected_response="Four.",
+            response="Four.",
+        )
+        graded = await stub.Evaluate(request, timeout=60)
+        assert 0 <= graded.score <= 10
+        assert graded.provenance.vouched

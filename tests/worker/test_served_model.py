@@ -173,11 +173,18 @@ async def test_cancelling_a_call_closes_the_servers_request(
 
 
 def test_scoring_is_not_offered(told: dict[str, Any]) -> None:
-    assert WorkerSettings.load(**told).offered_kinds == ("chat", "judge")
-    assert WorkerSettings.load(**told, kinds="judge").offered_kinds == ("judge",)
+    grammars = told | {"openai_dialect": "vllm"}
+    assert WorkerSettings.load(**grammars).offered_kinds == ("chat", "judge")
+    assert WorkerSettings.load(**grammars, kinds="judge").offered_kinds == ("judge",)
     assert WorkerSettings.load().offered_kinds == ("evaluate", "chat", "judge")
     with pytest.raises(InvalidSettings, match="leave out evaluate"):
         WorkerSettings.load(**told, kinds="evaluate,chat")
+
+
+def test_judging_is_offered_only_where_the_server_takes_grammars(told: dict[str, Any]) -> None:
+    assert WorkerSettings.load(**told).offered_kinds == ("chat",)
+    with pytest.raises(InvalidSettings, match="leave out judge"):
+        WorkerSettings.load(**told, kinds="chat,judge")
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from pydantic_settings import NoDecode, SettingsConfigDict
 
 from evalpool.values import InvalidValue, parse_digest
 from evalpool_runtime.settings import Address, Addresses, ServiceSettings
-from evalpool_worker.engine.openai_request import Dialect
+from evalpool_worker.engine.openai_request import Dialect, takes_grammars
 
 
 def _half_of_memory() -> int:
@@ -70,13 +70,14 @@ class WorkerSettings(ServiceSettings):
     kinds: Kinds = Field(
         ("evaluate", "chat", "judge"),
         description="The kinds of work that it takes, of evaluate, chat and judge, separated by "
-        "commas. The engine openai does not take evaluate.",
+        "commas. The engine openai does not take evaluate, and judge only by a dialect that has "
+        "grammars.",
     )
     slots: int = Field(16, ge=1, le=1024, description="Requests that it takes at a time.")
     engine: Literal["llama_cpp", "openai", "fake"] = Field(
         "llama_cpp",
         description="The engine: llama_cpp computes here; openai asks an OpenAI-compatible server, "
-        "for chat and judge alone; fake gives made-up answers, for tests.",
+        "but scores nothing; fake gives made-up answers, for tests.",
     )
     openai_url: ServerUrl = Field(
         "",
@@ -92,7 +93,7 @@ class WorkerSettings(ServiceSettings):
     openai_dialect: Dialect = Field(
         "openai",
         description="What that server takes beside OpenAI's own parameters: llama_cpp top_k, "
-        "min_p, repeat_penalty and grammar; vllm top_k and min_p; openai nothing.",
+        "min_p, repeat_penalty and grammar; vllm top_k, min_p and grammar; openai nothing.",
     )
     openai_key: SecretStr | None = Field(
         None,
@@ -162,11 +163,17 @@ class WorkerSettings(ServiceSettings):
             raise ValueError(
                 f"{self._flag('kinds')}: the engine openai scores nothing; leave out evaluate"
             )
+        if "kinds" in self.model_fields_set and set(self.kinds) - set(self.offered_kinds):
+            raise ValueError(
+                f"{self._flag('kinds')}: judging needs a grammar, which the server does not take "
+                "by --openai-dialect; leave out judge"
+            )
         return self
 
     @property
     def offered_kinds(self) -> tuple[Kind, ...]:
-        """The kinds of work that it offers: without scoring where its engine cannot score."""
-        if self.engine == "openai":
-            return tuple(kind for kind in self.kinds if kind != "evaluate")
-        return self.kinds
+        """The kinds of work that it offers: without those that its engine is not able to do."""
+        if self.engine != "openai":
+            return self.kinds
+        able = ("chat", "judge") if takes_grammars(self.openai_dialect) else ("chat",)
+        return tuple(kind for kind in self.kinds if kind in able)

@@ -222,6 +222,19 @@ async def test_a_grammar_without_a_root_does_not_reach_a_server_that_it_may_brin
     await engine.close()
 
 
+async def test_a_grammar_goes_to_vllm_as_a_structured_output(
+    server: ScriptedServer, settings: OpenAISettings
+) -> None:
+    engine = OpenAIEngine(replace(settings, dialect="vllm"))
+    await engine.load(Path(), "vouched-digest")
+    tells(server, piece("yes", "stop"), "[DONE]")
+    await generate(engine, "Hello", GREEDY)
+    assert "structured_outputs" not in server.asked[-1].body
+    await generate(engine, "Hello", replace(GREEDY, grammar='root ::= "yes"'))
+    assert server.asked[-1].body["structured_outputs"] == {"grammar": 'root ::= "yes"'}
+    await engine.close()
+
+
 async def test_stop_texts_beyond_the_servers_end_the_text_and_the_request(
     server: ScriptedServer, engine: OpenAIEngine
 ) -> None:

@@ -24,7 +24,7 @@ _EXTENSIONS: dict[Dialect, dict[str, str]] = {
         "penalty_last_n": "repeat_last_n",
         "grammar": "grammar",
     },
-    "vllm": {"top_k": "top_k", "min_p": "min_p"},
+    "vllm": {"top_k": "top_k", "min_p": "min_p", "grammar": "structured_outputs"},
 }
 _ROOT = re.compile(r"^\s*root\s*::=", re.MULTILINE)
 _OFF: dict[str, int | float | str] = {
@@ -33,6 +33,11 @@ _OFF: dict[str, int | float | str] = {
     "repeat_penalty": 1.0,
     "grammar": "",
 }
+
+
+def takes_grammars(dialect: Dialect) -> bool:
+    """Whether a server can be told a grammar, as judging needs."""
+    return "grammar" in _EXTENSIONS[dialect]
 
 
 def ask(
@@ -93,7 +98,11 @@ def _extensions(parameters: SamplingParameters, dialect: Dialect) -> dict[str, A
             raise InvalidParametersError(
                 field, f"{field} is not known to this worker's server; give {off or repr('')}."
             )
-    values = {name: getattr(parameters, field) for field, name in names.items()}
-    if not parameters.grammar:
-        values.pop("grammar", None)
+    values = {
+        name: getattr(parameters, field)
+        for field, name in names.items()
+        if field != "grammar" or parameters.grammar
+    }
+    if "structured_outputs" in values:
+        values["structured_outputs"] = {"grammar": parameters.grammar}
     return values
