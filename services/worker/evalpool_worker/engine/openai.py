@@ -258,7 +258,7 @@ class OpenAIEngine:
         yield GenerationEnd(reason, prompt_tokens, max(told, sampled), timings, message)
 
     async def _listed_models(self) -> list[str]:
-        """The names that the server lists; none where it lists nothing that can be read."""
+        """The names that the server lists; none where it does not list."""
         patience = Patience(self._settings.silent_seconds, asyncio.Event())
         response = await patience.wait(self._client.get("models"))
         if response.status_code in _UNLISTED:
