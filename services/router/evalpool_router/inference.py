@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, suppress
-from dataclasses import dataclass
 from fractions import Fraction
+from typing import TypeVar
 
 from evalpool.inference.v1 import inference_pb2
 from evalpool.router.v1 import router_pb2
 from evalpool_router import prompts
+from evalpool_router.caller import Caller
 from evalpool_router.herd import Herd
 from evalpool_router.job import InferJob, ScoreJob
 from evalpool_router.models import Model
 from evalpool_router.repository import HERD_SOURCE, Repository
 from evalpool_router.requests import (
+    DEFAULT_MAX_TOKENS,
     Terms,
     infer_tokens,
+    most_infer_tokens,
+    most_question_tokens,
     parse_chat,
     parse_evaluate,
     parse_infer,
@@ -25,6 +29,7 @@ from evalpool_router.requests import (
 )
 from evalpool_router.scheduler import Kind, Request
 from evalpool_router.settings import RouterSettings
+from evalpool_router.toll import Meter, Offer, Toll
 from evalpool_runtime.clock import Clock
 from evalpool_runtime.errors import (
     FailedPrecondition,
@@ -34,22 +39,7 @@ from evalpool_runtime.errors import (
     reasons,
 )
 
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Who wants something done.
-
-    Attributes:
-        address: Who.
-        trusted: Whether everybody's models may be run: the dataset service, and the operator.
-        evaluates: Whether it is the dataset service, whose prompts are evaluations.
-        remaining: Seconds until the call's own deadline; None without one.
-    """
-
-    address: str
-    trusted: bool
-    evaluates: bool
-    remaining: float | None
+R = TypeVar("R", inference_pb2.InferResponse, inference_pb2.ScoreChoicesResponse)
 
 
 class Inference:
@@ -58,15 +48,22 @@ class Inference:
     Args:
         herd: Does the work.
         repository: Knows the models.
+        toll: Takes what a request costs.
         settings: Default models and limits of time.
         clock: What time it is.
     """
 
     def __init__(
-        self, herd: Herd, repository: Repository, settings: RouterSettings, clock: Clock
+        self,
+        herd: Herd,
+        repository: Repository,
+        toll: Toll,
+        settings: RouterSettings,
+        clock: Clock,
     ) -> None:
         self._herd = herd
         self._repository = repository
+        self._toll = toll
         self._settings = settings
         self._clock = clock
 
@@ -86,8 +83,16 @@ class Inference:
         terms = parse_infer(request)
         kind = Kind.EVALUATE if caller.evaluates else Kind.CHAT
         named = terms.model or await self._loaded_model(kind, caller) or self._settings.chat_model
+        self._bound(request)
+        deadline = self._deadline(caller)
+        offer = self._offer(terms, caller, most_infer_tokens(request), deadline)
         async with aclosing(
-            self._run("Infer", request, terms, kind, named, caller, self._deadline(caller))
+            self._paid(
+                offer,
+                lambda meter: self._run(
+                    "Infer", request, terms, kind, named, caller, deadline, meter
+                ),
+            )
         ) as responses:
             async for response in responses:
                 yield response
@@ -103,14 +108,35 @@ class Inference:
         terms = parse_score_choices(request)
         model = await self._model(terms.model, terms, caller)
         now = self._clock.monotonic()
+        tokens = sum(most_question_tokens(question) for question in request.questions)
+        deadline = now + _shorter(self._settings.score_seconds, caller.remaining)
+        offer = self._offer(terms, caller, tokens, deadline)
+        async with aclosing(
+            self._paid(
+                offer,
+                lambda meter: self._score(request, terms, model, caller, deadline, meter),
+            )
+        ) as responses:
+            async for response in responses:
+                yield response
+
+    async def _score(
+        self,
+        request: inference_pb2.ScoreChoicesRequest,
+        terms: Terms,
+        model: Model,
+        caller: Caller,
+        deadline: float,
+        meter: Meter,
+    ) -> AsyncGenerator[inference_pb2.ScoreChoicesResponse, None]:
         job = ScoreJob(
             id=self._herd.next_number(),
             method="ScoreChoices",
             kind=Kind.EVALUATE,
             reference=terms.reference,
             model=reference_of(model),
-            deadline=now + _shorter(self._settings.score_seconds, caller.remaining),
-            begun=now,
+            deadline=deadline,
+            begun=self._clock.monotonic(),
             multiplier=terms.multiplier,
             questions=tuple(request.questions),
         )
@@ -131,6 +157,9 @@ class Inference:
         )
         async with aclosing(self._herd.score(job, self._settings.progress_seconds)) as responses:
             async for response in responses:
+                for result in response.results.results:
+                    if not result.HasField("failure"):
+                        meter.count(_tokens(result.usage))
                 yield response
 
     async def chat(
@@ -148,15 +177,15 @@ class Inference:
         )
         if not asked.sampling.HasField("max_tokens"):
             asked.sampling.max_tokens = prompts.CHAT_TOKENS
+        named = terms.model or self._settings.chat_model
+        deadline = self._deadline(caller)
+        offer = self._offer(terms, caller, most_infer_tokens(asked), deadline)
         async with aclosing(
-            self._run(
-                "Chat",
-                asked,
-                terms,
-                Kind.CHAT,
-                terms.model or self._settings.chat_model,
-                caller,
-                self._deadline(caller),
+            self._paid(
+                offer,
+                lambda meter: self._run(
+                    "Chat", asked, terms, Kind.CHAT, named, caller, deadline, meter
+                ),
             )
         ) as responses:
             async for response in responses:
@@ -179,7 +208,22 @@ class Inference:
         """
         terms = parse_evaluate(request)
         deadline = self._deadline(caller)
-        response = request.response or await self._own_answer(request, terms, caller, deadline)
+        most = prompts.MOST_GRADE_TOKENS + len(request.SerializeToString())
+        async with self._toll.paying(self._offer(terms, caller, most, deadline)) as meter:
+            return await self._grade(request, terms, caller, deadline, meter)
+
+    async def _grade(
+        self,
+        request: router_pb2.EvaluateRequest,
+        terms: Terms,
+        caller: Caller,
+        deadline: float,
+        meter: Meter,
+    ) -> router_pb2.EvaluateResponse:
+        used = Meter()
+        response = request.response or await self._own_answer(
+            request, terms, caller, deadline, used
+        )
         asked = inference_pb2.InferRequest(
             chat=prompts.judge_question(
                 request.question, request.expected_response, request.context, response
@@ -190,7 +234,7 @@ class Inference:
         )
         named = terms.model or self._settings.judge_model
         reply, complete = await self._whole(
-            self._run("Evaluate", asked, terms, Kind.JUDGE, named, caller, deadline)
+            self._run("Evaluate", asked, terms, Kind.JUDGE, named, caller, deadline, used)
         )
         score = prompts.parse_grade(reply)
         if score is None:
@@ -199,6 +243,7 @@ class Inference:
                 "the judge's reply is no grade although its grammar allows nothing else; the "
                 "worker's engine does not apply grammars",
             )
+        meter.count(used.tokens)
         return router_pb2.EvaluateResponse(
             score=score,
             reference=terms.reference,
@@ -212,6 +257,7 @@ class Inference:
         terms: Terms,
         caller: Caller,
         deadline: float,
+        meter: Meter,
     ) -> str:
         asked = inference_pb2.InferRequest(
             chat=prompts.chat_question(request.question, request.context),
@@ -219,7 +265,7 @@ class Inference:
         )
         named = self._settings.chat_model
         answer, _ = await self._whole(
-            self._run("Evaluate", asked, terms, Kind.CHAT, named, caller, deadline)
+            self._run("Evaluate", asked, terms, Kind.CHAT, named, caller, deadline, meter)
         )
         return answer
 
@@ -243,6 +289,7 @@ class Inference:
         named: str,
         caller: Caller,
         deadline: float,
+        meter: Meter,
     ) -> AsyncGenerator[inference_pb2.InferResponse, None]:
         model = await self._model(named, terms, caller)
         job = InferJob(
@@ -270,9 +317,44 @@ class Inference:
                 model_bytes=model.size_bytes,
             ),
         )
+        counted = 0
         async with aclosing(self._herd.infer(job)) as responses:
             async for response in responses:
+                # A caller who breaks the answer off has had the text that was sent.
+                tokens = response.chunk.tokens
+                if response.HasField("complete"):
+                    tokens = max(_tokens(response.complete.usage) - counted, 0)
+                counted += tokens
+                meter.count(tokens)
                 yield response
+
+    async def _paid(
+        self, offer: Offer, work: Callable[[Meter], AsyncGenerator[R, None]]
+    ) -> AsyncGenerator[R, None]:
+        """Do work that a hold pays for; what it is charged is written before the last message."""
+        last: R | None = None
+        async with self._toll.paying(offer) as meter, aclosing(work(meter)) as responses:
+            async for response in responses:
+                if response.HasField("complete"):
+                    last = response
+                else:
+                    yield response
+        if last is not None:
+            yield last
+
+    def _offer(self, terms: Terms, caller: Caller, tokens: int, deadline: float) -> Offer:
+        return Offer(
+            hold=terms.hold,
+            payer=caller.address,
+            multiplier=terms.multiplier,
+            most_tokens=tokens,
+            seconds=deadline - self._clock.monotonic(),
+        )
+
+    def _bound(self, asked: inference_pb2.InferRequest) -> None:
+        """Where inference is paid a worker's own limit is not the caller's risk."""
+        if self._toll.prices.paid and not asked.sampling.max_tokens:
+            asked.sampling.max_tokens = DEFAULT_MAX_TOKENS
 
     async def _loaded_model(self, kind: Kind, caller: Caller) -> str:
         """The model that most workers have loaded, of those that the caller may run."""
@@ -307,6 +389,11 @@ def reference_of(model: Model) -> inference_pb2.ModelReference:
     """A model as workers are told of it: with where it can be had."""
     source = f"{HERD_SOURCE}{model.digest}" if model.owner else model.source
     return inference_pb2.ModelReference(digest=model.digest, sources=[source], name=model.name)
+
+
+def _tokens(usage: inference_pb2.Usage) -> int:
+    """Tokens that are paid for; what workers share among requests is no discount."""
+    return usage.prompt_tokens + usage.completion_tokens
 
 
 def _shorter(limit: float, remaining: float | None) -> float:

@@ -16,6 +16,7 @@ from evalpool.values import (
     parse_digest,
     parse_integer,
     parse_text,
+    parse_transfer_id,
 )
 from evalpool_router.membership import Candidate
 from evalpool_router.repository import CHUNK_BYTES
@@ -48,12 +49,14 @@ class Terms:
         field: The field that names it.
         reference: What the caller gets back in every message.
         multiplier: What the caller offers to go first.
+        hold: The hold that pays; empty for none.
     """
 
     model: str
     field: str
     reference: str
     multiplier: Fraction
+    hold: str
 
 
 def parse_infer(request: inference_pb2.InferRequest) -> Terms:
@@ -63,7 +66,7 @@ def parse_infer(request: inference_pb2.InferRequest) -> Terms:
         InvalidFields: With every violation.
     """
     fields = Fields()
-    terms = _terms(fields, request.model, request.reference, request.multiplier)
+    terms = _terms(fields, request.model, request.reference, request.multiplier, request.hold)
     match request.WhichOneof("input"):
         case "prompt":
             fields.parse("prompt", _not_empty, request.prompt)
@@ -86,7 +89,7 @@ def parse_chat(request: router_pb2.ChatRequest) -> Terms:
         InvalidFields: With every violation.
     """
     fields = Fields()
-    terms = _terms(fields, request.model, request.reference, request.multiplier)
+    terms = _terms(fields, request.model, request.reference, request.multiplier, request.hold)
     fields.parse("question", _text, request.question)
     fields.parse("context", _text_or_none, request.context)
     _check_logprobs(fields, request.sampling)
@@ -101,7 +104,7 @@ def parse_evaluate(request: router_pb2.EvaluateRequest) -> Terms:
         InvalidFields: With every violation.
     """
     fields = Fields()
-    terms = _terms(fields, request.model, request.reference, request.multiplier)
+    terms = _terms(fields, request.model, request.reference, request.multiplier, request.hold)
     fields.parse("question", _text, request.question)
     fields.parse("expected_response", _text, request.expected_response)
     fields.parse("context", _text_or_none, request.context)
@@ -117,7 +120,7 @@ def parse_score_choices(request: inference_pb2.ScoreChoicesRequest) -> Terms:
         InvalidFields: With every violation.
     """
     fields = Fields()
-    terms = _terms(fields, request.model, request.reference, request.multiplier)
+    terms = _terms(fields, request.model, request.reference, request.multiplier, request.hold)
     if not request.model.digest:
         fields.refuse("model.digest", "it is empty; name the model by its digest")
     fields.attempt(
@@ -154,6 +157,19 @@ def question_tokens(question: inference_pb2.ChoiceQuestion) -> int:
     """About how many tokens a question takes; its prompt is computed once for all choices."""
     written = len(question.prompt.encode()) + sum(len(c.encode()) for c in question.choices)
     return written // BYTES_A_TOKEN + len(question.choices)
+
+
+def most_infer_tokens(request: inference_pb2.InferRequest) -> int:
+    """Tokens that a request may take: every byte of what was written one, and the answer's."""
+    written = len(request.prompt.encode()) + sum(
+        len(message.content.encode()) for message in request.chat.messages
+    )
+    return written + (request.sampling.max_tokens or DEFAULT_MAX_TOKENS)
+
+
+def most_question_tokens(question: inference_pb2.ChoiceQuestion) -> int:
+    """Tokens that a question may take: every byte one."""
+    return len(question.prompt.encode()) + sum(len(c.encode()) for c in question.choices)
 
 
 def parse_kinds(numbers: Iterable[int]) -> frozenset[Kind]:
@@ -311,7 +327,11 @@ def parse_endpoint(text: str) -> str:
 
 
 def _terms(
-    fields: Fields, model: inference_pb2.ModelReference, reference: str, multiplier: str
+    fields: Fields,
+    model: inference_pb2.ModelReference,
+    reference: str,
+    multiplier: str,
+    hold: str,
 ) -> Terms:
     if model.digest:
         fields.parse("model.digest", parse_digest, model.digest)
@@ -323,6 +343,7 @@ def _terms(
             "reference", lambda t: parse_text(t, at_most=MAX_REFERENCE), reference
         ),
         multiplier=fields.parse("multiplier", _multiplier, multiplier or "1"),
+        hold=fields.parse("hold", parse_transfer_id, hold) if hold else "",
     )
 
 

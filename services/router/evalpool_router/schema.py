@@ -1,4 +1,4 @@
-"""The router's tables: admitted workers, uploaded models, the last multiplier, and tokens seen."""
+"""The router's tables: workers, uploaded models, the last multiplier, charges, tokens seen."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sqlalchemy import (
     Text,
 )
 
-from evalpool_runtime.columns import Json, UtcDateTime
+from evalpool_runtime.columns import Json, Quantity, UtcDateTime
 from evalpool_runtime.replay import seen_tokens_table
 
 metadata = MetaData()
@@ -60,6 +60,19 @@ last_multiplier = Table(
     # One row: what the request dispatched last had offered, as a fraction such as "5/2".
     Column("id", Integer, primary_key=True),
     Column("multiplier", Text, nullable=False),
+)
+
+charges = Table(
+    "charges",
+    metadata,
+    # Kept for ever: a hold pays for one request.
+    Column("hold", Text, primary_key=True),
+    Column("held", Quantity, nullable=False),
+    # NULL while the request is under way; written once, before anything is captured.
+    Column("charged", Quantity, nullable=True),
+    # Whether the ledger has done it.
+    Column("settled", Boolean, nullable=False, index=True),
+    Column("create_time", UtcDateTime, nullable=False),
 )
 
 seen_tokens = seen_tokens_table(metadata)

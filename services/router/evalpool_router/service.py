@@ -7,9 +7,12 @@ from datetime import timedelta
 
 from evalpool.models import ModelStore
 from evalpool.router.v1 import router_pb2_grpc
+from evalpool.token.v1.token_pb2_grpc import TokenServiceStub
+from evalpool_router import charges
 from evalpool_router.herd import Herd
 from evalpool_router.inference import Inference
 from evalpool_router.last_multiplier import LastMultiplier
+from evalpool_router.ledger import Ledger
 from evalpool_router.membership import Membership
 from evalpool_router.metrics import RouterMetrics
 from evalpool_router.repository import Repository
@@ -18,6 +21,7 @@ from evalpool_router.scheduler import Scheduler
 from evalpool_router.servicer import RouterServicer
 from evalpool_router.settings import RouterSettings
 from evalpool_router.store import read_last_multiplier, read_workers
+from evalpool_router.toll import Toll
 from evalpool_router.uploads import Limits, Uploads
 from evalpool_runtime.access import Who
 from evalpool_runtime.replay import forget_expired
@@ -33,7 +37,9 @@ LAST_MOMENT = 0.3
 async def build(runtime: Runtime[RouterSettings]) -> None:
     """Build the router on its runtime."""
     settings, clock = runtime.settings, runtime.clock
-    database = await runtime.open_database("evalpool_router.migrations")
+    database = await runtime.open_database(
+        "evalpool_router.migrations", durable=settings.prices().paid
+    )
     membership = Membership(settings.admitted_workers, await database.read(read_workers))
     runtime.role(Who.ADMITTED_WORKER, membership.is_admitted)
     runtime.peer_role(Who.DATASET, settings.dataset_address)
@@ -61,7 +67,24 @@ async def build(runtime: Runtime[RouterSettings]) -> None:
     )
     multiplier = LastMultiplier(database, herd)
     runtime.on_stop(multiplier.keep)
+    toll = Toll(
+        settings.prices(),
+        database,
+        Ledger(
+            TokenServiceStub(runtime.channel(settings.token_endpoint, settings.token_address)),
+            settings.ledger_seconds,
+        ),
+        runtime.identity.address,
+        clock,
+        settings.ledger_seconds,
+    )
+    # There is one router a herd: what is open was under way in a process that is gone.
+    await database.write(charges.let_go)
+    runtime.on_stop(toll.close)
     runtime.on_stop(herd.close)
+    if settings.token_endpoint:
+        # Where inference has become free, what was decided before is carried out all the same.
+        runtime.spawn("charges", toll.run)
     runtime.spawn("herd time", herd.keep_time)
 
     async def end_in_time() -> None:
@@ -81,7 +104,7 @@ async def build(runtime: Runtime[RouterSettings]) -> None:
     router_pb2_grpc.add_RouterServiceServicer_to_server(
         RouterServicer(
             runtime,
-            Inference(herd, repository, settings, clock),
+            Inference(herd, repository, toll, settings, clock),
             repository,
             uploads,
             membership,

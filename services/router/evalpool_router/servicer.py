@@ -9,7 +9,8 @@ from typing import Any
 from evalpool.inference.v1 import inference_pb2
 from evalpool.router.v1 import router_pb2, router_pb2_grpc
 from evalpool.values import Fields
-from evalpool_router.inference import Caller, Inference
+from evalpool_router.caller import Caller
+from evalpool_router.inference import Inference
 from evalpool_router.membership import Membership
 from evalpool_router.packing import pack_model, pack_multiplier, pack_statistics
 from evalpool_router.repository import Repository
@@ -63,11 +64,13 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
     async def GetPricing(
         self, request: router_pb2.GetPricingRequest, context: Any
     ) -> router_pb2.GetPricingResponse:
-        """What inference costs: nothing."""
+        """What inference costs."""
+        prices = self._runtime.settings.prices()
         return router_pb2.GetPricingResponse(
-            paid=False,
-            base_fee="0",
-            token_fee="0",  # noqa: S106 - a price
+            paid=prices.paid,
+            base_fee=str(prices.base_fee),
+            token_fee=str(prices.token_fee),
+            token_address=self._runtime.settings.token_address if prices.paid else "",
             last_multiplier=pack_multiplier(self._inference.last_multiplier),
         )
 

@@ -8,6 +8,7 @@ from typing import Self
 from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
+from evalpool_router.prices import Prices
 from evalpool_router.scheduler import Rules
 from evalpool_runtime.settings import Address, Addresses, ServiceSettings
 
@@ -27,6 +28,32 @@ class RouterSettings(ServiceSettings):
     )
     dataset_address: Address = Field(
         "", description="The dataset service's address: it alone may call ScoreChoices."
+    )
+    token_endpoint: str = Field(
+        "",
+        description="Where the token service answers, host:port. Needed where inference is paid.",
+    )
+    token_address: Address = Field(
+        "", description="The token service's address: the ledger that holds are made on."
+    )
+    base_fee: int = Field(
+        0,
+        ge=0,
+        le=10**18,
+        description="Units that a request for inference costs, before the multiplier offered.",
+    )
+    token_fee: int = Field(
+        0,
+        ge=0,
+        le=10**18,
+        description="Units that a token costs, of the prompt or generated, before the multiplier "
+        "offered. With both fees 0 inference is free, and holds are not asked for.",
+    )
+    ledger_seconds: float = Field(
+        10.0,
+        gt=0,
+        description="Seconds that a call to the token service may take, and after which one that "
+        "failed is tried again.",
     )
     chat_model: str = Field(
         DEFAULT_MODEL,
@@ -129,6 +156,19 @@ class RouterSettings(ServiceSettings):
                 f"lasts {self.lease_seconds:g}; give less than half of that"
             )
         return self
+
+    @model_validator(mode="after")
+    def _paid_inference_has_a_ledger(self) -> Self:
+        if self.prices().paid and not self.token_endpoint:
+            raise ValueError(
+                f"{self._flag('token_endpoint')}: it is empty and inference has a price; give "
+                "where the token service answers, or no --base-fee and --token-fee"
+            )
+        return self
+
+    def prices(self) -> Prices:
+        """What inference costs."""
+        return Prices(self.base_fee, self.token_fee)
 
     def rules(self) -> Rules:
         """What the scheduler goes by."""

@@ -1,0 +1,59 @@
+"""Which holds pay, and what is decided about them: plain functions on a transaction.
+
+A hold is written when its request is taken up, so that it pays for one request only. What it is
+charged is written once, before anything is captured.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import Connection, insert, select, update
+
+from evalpool_router.hold import Charge, HeldUnits
+from evalpool_router.schema import charges
+
+
+def take_up(connection: Connection, hold: HeldUnits, now: datetime) -> bool:
+    """Let a hold pay for a request; False where it has paid for another."""
+    if connection.scalar(select(charges.c.hold).where(charges.c.hold == hold.id)) is not None:
+        return False
+    connection.execute(
+        insert(charges).values(
+            hold=hold.id, held=hold.quantity, charged=None, settled=False, create_time=now
+        )
+    )
+    return True
+
+
+def decide(connection: Connection, hold: str, quantity: int) -> None:
+    """Write what a hold is charged; what was decided before stands."""
+    connection.execute(
+        update(charges)
+        .where(charges.c.hold == hold, charges.c.charged.is_(None))
+        .values(charged=quantity)
+    )
+
+
+def let_go(connection: Connection) -> int:
+    """Charge nothing for requests that ended with the router's last process; gives how many."""
+    return int(
+        connection.execute(
+            update(charges).where(charges.c.charged.is_(None)).values(charged=0)
+        ).rowcount
+    )
+
+
+def due(connection: Connection) -> list[Charge]:
+    """What is decided and not known to be done, oldest first."""
+    rows = connection.execute(
+        select(charges.c.hold, charges.c.charged)
+        .where(charges.c.settled.is_(False), charges.c.charged.is_not(None))
+        .order_by(charges.c.create_time, charges.c.hold)
+    )
+    return [Charge(row.hold, row.charged) for row in rows]
+
+
+def settled(connection: Connection, hold: str) -> None:
+    """Write that a decision is done."""
+    connection.execute(update(charges).where(charges.c.hold == hold).values(settled=True))

@@ -1,0 +1,188 @@
+"""Paid inference: a hold is checked first, and charged for what was used, once.
+
+The decision is written before the ledger is asked to capture; a loop carries out what is decided,
+after a crash as before. A hold can be captured once, so a repeat does no harm.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from fractions import Fraction
+from functools import partial
+from typing import Any
+
+import structlog
+
+from evalpool_router import charges
+from evalpool_router.ledger import Ledger, LedgerUnavailable
+from evalpool_router.prices import Prices, objection
+from evalpool_runtime.clock import Clock
+from evalpool_runtime.database import Database
+from evalpool_runtime.errors import FailedPrecondition, Unavailable, reasons
+
+SETTLE_TIME = timedelta(seconds=60)
+"""How long a hold must last after the request's deadline, so that it can still be captured."""
+
+_log = structlog.get_logger("evalpool.router.toll")
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What a caller pays a request with.
+
+    Attributes:
+        hold: The hold's id; empty where there is none.
+        payer: The caller.
+        multiplier: What is offered to go first.
+        most_tokens: Tokens that the request may take.
+        seconds: How long it may take.
+    """
+
+    hold: str
+    payer: str
+    multiplier: Fraction
+    most_tokens: int
+    seconds: float
+
+
+@dataclass(slots=True)
+class Meter:
+    """What a request has used so far.
+
+    Attributes:
+        tokens: Tokens of prompts and answers that the caller got the result of.
+        served: Whether the caller got anything.
+    """
+
+    tokens: int = 0
+    served: bool = False
+
+    def count(self, tokens: int) -> None:
+        """Count what the caller is about to get."""
+        self.tokens += tokens
+        self.served = True
+
+
+class Toll:
+    """Checks holds and charges them.
+
+    Args:
+        prices: What inference costs.
+        database: Where decisions are written.
+        ledger: Where holds are.
+        router: The router's address.
+        clock: What time it is.
+        retry_seconds: After how long what the ledger could not do is tried again.
+    """
+
+    def __init__(
+        self,
+        prices: Prices,
+        database: Database,
+        ledger: Ledger,
+        router: str,
+        clock: Clock,
+        retry_seconds: float,
+    ) -> None:
+        self.prices = prices
+        self._database = database
+        self._ledger = ledger
+        self._router = router
+        self._clock = clock
+        self._retry_seconds = retry_seconds
+        self._wake = asyncio.Event()
+        self._deciding: set[asyncio.Task[None]] = set()
+
+    @asynccontextmanager
+    async def paying(self, offer: Offer) -> AsyncIterator[Meter]:
+        """Do a request that a hold pays for; at its end, however it comes, the hold is charged.
+
+        Raises:
+            FailedPrecondition: The hold is refused.
+            Unavailable: The token service cannot be asked.
+        """
+        meter = Meter()
+        if not self.prices.paid:
+            yield meter
+            return
+        held = await self._take_up(offer)
+        try:
+            yield meter
+        finally:
+            used = self.prices.charge(meter.tokens, offer.multiplier, held) if meter.served else 0
+            await self._to_the_end(self._decide(offer.hold, used))
+
+    async def run(self) -> None:
+        """Carry out what is decided, for ever."""
+        while True:
+            self._wake.clear()
+            await self.settle_due()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._retry_seconds):
+                    await self._wake.wait()
+
+    async def settle_due(self) -> None:
+        """Try each decision that is due once; one that fails does not hold up the others."""
+        for charge in await self._database.read(charges.due):
+            try:
+                done = await self._ledger.settle(charge)
+            except LedgerUnavailable as error:
+                _log.warning("a hold waits to be settled", hold=charge.hold, error=str(error))
+                continue
+            if not done:
+                # By a call whose answer was lost, or by its expiry, which no retry undoes.
+                _log.info("a hold was settled already", hold=charge.hold, units=charge.quantity)
+            await self._database.write(partial(charges.settled, hold=charge.hold))
+
+    async def close(self) -> None:
+        """Wait until every decision under way is written."""
+        await asyncio.gather(*self._deciding)
+
+    async def _take_up(self, offer: Offer) -> int:
+        price = self.prices.price(offer.most_tokens, offer.multiplier)
+        until = self._clock.now() + timedelta(seconds=offer.seconds) + SETTLE_TIME
+        if not offer.hold:
+            raise _refused(
+                f"inference is paid here; hold {price} units for {self._router} until "
+                f"{until.isoformat(timespec='seconds')}, and give the hold's id",
+                price,
+            )
+        try:
+            hold = await self._ledger.hold(offer.hold)
+        except LedgerUnavailable as error:
+            raise Unavailable(
+                reasons.ERROR_REASON_UNAVAILABLE,
+                "hold: the token service cannot be asked; try again",
+                retry_after=self._retry_seconds,
+            ) from error
+        if hold is None:
+            raise _refused(f"there is none with this id for {self._router}; make one", price)
+        refusal = objection(hold, payer=offer.payer, router=self._router, price=price, until=until)
+        if refusal is not None:
+            raise _refused(refusal, price)
+        if not await self._database.write(
+            partial(charges.take_up, hold=hold, now=self._clock.now())
+        ):
+            raise _refused("it pays for another request; make a new one", price)
+        return hold.quantity
+
+    async def _decide(self, hold: str, quantity: int) -> None:
+        await self._database.write(partial(charges.decide, hold=hold, quantity=quantity))
+        self._wake.set()
+
+    async def _to_the_end(self, work: Coroutine[Any, Any, None]) -> None:
+        # A caller who goes meanwhile does not keep it from being written.
+        task = asyncio.create_task(work)
+        self._deciding.add(task)
+        task.add_done_callback(self._deciding.discard)
+        await asyncio.shield(task)
+
+
+def _refused(sentence: str, price: int) -> FailedPrecondition:
+    return FailedPrecondition(
+        reasons.ERROR_REASON_HOLD_REFUSED, f"hold: {sentence}", price=str(price)
+    )
