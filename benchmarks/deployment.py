@@ -26,6 +26,7 @@ from evalpool.client.pools import PoolTerms, fund, watch_entry
 from evalpool.dataset.v1 import dataset_pb2
 from evalpool.endpoints import PORTS, Endpoints
 from evalpool.models import ModelStore, quantise
+from evalpool.router.v1 import router_pb2
 from evalpool.token.v1 import token_pb2
 from evalpool.wallet import AddressBook, Wallets
 
@@ -92,6 +93,12 @@ class System:
         async for score in watch_run(self.client, response.score.run):
             if score.state == dataset_pb2.RUN_STATE_FAILED:
                 raise SystemExit(f"the run failed: {score.reason}")
+
+    async def workers_are_there(self, count: int) -> None:
+        """Wait until so many workers are in the herd, as after one was killed."""
+        request = router_pb2.GetStatisticsRequest()
+        while (await self.client.router.GetStatistics(request)).workers < count:  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
 
     def memory(self) -> dict[str, int]:
         """Resident bytes of every service's process."""

@@ -27,12 +27,13 @@ from benchmarks.measurement import (
     print_table,
     write_report,
 )
-from benchmarks.models import SIQA, read_siqa, smollm2_path
+from benchmarks.models import SIQA, anew, read_siqa, smollm2_path
 from evalpool.client.datasets import results, watch_run
 from evalpool.dataset.v1 import dataset_pb2
 from evalpool.models import ModelStore
 from evalpool.router.v1 import router_pb2
 
+WORKERS = 2
 WARM_UP_QUESTIONS = 128
 MOST_EXTRA_SECONDS = 5.0
 
@@ -61,12 +62,14 @@ async def evaluate(system: System, digest: str, rows: list[dict[str, Any]], kill
     )
     run, killed, last = response.score.run, False, response.score
     async for last in watch_run(system.client, run):
-        if kill and not killed and last.done >= len(rows) // 2:
+        if kill and not killed and len(rows) // 2 <= last.done < len(rows):
             killed = True
             lost = await kill_one(system)
     seconds = time.perf_counter() - started
-    if last.done != len(rows) or (kill and not killed):
+    if last.done != len(rows):
         raise SystemExit(f"{last.done} of {len(rows)} questions are done: {last.reason}")
+    if kill and not killed:
+        raise SystemExit("the run was over before a worker could be killed; ask more --questions")
     seen = [result.question async for result in results(system.client, run)]
     missing = len(rows) - len(set(seen))
     return Finished(seconds, lost, missing + len(seen) - len(set(seen)))
@@ -93,12 +96,13 @@ async def run(arguments: argparse.Namespace) -> dict[str, Any]:
     plain, killed = [], []
     with tempfile.TemporaryDirectory() as name:
         store = ModelStore(shipped.parents[2])
-        async with running_system(Path(name), store, workers=2) as system:
+        async with running_system(Path(name), store, workers=WORKERS) as system:
             _, digest = await system.model(shipped, "Q8_0")
             await evaluate(system, digest, rows[:WARM_UP_QUESTIONS], kill=False)
-            for _ in range(arguments.rounds):
-                plain.append(await evaluate(system, digest, rows, kill=False))
-                killed.append(await evaluate(system, digest, rows, kill=True))
+            for number in range(arguments.rounds):
+                await system.workers_are_there(WORKERS)
+                plain.append(await evaluate(system, digest, anew(rows, 2 * number), kill=False))
+                killed.append(await evaluate(system, digest, anew(rows, 2 * number + 1), kill=True))
     pairs = list(zip(plain, killed, strict=True))
     lost = [each.lost * alone.seconds / len(rows) for alone, each in pairs]
     extra = [each.seconds - alone.seconds for alone, each in pairs]

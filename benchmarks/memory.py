@@ -26,7 +26,7 @@ from benchmarks.measurement import (
     print_table,
     write_report,
 )
-from benchmarks.models import SIQA, read_siqa, smollm2_path
+from benchmarks.models import SIQA, anew, read_siqa, smollm2_path
 from evalpool.inference.v1 import inference_pb2
 from evalpool.models import ModelStore
 from evalpool_worker.engine.model import LoadedModel
@@ -87,7 +87,7 @@ async def measure(
                 pass
             if (number + 1) % WARM_AFTER == 0:
                 # Scoring's contexts count from the beginning, too.
-                await system.score_some(digest, rows[:AT_ONCE])
+                await system.score_some(digest, anew(rows[:AT_ONCE], number))
                 seen.append(resident(system))
 
     await system.score_some(digest, rows[:128])

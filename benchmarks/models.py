@@ -31,6 +31,11 @@ def read_siqa(folder: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]
     return rows, reference
 
 
+def anew(rows: list[dict[str, Any]], number: int) -> list[dict[str, Any]]:
+    """The rows as nobody has asked them yet: what has been scored once is not computed again."""
+    return [row | {"context": f"({number}) {row['context']}"} for row in rows]
+
+
 def question(row: dict[str, Any], number: int) -> ChoiceQuestion:
     """A row as lm-evaluation-harness's task `social_iqa` asks it."""
     return ChoiceQuestion(
