@@ -19,6 +19,7 @@ from evalpool_router.scheduler import (
     Scheduler,
 )
 from evalpool_runtime.errors import DomainError
+from tests.router.scheduler.turns import Turns
 
 MODEL = "a" * 64
 OTHER_MODEL = "b" * 64
@@ -34,6 +35,10 @@ class HerdModel:
         question_failed_at: The same by request and question.
         blamed: Errors that workers failed with by trouble that may be their own.
         begun: Requests of which a part of the answer has been sent.
+        cancelled: Requests whose callers have gone.
+        draining: Workers that are to finish and get nothing new, by the operator's word.
+        leaving: The same by their own word.
+        sent_out: Questions of a request that some worker has been given before.
     """
 
     def __init__(self, rules: Rules | None = None) -> None:
@@ -53,6 +58,11 @@ class HerdModel:
         self.question_failed_at = defaultdict(set)
         self.blamed: list[DomainError] = []
         self.begun: set[int] = set()
+        self.cancelled: set[int] = set()
+        self.sent_out: defaultdict[int, set[int]] = defaultdict(set)
+        self.draining: set[str] = set()
+        self.leaving: set[str] = set()
+        self.turns = Turns(self)
         self.taken_back: defaultdict[int, set[int]] = defaultdict(set)
 
     def carry_out(self, effects: Iterable[Effect]) -> list[Dispatch]:
@@ -63,6 +73,10 @@ class HerdModel:
                     assert effect.id not in self.running
                     assert effect.request not in self.ended
                     assert self.may_take(effect.worker, effect.request, effect.questions)
+                    self.assert_takes_new_work(effect)
+                    self.turns.assert_fair(effect)
+                    self.turns.had(effect)
+                    self.sent_out[effect.request].update(effect.questions)
                     self.running[effect.id] = effect
                     self.dispatched.append(effect)
                     new.append(effect)
@@ -93,6 +107,8 @@ class HerdModel:
         generation = self.generations.get(address, 0) + 1
         self.generations[address] = generation
         self.memories[address] = memory
+        self.leaving.discard(address)
+        self._note(self.draining, address, draining)
         registration = Registration(
             address, generation, kinds, slots, frozenset(models), draining, memory
         )
@@ -153,6 +169,7 @@ class HerdModel:
         )
         effects = self.scheduler.submit(request, self.now)
         self.requests[number] = request
+        self.turns.came(number)
         self.done[number] = []
         self.given_up[number] = []
         self.carry_out(effects)
@@ -253,6 +270,14 @@ class HerdModel:
             for question in questions
         )
 
+    def assert_takes_new_work(self, dispatch: Dispatch) -> None:
+        """The worker has this generation and does such work, and is not to finish and go."""
+        view = self.scheduler.worker(dispatch.worker, self.now)
+        assert view is not None
+        assert view.generation == dispatch.generation
+        assert self.requests[dispatch.request].kind in view.kinds
+        assert dispatch.worker not in self.draining | self.leaving
+
     def are_tries_used_up(self, request: int) -> bool:
         """Whether so many workers have failed a request that no other is to try."""
         return len(self.failed_at[request]) >= self.rules.tries and not self.done[request]
@@ -283,7 +308,18 @@ class HerdModel:
             and (view.address, view.generation) not in failed_at
         ]
 
+    def drain(self, address: str, draining: bool) -> None:
+        """The operator drains a worker, or lets it take work again."""
+        if self.scheduler.worker(address, self.now) is not None:
+            self._note(self.draining, address, draining)
+        self.carry_out(self.scheduler.drain(address, draining, self.now))
+
+    @staticmethod
+    def _note(workers: set[str], address: str, among: bool) -> None:
+        (workers.add if among else workers.discard)(address)
+
     def heartbeat(self, address: str, **told: object) -> None:
+        self._note(self.leaving, address, bool(told.get("leaving")))
         self.carry_out(
             self.scheduler.heartbeat(address, self.generations[address], self.now, **told)  # type: ignore[arg-type]
         )

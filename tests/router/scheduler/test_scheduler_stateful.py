@@ -1,4 +1,4 @@
-"""Whatever happens in whatever order: slots are kept, nothing is lost or doubled, all ends."""
+"""Whatever happens in whatever order: slots and turns are kept, nothing is lost, all ends."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.herd = HerdModel(RULES)
-        self.cancelled: set[int] = set()
+        self.cancelled = self.herd.cancelled
         self.slots: dict[str, int] = {}
 
     @rule(
@@ -87,12 +87,26 @@ class SchedulerMachine(RuleBasedStateMachine):
             )
 
     @rule(
-        kind=st.sampled_from(list(Kind)), caller=callers, model=models, left=deadlines, size=sizes
+        kind=st.sampled_from(list(Kind)),
+        caller=callers,
+        model=models,
+        mult=multipliers,
+        left=deadlines,
+        size=sizes,
     )
-    def a_prompt_comes(self, kind: Kind, caller: str, model: str, left: float, size: int) -> None:
+    def a_prompt_comes(
+        self, kind: Kind, caller: str, model: str, mult: Fraction, left: float, size: int
+    ) -> None:
         deadline = self.herd.now + left
         try:
-            self.herd.infer(kind=kind, caller=caller, model=model, deadline=deadline, size=size)
+            self.herd.infer(
+                kind=kind,
+                caller=caller,
+                model=model,
+                multiplier=mult,
+                deadline=deadline,
+                size=size,
+            )
         except ResourceExhausted:
             assert self.herd.scheduler.totals().queued >= RULES.queue_units * RULES.caller_share - 1
 
@@ -177,7 +191,7 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     @rule(address=st.sampled_from(ADDRESSES), draining=st.booleans())
     def the_operator_drains(self, address: str, draining: bool) -> None:
-        self.herd.carry_out(self.herd.scheduler.drain(address, draining, self.herd.now))
+        self.herd.drain(address, draining)
 
     @rule(address=st.sampled_from(ADDRESSES), assigned=kinds)
     def the_operator_assigns(self, address: str, assigned: frozenset[Kind]) -> None:
@@ -246,6 +260,12 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert (totals.queued, totals.running, totals.completed) == (queued, running, completed)
 
     @invariant()
+    def nothing_outlives_its_deadline(self) -> None:
+        for number, request in self.herd.requests.items():
+            if number not in self.herd.ended and number not in self.cancelled:
+                assert request.deadline > self.herd.now
+
+    @invariant()
     def every_unit_is_counted_once(self) -> None:
         totals = self.herd.scheduler.totals()
         cancelled = sum(
@@ -303,7 +323,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         """Given workers that work, everything ends."""
         for address in ADDRESSES:
             self.herd.join(address, slots=4)
-            self.herd.carry_out(self.herd.scheduler.drain(address, False, self.herd.now))
+            self.herd.drain(address, False)
         while self.herd.running or self.herd.scheduler.totals().queued:
             self.herd.run_to_the_end()
             for address in ADDRESSES:
