@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from datetime import UTC, datetime
@@ -15,9 +16,13 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 from grpc import aio
 
+from evalpool.client import Client
+from evalpool.client.payment import hold_for_inference
+from evalpool.endpoints import Endpoints
 from evalpool.identity import Identity
 from evalpool.router.v1 import router_pb2
 from evalpool.token.v1 import token_pb2, token_pb2_grpc
+from evalpool.wallet import AddressBook, Wallets
 from evalpool_router import charges
 from evalpool_router.hold import Charge, HeldUnits
 from evalpool_router.ledger import Ledger, LedgerUnavailable
@@ -25,6 +30,7 @@ from evalpool_runtime.testing import ServiceUnderTest, running
 from evalpool_token.service import SERVICE as TOKEN
 from tests.conftest import OpenDatabase
 from tests.router.router_harness import (
+    MODEL,
     RouterHarness,
     all_of,
     error_of,
@@ -289,3 +295,54 @@ async def test_prices_are_public(market: Market) -> None:
         told = await stub.GetPricing(router_pb2.GetPricingRequest())
         assert (told.paid, told.base_fee, told.token_fee) == (True, "5", "2")
         assert told.token_address == market.ledger.address
+
+
+async def test_a_client_holds_for_the_router_and_pays_with_it(
+    market: Market, tmp_path: Path
+) -> None:
+    async with (
+        market.router() as router,
+        Client(
+            market.payer,
+            endpoints=Endpoints(token=market.ledger.endpoint, router=router.service.endpoint),
+            addresses=AddressBook(tmp_path),
+        ) as client,
+    ):
+        await router.worker()
+        hold = await hold_for_inference(client, "100000")
+        assert await text_of(client.router, infer(hold=hold.id)) == "Paris."
+        assert int((await market.settled(hold.id)).captured) == USED
+
+
+async def command(*arguments: str) -> tuple[int, str]:
+    """Run a command in a process of its own: its status, and what it printed."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        "from evalpool.cli import main; main()",
+        *arguments,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    printed, _ = await process.communicate()
+    return process.returncode or 0, printed.decode()
+
+
+async def test_the_command_pays_with_what_it_is_told_to_hold(
+    market: Market, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with market.router() as router:
+        await router.worker()
+        monkeypatch.setenv("EVALPOOL_HOME", str(tmp_path / "home"))
+        monkeypatch.setenv("EVALPOOL_TOKEN", market.ledger.endpoint)
+        monkeypatch.setenv("EVALPOOL_ROUTER", router.service.endpoint)
+        await market.pay_with(Wallets().new("default"))
+        told = ("infer", "Hello", "--model", MODEL, "--multiplier", "2")
+        status, printed = await command(*told)
+        assert (status, "inference is paid here" in printed) == (1, True)
+        status, printed = await command(*told, "--pay", "100000")
+        assert (status, "Paris." in printed) == (0, True)
+        hold = await market.hold()
+        assert (await command(*told, "--hold", hold))[0] == 0
+        assert int((await market.settled(hold)).captured) == 2 * USED
+        assert (await command(*told, "--hold", hold, "--pay", "1"))[0] == 1

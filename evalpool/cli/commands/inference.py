@@ -16,6 +16,7 @@ from evalpool.cli.options import DEFAULT_WALLET, Output, Wallet, client_of
 from evalpool.cli.output import Format, errors, print_json, print_table
 from evalpool.cli.subjects import model_digest
 from evalpool.client import Client
+from evalpool.client.payment import hold_for_inference
 from evalpool.embedding.v1 import embedding_pb2
 from evalpool.inference.v1 import inference_pb2
 from evalpool.router.v1 import router_pb2
@@ -40,6 +41,13 @@ Logprobs = Annotated[
         help="Tell how likely the model held each token, and so many of the likeliest beside it.",
     ),
 ]
+Pay = Annotated[
+    str, typer.Option(help="Units to hold for this, where the herd is paid; the rest returns.")
+]
+Hold = Annotated[str, typer.Option(help="A hold to pay with that was made for the router.")]
+Multiplier = Annotated[
+    str, typer.Option(help='Offer so many times the price to go first, such as "1.5".')
+]
 
 
 @app.command()
@@ -61,11 +69,16 @@ def infer(
             help="A file with the Jinja template for that turn, in place of the model's own.",
         ),
     ] = None,
+    pay: Pay = "",
+    hold: Hold = "",
+    multiplier: Multiplier = "",
     output: Output = Format.TABLE,
     wallet: Wallet = DEFAULT_WALLET,
 ) -> None:
     """Continue a text on the herd, token by token."""
     text = sys.stdin.read() if prompt == "-" else prompt
+    if pay and hold:
+        raise Failure("--pay makes a hold and --hold gives one; give one of them")
     template = "" if chat_template is None else chat_template.read_text(encoding="utf-8")
 
     async def work() -> None:
@@ -76,6 +89,8 @@ def infer(
                     max_tokens=max_tokens, temperature=temperature, seed=seed, logprobs=logprobs
                 ),
             )
+            request.hold = (await hold_for_inference(client, pay)).id if pay else hold
+            request.multiplier = multiplier
             if as_chat or chat_template is not None:
                 request.chat.messages.add(role="user", content=text)
                 request.chat.template = template
