@@ -17,6 +17,7 @@ from tests.router.scheduler.herd_model import ALL_KINDS, MODEL, NEVER, OTHER_MOD
 ADDRESSES = ("a", "b", "c")
 RULES = Rules(
     queue_units=120,
+    ageing_seconds=2,
     tries=2,
     packages_per_worker=2,
     smallest_package=2,
