@@ -40,15 +40,17 @@ PROMPT_TOKENS = 256
 class RawDecode:
     """`llama_decode` and nothing else, on prompts of 256 tokens, in one thread a context."""
 
-    def __init__(self, model: LoadedModel, contexts: int, threads: int) -> None:
+    def __init__(
+        self, model: LoadedModel, contexts: int, threads: int, *, fused: bool = True
+    ) -> None:
         shape = ContextShape(
             cells=PROMPT_TOKENS,
             batch_tokens=PROMPT_TOKENS,
             sequences=1,
             outputs=1,
             threads=threads,
-            # As scoring has it, and as llama-bench chooses; without it this is slower.
-            flash_attention=True,
+            # With it as scoring has it, and as llama-bench chooses; this is slower without.
+            flash_attention=fused,
         )
         self._contexts = [DecodeContext(model, shape) for _ in range(contexts)]
         # Which tokens does not matter to the time; these exist in every vocabulary.
