@@ -111,7 +111,7 @@ def generation_end(
         usage=inference_pb2.Usage(
             prompt_tokens=end.prompt_tokens,
             completion_tokens=end.completion_tokens,
-            computed_tokens=end.prompt_tokens + end.completion_tokens,
+            computed_tokens=end.computed_tokens,
             queue_time=duration(timedelta(seconds=end.timings.queued)),
             prefill_time=duration(timedelta(seconds=end.timings.prefill)),
             decode_time=duration(timedelta(seconds=end.timings.decode)),

@@ -79,7 +79,7 @@ class WorkerMetrics:
         self._finished.labels(end.finish_reason.value).inc()
         self._prompt_tokens.inc(end.prompt_tokens)
         self._generated_tokens.inc(end.completion_tokens)
-        self._computed_tokens.inc(end.prompt_tokens + end.completion_tokens)
+        self._computed_tokens.inc(end.computed_tokens)
         self._queue.observe(end.timings.queued)
         self._first_token.observe(end.timings.queued + end.timings.prefill)
         self._decode.observe(end.timings.decode)

@@ -49,10 +49,13 @@ async def test_a_prompt_like_the_last_one_is_not_computed_again_and_says_the_sam
     engine: LlamaCppEngine,
 ) -> None:
     prompt = f"{SYSTEM}\nQuestion: why is the sky blue?"
-    first, text = await prompts_computed(engine, prompt)
-    again, same = await prompts_computed(engine, prompt)
-    assert again < first / 2
+    text, first = await collect(engine, prompt, GREEDY)
+    same, again = await collect(engine, prompt, GREEDY)
     assert same == text
+    assert first.shared_tokens == 0
+    assert first.prompt_tokens == again.prompt_tokens
+    assert again.shared_tokens > first.prompt_tokens / 2
+    assert again.computed_tokens == first.computed_tokens - again.shared_tokens
 
 
 async def test_what_is_kept_gives_way_to_streams_that_need_the_room(

@@ -294,6 +294,7 @@ class GenerationEnd:
         message: One sentence for `ERROR` and `CANCELLED`, else empty.
         refused: The parameter that is at fault for an `ERROR`, as `InvalidParametersError` names
             it; empty where it was the machinery.
+        shared_tokens: Of the prompt's, those that were computed for another stream.
     """
 
     finish_reason: FinishReason
@@ -302,6 +303,12 @@ class GenerationEnd:
     timings: GenerationTimings
     message: str = ""
     refused: str = ""
+    shared_tokens: int = 0
+
+    @property
+    def computed_tokens(self) -> int:
+        """Tokens that were computed for this stream."""
+        return self.prompt_tokens - self.shared_tokens + self.completion_tokens
 
 
 Prompt = str | Sequence[ChatMessage] | TemplatedChat

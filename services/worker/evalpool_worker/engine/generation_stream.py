@@ -45,6 +45,7 @@ class GenerationStream:
         sequence: Its id in the KV cache, -1 while it has none.
         tokens: The prompt and what was sampled after it.
         computed: How many of them the KV cache holds.
+        shared: How many of them were computed for another stream.
         logprobs: Whether, and of how many of the likeliest tokens, log-probabilities are wanted.
     """
 
@@ -63,6 +64,7 @@ class GenerationStream:
         self.cancelled = False
         self.sequence = -1
         self.computed = 0
+        self.shared = 0
         self.tokens = list(prompt)
         self._prompt_tokens = len(self.tokens)
         self._sampler = sampler
@@ -169,6 +171,7 @@ class GenerationStream:
                     decode=now - first,
                 ),
                 message=message,
+                shared_tokens=min(self.shared, self._prompt_tokens),
                 refused=refused,
             )
         )

@@ -86,5 +86,5 @@ class StreamPrefixes:
             return False
         if lent >= _SHORTEST:
             context.share(lender, stream.sequence, lent)
-            stream.computed = lent
+            stream.computed = stream.shared = lent
         return True
