@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from evalpool_worker.engine.base import GenerationEnd, QuestionFailure, QuestionResult
 
+TOKEN_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 
 
@@ -40,6 +41,11 @@ class WorkerMetrics:
             "Tokens computed: prompt tokens that were not shared, and generated ones.",
             registry=registry,
         )
+        self._shared_tokens = Counter(
+            "evalpool_worker_prefix_shared_tokens_total",
+            "Prompt tokens of generations that another had computed already.",
+            registry=registry,
+        )
         self._finished = Counter(
             "evalpool_worker_requests_finished_total",
             "Generations ended, by reason.",
@@ -57,6 +63,24 @@ class WorkerMetrics:
             "From a generation's arrival to its first decode, in seconds.",
             registry=registry,
             buckets=SECONDS,
+        )
+        self._prefill = Histogram(
+            "evalpool_worker_request_prefill_seconds",
+            "From a generation's first decode to its first token, in seconds.",
+            registry=registry,
+            buckets=SECONDS,
+        )
+        self._request = Histogram(
+            "evalpool_worker_request_seconds",
+            "From a generation's arrival to its end, in seconds.",
+            registry=registry,
+            buckets=SECONDS,
+        )
+        self._between_tokens = Histogram(
+            "evalpool_worker_inter_token_seconds",
+            "From one token to the next, the mean of a generation, in seconds.",
+            registry=registry,
+            buckets=TOKEN_SECONDS,
         )
         self._decode = Histogram(
             "evalpool_worker_request_decode_seconds",
@@ -80,6 +104,12 @@ class WorkerMetrics:
         self._prompt_tokens.inc(end.prompt_tokens)
         self._generated_tokens.inc(end.completion_tokens)
         self._computed_tokens.inc(end.computed_tokens)
-        self._queue.observe(end.timings.queued)
-        self._first_token.observe(end.timings.queued + end.timings.prefill)
-        self._decode.observe(end.timings.decode)
+        self._shared_tokens.inc(end.shared_tokens)
+        timings = end.timings
+        self._queue.observe(timings.queued)
+        self._prefill.observe(timings.prefill)
+        self._first_token.observe(timings.queued + timings.prefill)
+        self._decode.observe(timings.decode)
+        self._request.observe(timings.queued + timings.prefill + timings.decode)
+        if end.completion_tokens > 1:
+            self._between_tokens.observe(timings.decode / (end.completion_tokens - 1))
