@@ -1,12 +1,23 @@
-"""Model files that are not what a trainer would send who means well."""
+"""The worker's service with a real model, and model files of those who do not mean well."""
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+from evalpool.inference.v1 import inference_pb2
+from evalpool.models import ModelStore
+from evalpool.worker.v1 import worker_pb2_grpc
+from evalpool_runtime.testing import ServiceUnderTest, running
+from evalpool_worker.service import SERVICE
+from tests.worker.service_calls import ROUTER
+
+if TYPE_CHECKING:
+    Stub = worker_pb2_grpc.WorkerServiceAsyncStub
 
 WithTemplate = Callable[[str], Path]
 
@@ -29,3 +40,26 @@ def with_template(smollm2_path: Path, tmp_path: Path) -> WithTemplate:
         return path
 
     return make
+
+
+@pytest.fixture
+async def worker(tmp_path: Path, model_store: ModelStore) -> AsyncIterator[ServiceUnderTest]:
+    async with running(
+        SERVICE,
+        tmp_path,
+        models_dir=model_store.root,
+        admitted_routers=ROUTER.address,
+        slots=4,
+    ) as service:
+        yield service
+
+
+@pytest.fixture
+async def stub(worker: ServiceUnderTest) -> AsyncIterator[Stub]:
+    async with worker.channel(ROUTER) as channel:
+        yield worker_pb2_grpc.WorkerServiceStub(channel)
+
+
+@pytest.fixture
+def smollm2(smollm2_path: Path) -> inference_pb2.ModelReference:
+    return inference_pb2.ModelReference(digest=smollm2_path.name, name="SmolLM2")

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, select, update
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from evalpool_router.hold import Charge, HeldUnits
 from evalpool_router.schema import charges
@@ -16,14 +18,13 @@ from evalpool_router.schema import charges
 
 def take_up(connection: Connection, hold: HeldUnits, now: datetime) -> bool:
     """Let a hold pay for a request; False where it has paid for another."""
-    if connection.scalar(select(charges.c.hold).where(charges.c.hold == hold.id)) is not None:
-        return False
-    connection.execute(
-        insert(charges).values(
-            hold=hold.id, held=hold.quantity, charged=None, settled=False, create_time=now
-        )
+    upsert = sqlite_insert if connection.dialect.name == "sqlite" else postgresql_insert
+    statement = upsert(charges).values(
+        hold=hold.id, held=hold.quantity, charged=None, settled=False, create_time=now
     )
-    return True
+    # Of two requests at the same moment one gets it.
+    taken = statement.on_conflict_do_nothing().returning(charges.c.hold)
+    return connection.execute(taken).first() is not None
 
 
 def decide(connection: Connection, hold: str, quantity: int) -> None:

@@ -52,41 +52,32 @@ class WorkerMetrics:
             ["finish_reason"],
             registry=registry,
         )
-        self._first_token = Histogram(
-            "evalpool_worker_time_to_first_token_seconds",
-            "From a generation's arrival to its first token, in seconds.",
-            registry=registry,
-            buckets=SECONDS,
-        )
-        self._queue = Histogram(
+
+        def seconds(name: str, what: str, buckets: tuple[float, ...] = SECONDS) -> Histogram:
+            return Histogram(name, f"{what}, in seconds.", registry=registry, buckets=buckets)
+
+        self._queue = seconds(
             "evalpool_worker_request_queue_seconds",
-            "From a generation's arrival to its first decode, in seconds.",
-            registry=registry,
-            buckets=SECONDS,
+            "From a generation's arrival to its first decode",
         )
-        self._prefill = Histogram(
+        self._prefill = seconds(
             "evalpool_worker_request_prefill_seconds",
-            "From a generation's first decode to its first token, in seconds.",
-            registry=registry,
-            buckets=SECONDS,
+            "From a generation's first decode to its first token",
         )
-        self._request = Histogram(
-            "evalpool_worker_request_seconds",
-            "From a generation's arrival to its end, in seconds.",
-            registry=registry,
-            buckets=SECONDS,
+        self._first_token = seconds(
+            "evalpool_worker_time_to_first_token_seconds",
+            "From a generation's arrival to its first token",
         )
-        self._between_tokens = Histogram(
+        self._decode = seconds(
+            "evalpool_worker_request_decode_seconds", "From a generation's first token to its last"
+        )
+        self._between_tokens = seconds(
             "evalpool_worker_inter_token_seconds",
-            "From one token to the next, the mean of a generation, in seconds.",
-            registry=registry,
-            buckets=TOKEN_SECONDS,
+            "From one token to the next, the mean of a generation",
+            TOKEN_SECONDS,
         )
-        self._decode = Histogram(
-            "evalpool_worker_request_decode_seconds",
-            "From a generation's first token to its last, in seconds.",
-            registry=registry,
-            buckets=SECONDS,
+        self._request = seconds(
+            "evalpool_worker_request_seconds", "From a generation's arrival to its end"
         )
 
     def question(self, outcome: QuestionResult | QuestionFailure) -> None:

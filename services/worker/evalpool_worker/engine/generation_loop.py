@@ -235,7 +235,8 @@ class GenerationLoop:
         while True:
             room = context.shape.cells - sum(stream.computed for stream in self._active)
             if self._prefixes:
-                if room - self._prefixes.kept_tokens < len(self._active):
+                # What is kept makes no batch smaller: in others a text may come out otherwise.
+                if room - self._prefixes.kept_tokens < self._shape.batch_tokens:
                     self._prefixes.forget(context)
                 room -= self._prefixes.kept_tokens
             # One stream alone always fits: the context is longer than every stream.

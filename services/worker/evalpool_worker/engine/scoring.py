@@ -18,7 +18,6 @@ from .choice_tree import (
 from .context import ContextShape, DecodeContext, NoRoomError
 from .log_probabilities import log_normalisers, token_log_probabilities
 from .shape import GrowingShape
-from .shared_prefix import shared_length
 from .tokenisation import EncodedPair, Tokeniser
 
 # Below this many tokens a batch that finds no room is not split further.
@@ -245,23 +244,15 @@ class Scorer:
                     self._context.forget_all()
 
     def _hold(self, prefix: tuple[int, ...], limit: int, wanted: Callable[[], bool]) -> None:
-        """Have the context hold the prefix; what it holds of it already is not computed again."""
-        if not prefix:
-            if self._held:
-                self._context.forget_all()
-                self._held = ()
+        """Have the context hold the prefix, computed in the same batches every time."""
+        if prefix == self._held:
             return
-        kept = shared_length(self._held, prefix)
-        if kept == len(prefix):
-            # More of it does no harm: choices share only what they begin with.
-            return
-        self._context.forget(self._holder, kept)
-        self._held = prefix[:kept]
-        while len(self._held) < len(prefix):
-            start = len(self._held)
-            part = prefix[start : start + limit]
+        self._context.forget_all()
+        self._held = ()
+        for start in range(0, len(prefix), limit):
             if not wanted():
                 raise ScoringCancelledError
+            part = prefix[start : start + limit]
             self._context.fill(
                 part,
                 range(start, start + len(part)),
@@ -270,7 +261,7 @@ class Scorer:
             )
             self._context.decode()
             self._computed(len(part))
-            self._held += part
+        self._held = prefix
 
     def _sums_in_batches(
         self, layout: _Layout, limit: int, wanted: Callable[[], bool]
