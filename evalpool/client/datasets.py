@@ -78,7 +78,10 @@ async def load_file(
 
 
 async def watch_run(client: Client, run: str) -> AsyncIterator[dataset_pb2.Score]:
-    """Follow a run until it is complete or has failed, over restarts of the service."""
+    """Follow a run until it is complete or has failed, over restarts of the service.
+
+    A service that was restored from a backup is followed from where the run stands there.
+    """
     present = await client.dataset.GetScore(dataset_pb2.GetScoreRequest(run=run))
     yield present.score
     if present.score.state in FINAL_RUN_STATES:
@@ -90,6 +93,7 @@ async def watch_run(client: Client, run: str) -> AsyncIterator[dataset_pb2.Score
             )
         ),
         lambda message: message.cursor,
+        cursor_field="after_cursor",
     )
     async for message in stream:
         if not message.HasField("score"):

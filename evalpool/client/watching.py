@@ -9,6 +9,8 @@ from typing import TypeVar
 
 import grpc
 
+from evalpool.errors import CallError
+
 T = TypeVar("T")
 
 _RESUMABLE = {
@@ -27,6 +29,7 @@ async def resumed(
     cursor_of: Callable[[T], int],
     *,
     after: int = 0,
+    cursor_field: str = "",
     give_up_after: float = 60.0,
     now: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -37,6 +40,9 @@ async def resumed(
         open_stream: Opens the watch after a cursor.
         cursor_of: The cursor of a message.
         after: The cursor to begin after.
+        cursor_field: The request's field with the cursor. A service that refuses just that has not
+            come as far, as one that was restored from a backup; the watch then begins anew with 0.
+            Empty: such a refusal ends it.
         give_up_after: Seconds during which the service cannot be reached, after which the error
             is raised. A watch that was open and silent for long has not been out of reach.
         now: Seconds that never go back.
@@ -58,6 +64,9 @@ async def resumed(
                 yield message
             return
         except grpc.aio.AioRpcError as error:
+            if cursor and cursor_field and _refuses(error, cursor_field):
+                cursor = 0
+                continue
             if error.code() not in _RESUMABLE:
                 raise
             if now() - opened > LONGEST_CONNECT:
@@ -68,3 +77,8 @@ async def resumed(
                 raise
         await sleep(back_off)
         back_off = min(back_off * 2, LONGEST_BACK_OFF)
+
+
+def _refuses(error: grpc.aio.AioRpcError, field: str) -> bool:
+    """Whether an error says that this field, and no other, is wrong."""
+    return [violation.field for violation in CallError.of(error).violations] == [field]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from evalpool.identity import Identity
 from evalpool.wallet import AddressBook
 from evalpool_dataset.service import SERVICE
 from evalpool_runtime.testing import running
+from tests.dataset.dataset_harness import MODEL, lines, running_dataset
+from tests.dataset.router_double import RouterDouble
 
 ROW = {"context": "", "question": "Which?", "answerA": "a", "answerB": "b", "answerC": "c"}
 
@@ -105,3 +108,37 @@ async def test_a_run_that_does_not_exist_is_no_endless_watch(client: Client) -> 
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await anext(aiter(watch))
         assert CallError.of(caught.value).reason == "RUN_NOT_FOUND"
+
+
+async def test_a_run_is_followed_over_the_restoration_of_a_backup(tmp_path: Path) -> None:
+    data, backup = tmp_path / "dataset", tmp_path / "backup"
+    async with RouterDouble.knowing(MODEL) as router:
+        router.open.clear()
+        async with running_dataset(data, router) as harness:
+            endpoint, owner = harness.service.endpoint, harness.owner
+            await harness.load(lines(5))
+        shutil.copytree(data, backup)
+        endpoints, book = Endpoints(dataset=endpoint), AddressBook(tmp_path / "home")
+        async with Client(owner, endpoints=endpoints, addresses=book) as client:
+
+            async def start() -> str:
+                request = dataset_pb2.BenchmarkRequest(dataset="d", subject=MODEL)
+                return (await client.dataset.Benchmark(request)).score.run
+
+            router.free = 3
+            async with running_dataset(data, router, listen=endpoint):
+                run = await start()
+                watch = watch_run(client, run)
+                before = [await anext(watch)]
+                while before[-1].done < 3:
+                    before.append(await anext(watch))
+            shutil.rmtree(data)
+            shutil.copytree(backup, data)
+            router.free = 0
+            async with running_dataset(data, router, listen=endpoint):
+                assert await start() == run
+                restored = await anext(watch)
+                router.open.set()
+                after = [score async for score in watch]
+    assert (restored.done, restored.cursor) < (before[-1].done, before[-1].cursor)
+    assert (after[-1].state, after[-1].done) == (dataset_pb2.RUN_STATE_COMPLETE, 5)
