@@ -40,8 +40,10 @@ _SERVICE_CONFIG = json.dumps(
 )
 
 
-def channel_options(*, retries: bool = True) -> Sequence[tuple[str, str | int]]:
-    """The options of every channel."""
+def channel_options(
+    *, retries: bool = True, own_connection: bool = False
+) -> Sequence[tuple[str, str | int]]:
+    """The options of every channel; see `open_channel`."""
     options: list[tuple[str, str | int]] = [
         ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
         ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
@@ -63,6 +65,8 @@ def channel_options(*, retries: bool = True) -> Sequence[tuple[str, str | int]]:
         options.append(("grpc.service_config", _SERVICE_CONFIG))
     else:
         options.append(("grpc.enable_retries", 0))
+    if own_connection:
+        options.append(("grpc.use_local_subchannel_pool", 1))
     return options
 
 
@@ -144,6 +148,7 @@ def open_channel(
     audience: Audience = "",
     *,
     retries: bool = True,
+    own_connection: bool = False,
     deadline: float | None = None,
     stream_deadline: float | None = None,
 ) -> aio.Channel:
@@ -154,6 +159,8 @@ def open_channel(
         identity: Who calls. None: calls go without a token, for public methods.
         audience: The server's address, or what finds it out.
         retries: Try a call again, within its deadline, where the server was not reached.
+        own_connection: Share none with other channels to the endpoint, nor their waiting after
+            one that failed, as gRPC does unless told.
         deadline: Seconds that a call with one answer may take, where the call itself names none.
         stream_deadline: The same for calls with a stream of answers.
     """
@@ -166,7 +173,9 @@ def open_channel(
             _StreamStream(identity, audience, stream_deadline),
         ]
     return aio.insecure_channel(
-        endpoint, options=channel_options(retries=retries), interceptors=interceptors
+        endpoint,
+        options=channel_options(retries=retries, own_connection=own_connection),
+        interceptors=interceptors,
     )
 
 

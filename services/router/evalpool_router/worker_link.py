@@ -47,8 +47,9 @@ class WorkerLink:
         self.generation = generation
         self.engine_build = engine_build
         self._identity = identity
-        # Calls are signed one by one below: an interceptor would cost every stream a task.
-        self._channel = open_channel(endpoint, retries=False)
+        # Calls are signed one by one below: an interceptor would cost every stream a task. A worker
+        # that is back at its endpoint must not wait for the next try to reach the one that died.
+        self._channel = open_channel(endpoint, retries=False, own_connection=True)
         self.stub: worker_pb2_grpc.WorkerServiceAsyncStub = worker_pb2_grpc.WorkerServiceStub(
             self._channel
         )

@@ -92,6 +92,69 @@ def test_a_worker_whose_engine_fails_questions_gets_nothing_new_for_a_while() ->
     assert len(herd.at("a")) == 2
 
 
+def test_a_worker_that_breaks_off_everything_at_once_has_failed_once() -> None:
+    herd = HerdModel(Rules(failure_rest_seconds=1))
+    herd.join("a", slots=3)
+    for _ in range(3):
+        herd.infer()
+    herd.crash("a")
+    herd.wait(0.9)
+    assert not herd.running
+    herd.wait(0.1)
+    assert len(herd.at("a")) == 3
+
+
+def test_a_new_start_does_not_end_the_rest_of_a_worker_that_failed() -> None:
+    herd = HerdModel(Rules(failure_rest_seconds=1, losses=9))
+    herd.join("a", slots=1)
+    herd.infer()
+    for rest in (1, 2, 4):
+        herd.crash("a")
+        herd.join("a", slots=1)
+        herd.wait(rest / 2)
+        assert not herd.running
+        herd.wait(rest / 2)
+        assert herd.running
+
+
+def test_a_worker_that_took_longer_than_its_rest_to_start_anew_gets_work_at_once() -> None:
+    herd = HerdModel(Rules(failure_rest_seconds=1))
+    herd.join("a", slots=1)
+    request = herd.infer()
+    herd.crash("a")
+    herd.carry_out(herd.scheduler.worker_left("a", 1, herd.now))
+    herd.wait(1)
+    assert [d.request for d in herd.join("a", slots=1)] == [request]
+
+
+def test_a_worker_out_of_reach_gets_work_as_soon_as_it_has_started_anew() -> None:
+    herd = HerdModel(Rules(failure_rest_seconds=1, lease_seconds=1000))
+    herd.join("a", slots=2)
+    requests = [herd.infer(), herd.infer()]
+    for rest in (1, 2, 4):
+        for dispatch in herd.at("a"):
+            herd.lose(dispatch)
+        herd.wait(rest / 2)
+        assert not herd.running
+        herd.wait(rest / 2)
+        assert len(herd.at("a")) == 2
+    assert [d.request for d in herd.join("a", slots=2)] == requests
+
+
+def test_a_worker_that_can_be_reached_again_is_next_out_of_reach_for_the_first_time() -> None:
+    herd = HerdModel(Rules(failure_rest_seconds=1, lease_seconds=1000))
+    herd.join("a", slots=1)
+    herd.infer()
+    for rest in (1, 2):
+        herd.lose(herd.at("a")[0])
+        herd.wait(rest)
+    herd.complete(herd.at("a")[0])
+    herd.infer()
+    herd.lose(herd.at("a")[0])
+    herd.wait(1)
+    assert herd.running
+
+
 def test_a_worker_that_has_taken_work_up_starts_again_with_short_rests() -> None:
     herd = HerdModel(Rules(busy_rest_seconds=0.1))
     herd.join("a", slots=1)

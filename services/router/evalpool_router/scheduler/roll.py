@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from evalpool_router.scheduler import refusals
 from evalpool_router.scheduler.board import Board
@@ -12,6 +11,19 @@ from evalpool_router.scheduler.memory import ENDLESS
 from evalpool_router.scheduler.recovery import Recovery
 from evalpool_router.scheduler.work import Kind, Registration
 from evalpool_router.scheduler.worker import Worker
+
+
+@dataclass(frozen=True, slots=True)
+class _Past:
+    """What a new start of a worker does not undo, until it succeeds.
+
+    Attributes:
+        failures: Times in a row that it failed.
+        resting_until: Until when it rests for the last of them.
+    """
+
+    failures: int = 0
+    resting_until: float = 0.0
 
 
 class Roll:
@@ -25,7 +37,7 @@ class Roll:
     def __init__(self, board: Board, recovery: Recovery) -> None:
         self._board = board
         self._recovery = recovery
-        self._strikes: Counter[str] = Counter()
+        self._pasts: dict[str, _Past] = {}
 
     def register(self, registration: Registration, now: float) -> None:
         """Enter a worker, or enter it anew: what it was at under an older generation is lost."""
@@ -40,19 +52,18 @@ class Roll:
         else:
             if known is not None:
                 # A new start in the midst of work is likely to follow a crash.
-                self.remove(known, now, blamed=bool(known.placements))
+                at_work = any(placement.accepted for placement in known.placements.values())
+                self.remove(known, now, blamed=at_work)
+            past = self._pasts.get(registration.address, _Past())
             worker = Worker(
                 registration,
                 models=_models(registration.models),
                 lease_until=lease_until,
                 progress_at=now,
                 draining=registration.draining,
-                failures=self._strikes[registration.address],
+                failures=past.failures,
+                resting_until=past.resting_until,
             )
-            if worker.failures:
-                worker.resting_until = now + self._rest(
-                    board.rules.failure_rest_seconds, worker.failures
-                )
             board.pool.add(worker, now)
         board.memory_joined(registration.memory_bytes or ENDLESS)
 
@@ -112,7 +123,7 @@ class Roll:
         """Take a worker out; what it was at goes back to the queue."""
         self._board.pool.remove(worker)
         if blamed:
-            self._strikes[worker.address] += 1
+            self._note(worker.address, worker.failures + 1, now)
             self._recovery.broke_off(worker, now)
         for placement in list(worker.placements.values()):
             # Giving one back may end its request, and with it others of the worker's.
@@ -135,15 +146,24 @@ class Roll:
             worker.failed_models.add(model)
             # Its next heartbeat tells whether it has it loaded all the same.
             worker.models -= {model}
-        self._strikes[worker.address] = worker.failures
-        seconds = self._rest(self._board.rules.failure_rest_seconds, worker.failures)
+        self._board.pool.rest(worker, self._note(worker.address, worker.failures, now), now)
+
+    def unreachable(self, worker: Worker, now: float) -> None:
+        """A worker could not be reached: it gets a rest, which its next start ends.
+
+        It is told so for each dispatch to it; the rest is for them all.
+        """
+        if worker.resting_until > now:
+            return
+        worker.misses += 1
+        seconds = self._rest(self._board.rules.failure_rest_seconds, worker.misses)
         self._board.pool.rest(worker, seconds, now)
 
     def succeeded(self, worker: Worker) -> None:
         """A worker has done work: its failures are forgiven."""
         worker.refusals = worker.failures = 0
         worker.failed_models.clear()
-        self._strikes.pop(worker.address, None)
+        self._pasts.pop(worker.address, None)
 
     def refused(self, worker: Worker, now: float) -> None:
         """A worker was busy although it seemed to have room: it gets a short rest."""
@@ -161,6 +181,12 @@ class Roll:
         if worker is None or worker.registration.generation != generation:
             raise refusals.lease_lost(generation)
         return worker
+
+    def _note(self, address: str, failures: int, now: float) -> float:
+        """Remember a failure beyond the worker's next start; gives the seconds of its rest."""
+        seconds = self._rest(self._board.rules.failure_rest_seconds, failures)
+        self._pasts[address] = _Past(failures, now + seconds)
+        return seconds
 
     def _rest(self, first: float, times: int) -> float:
         return min(first * 2.0 ** min(times - 1, 20), self._board.rules.longest_rest_seconds)

@@ -162,6 +162,7 @@ class Scheduler:
         if placement is not None:
             worker = placement.worker
             placement.accepted = True
+            worker.misses = 0
             worker.progress_at = now
             # It loads the model now; its heartbeats will tell the same, later.
             worker.models |= {placement.ticket.request.model}
@@ -259,11 +260,17 @@ class Scheduler:
         """
         placement = self._board.placements.get(dispatch)
         if placement is not None:
+            attempt = attempt and placement.accepted
+            # A worker that breaks off does so for all its dispatches, and has failed once.
+            told = placement.suspected is not None
             if broke_off:
                 self._recovery.broke_off(placement.worker, now)
             self._board.release(placement, now)
-            self._roll.strike(placement.worker, now)
-            self._recovery.lost(placement, now, attempt=attempt and placement.accepted)
+            if not attempt:
+                self._roll.unreachable(placement.worker, now)
+            elif not told:
+                self._roll.strike(placement.worker, now)
+            self._recovery.lost(placement, now, attempt=attempt)
         return self._settle(now)
 
     def failed(

@@ -58,6 +58,7 @@ class Worker:
         leaving: Whether it says itself that it takes nothing new.
         resting_until: Until when it gets nothing new.
         refusals: Times in a row that it refused work as busy.
+        misses: Times in a row that it could not be reached.
         failures: Times in a row that it failed; more of it with one model counts once.
         failed_models: The models that it failed with since it last succeeded.
         completed: Units that it has finished.
@@ -78,6 +79,7 @@ class Worker:
     leaving: bool = False
     resting_until: float = 0.0
     refusals: int = 0
+    misses: int = 0
     failures: int = 0
     failed_models: set[str] = field(default_factory=set)
     completed: int = 0
