@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evalpool_router.hold import HeldUnits
-from evalpool_router.prices import Prices, objection
+from evalpool_router.prices import Flaw, Prices, objection
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 GOOD = HeldUnits("h", "payer", "router", 10, True, NOW)
@@ -42,12 +42,13 @@ def test_a_price_is_rounded_up_to_a_whole_unit() -> None:
 
 
 def test_a_hold_is_good_only_for_its_holder_at_its_recipient_open_lasting_and_enough() -> None:
-    def refusal(hold: HeldUnits) -> str:
-        return objection(hold, payer="payer", router="router", price=10, until=NOW) or ""
+    def flaw(hold: HeldUnits) -> Flaw | None:
+        found = objection(hold, payer="payer", router="router", price=10, until=NOW)
+        return None if found is None else found.flaw
 
-    assert refusal(GOOD) == ""
-    assert "another's" in refusal(replace(GOOD, holder="thief"))
-    assert "recipient" in refusal(replace(GOOD, recipient="other"))
-    assert "released" in refusal(replace(GOOD, is_open=False))
-    assert "expires" in refusal(replace(GOOD, expire_time=NOW - timedelta(seconds=1)))
-    assert "may cost 10" in refusal(replace(GOOD, quantity=9))
+    assert flaw(GOOD) is None
+    assert flaw(replace(GOOD, holder="thief")) is Flaw.HOLDER
+    assert flaw(replace(GOOD, recipient="other")) is Flaw.RECIPIENT
+    assert flaw(replace(GOOD, is_open=False)) is Flaw.SETTLED
+    assert flaw(replace(GOOD, expire_time=NOW - timedelta(seconds=1))) is Flaw.EXPIRES
+    assert flaw(replace(GOOD, quantity=9)) is Flaw.SMALL

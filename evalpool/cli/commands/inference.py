@@ -14,9 +14,9 @@ from evalpool.cli.app import app, run
 from evalpool.cli.failure import Failure
 from evalpool.cli.options import DEFAULT_WALLET, Output, Wallet, client_of
 from evalpool.cli.output import Format, errors, print_json, print_table
+from evalpool.cli.payment import Hold, Multiplier, Pay, one_way_to_pay, paying
 from evalpool.cli.subjects import model_digest
 from evalpool.client import Client
-from evalpool.client.payment import hold_for_inference
 from evalpool.embedding.v1 import embedding_pb2
 from evalpool.inference.v1 import inference_pb2
 from evalpool.router.v1 import router_pb2
@@ -40,13 +40,6 @@ Logprobs = Annotated[
         max=20,
         help="Tell how likely the model held each token, and so many of the likeliest beside it.",
     ),
-]
-Pay = Annotated[
-    str, typer.Option(help="Units to hold for this, where the herd is paid; the rest returns.")
-]
-Hold = Annotated[str, typer.Option(help="A hold to pay with that was made for the router.")]
-Multiplier = Annotated[
-    str, typer.Option(help='Offer so many times the price to go first, such as "1.5".')
 ]
 
 
@@ -77,8 +70,7 @@ def infer(
 ) -> None:
     """Continue a text on the herd, token by token."""
     text = sys.stdin.read() if prompt == "-" else prompt
-    if pay and hold:
-        raise Failure("--pay makes a hold and --hold gives one; give one of them")
+    one_way_to_pay(pay, hold)
     template = "" if chat_template is None else chat_template.read_text(encoding="utf-8")
 
     async def work() -> None:
@@ -88,9 +80,8 @@ def infer(
                 sampling=inference_pb2.Sampling(
                     max_tokens=max_tokens, temperature=temperature, seed=seed, logprobs=logprobs
                 ),
+                multiplier=multiplier,
             )
-            request.hold = (await hold_for_inference(client, pay)).id if pay else hold
-            request.multiplier = multiplier
             if as_chat or chat_template is not None:
                 request.chat.messages.add(role="user", content=text)
                 request.chat.template = template
@@ -98,15 +89,16 @@ def infer(
                 request.prompt = text
             pieces = []
             places: list[inference_pb2.TokenLogprobs] | None = None if logprobs is None else []
-            async for response in client.router.Infer(request):
-                if response.HasField("chunk"):
-                    pieces.append(response.chunk.text)
-                    if places is not None:
-                        places.extend(response.chunk.logprobs)
-                    if output is Format.TABLE:
-                        print(response.chunk.text, end="", flush=True)
-                else:
-                    _finish("".join(pieces), response.complete, output, places)
+            async with paying(client, pay, hold) as request.hold:
+                async for response in client.router.Infer(request):
+                    if response.HasField("chunk"):
+                        pieces.append(response.chunk.text)
+                        if places is not None:
+                            places.extend(response.chunk.logprobs)
+                        if output is Format.TABLE:
+                            print(response.chunk.text, end="", flush=True)
+                    else:
+                        _finish("".join(pieces), response.complete, output, request.hold, places)
 
     run(work())
 
@@ -119,10 +111,16 @@ def chat(
     context: Annotated[str, typer.Option(help="What the answer is to be based on.")] = "",
     model: Model = "",
     max_tokens: MaxTokens = None,
+    pay: Pay = "",
+    hold: Hold = "",
+    multiplier: Multiplier = "",
     output: Output = Format.TABLE,
     wallet: Wallet = DEFAULT_WALLET,
 ) -> None:
     """Ask the herd's chat model."""
+    one_way_to_pay(pay, hold)
+    if hold and not question:
+        raise Failure("--hold pays for one question; give the question, or --pay")
 
     async def ask(client: Client, text: str) -> None:
         request = router_pb2.ChatRequest(
@@ -130,15 +128,17 @@ def chat(
             context=context,
             model=await _reference(client, model),
             sampling=inference_pb2.Sampling(max_tokens=max_tokens),
+            multiplier=multiplier,
         )
         pieces = []
-        async for response in client.router.Chat(request):
-            if response.HasField("chunk"):
-                pieces.append(response.chunk.text)
-                if output is Format.TABLE:
-                    print(response.chunk.text, end="", flush=True)
-            else:
-                _finish("".join(pieces), response.complete, output)
+        async with paying(client, pay, hold) as request.hold:
+            async for response in client.router.Chat(request):
+                if response.HasField("chunk"):
+                    pieces.append(response.chunk.text)
+                    if output is Format.TABLE:
+                        print(response.chunk.text, end="", flush=True)
+                else:
+                    _finish("".join(pieces), response.complete, output, request.hold)
 
     async def work() -> None:
         async with client_of(wallet) as client:
@@ -212,11 +212,16 @@ def _finish(
     text: str,
     complete: inference_pb2.InferComplete,
     output: Format,
+    hold: str,
     places: list[inference_pb2.TokenLogprobs] | None = None,
 ) -> None:
     if output is Format.JSON:
-        told = {} if places is None else {"logprobs": places}
-        print_json({"text": text, **told, "complete": complete})
+        told: dict[str, object] = {"text": text}
+        if places is not None:
+            told["logprobs"] = places
+        if hold:
+            told["hold"] = hold
+        print_json({**told, "complete": complete})
         return
     print()
     if places is not None:
@@ -237,6 +242,8 @@ def _finish(
     if complete.finish_reason == inference_pb2.FINISH_REASON_CANCELLED:
         raise Failure("the generation was cancelled; try again with a longer deadline")
     usage = complete.usage
+    paid = f", hold {hold}" if hold else ""
     errors.print(
-        f"{usage.prompt_tokens} prompt tokens, {usage.completion_tokens} generated", style="dim"
+        f"{usage.prompt_tokens} prompt tokens, {usage.completion_tokens} generated{paid}",
+        style="dim",
     )

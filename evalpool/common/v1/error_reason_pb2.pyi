@@ -145,7 +145,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     this kind of work, none has memory for the model, or those that there are refuse the router.
     """
     ERROR_REASON_HOLD_REFUSED: _ErrorReason.ValueType  # 94
-    """FAILED_PRECONDITION. The hold that was to pay for this inference was refused."""
+    """FAILED_PRECONDITION. The hold that was to pay for this inference was refused, or there is none;
+    metadata `price`: units that the request may cost at most, `hold_seconds`: how long a new hold must
+    last at least.
+    """
     ERROR_REASON_DOCUMENT_SET_NOT_FOUND: _ErrorReason.ValueType  # 100
     """NOT_FOUND. The caller has no document set under this alias or digest."""
     ERROR_REASON_DOCUMENT_SET_EXISTS: _ErrorReason.ValueType  # 101
@@ -286,7 +289,10 @@ ERROR_REASON_NO_WORKER: ErrorReason.ValueType  # 93
 this kind of work, none has memory for the model, or those that there are refuse the router.
 """
 ERROR_REASON_HOLD_REFUSED: ErrorReason.ValueType  # 94
-"""FAILED_PRECONDITION. The hold that was to pay for this inference was refused."""
+"""FAILED_PRECONDITION. The hold that was to pay for this inference was refused, or there is none;
+metadata `price`: units that the request may cost at most, `hold_seconds`: how long a new hold must
+last at least.
+"""
 ERROR_REASON_DOCUMENT_SET_NOT_FOUND: ErrorReason.ValueType  # 100
 """NOT_FOUND. The caller has no document set under this alias or digest."""
 ERROR_REASON_DOCUMENT_SET_EXISTS: ErrorReason.ValueType  # 101

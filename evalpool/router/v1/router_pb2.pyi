@@ -124,6 +124,7 @@ class GetPricingResponse(_message.Message):
     TOKEN_FEE_FIELD_NUMBER: _builtins.int
     LAST_MULTIPLIER_FIELD_NUMBER: _builtins.int
     TOKEN_ADDRESS_FIELD_NUMBER: _builtins.int
+    HOLD_TIME_FIELD_NUMBER: _builtins.int
     paid: _builtins.bool
     """False: inference is free, and holds are not asked for."""
     base_fee: _builtins.str
@@ -134,6 +135,12 @@ class GetPricingResponse(_message.Message):
     """The multiplier of the request that was dispatched last, a decimal string."""
     token_address: _builtins.str
     """The ledger's address that holds are made on."""
+    @_builtins.property
+    def hold_time(self) -> _duration_pb2.Duration:
+        """How long a hold lasts that is good for any request: the longest time that one may take, and then
+        the time for which what was used can still be captured, should the router or the ledger be away.
+        """
+
     def __init__(
         self,
         *,
@@ -142,10 +149,11 @@ class GetPricingResponse(_message.Message):
         token_fee: _builtins.str = ...,
         last_multiplier: _builtins.str = ...,
         token_address: _builtins.str = ...,
+        hold_time: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["hold_time", b"hold_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_fee", b"base_fee", "last_multiplier", b"last_multiplier", "paid", b"paid", "token_address", b"token_address", "token_fee", b"token_fee"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_fee", b"base_fee", "hold_time", b"hold_time", "last_multiplier", b"last_multiplier", "paid", b"paid", "token_address", b"token_address", "token_fee", b"token_fee"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, delete, select, update
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
@@ -20,7 +20,7 @@ def take_up(connection: Connection, hold: HeldUnits, now: datetime) -> bool:
     """Let a hold pay for a request; False where it has paid for another."""
     upsert = sqlite_insert if connection.dialect.name == "sqlite" else postgresql_insert
     statement = upsert(charges).values(
-        hold=hold.id, held=hold.quantity, charged=None, settled=False, create_time=now
+        hold=hold.id, held=hold.quantity, charged=None, settle_time=None, create_time=now
     )
     # Of two requests at the same moment one gets it.
     taken = statement.on_conflict_do_nothing().returning(charges.c.hold)
@@ -49,12 +49,20 @@ def due(connection: Connection) -> list[Charge]:
     """What is decided and not known to be done, oldest first."""
     rows = connection.execute(
         select(charges.c.hold, charges.c.charged)
-        .where(charges.c.settled.is_(False), charges.c.charged.is_not(None))
+        .where(charges.c.settle_time.is_(None), charges.c.charged.is_not(None))
         .order_by(charges.c.create_time, charges.c.hold)
     )
     return [Charge(row.hold, row.charged) for row in rows]
 
 
-def settled(connection: Connection, hold: str) -> None:
+def settled(connection: Connection, hold: str, now: datetime) -> None:
     """Write that a decision is done."""
-    connection.execute(update(charges).where(charges.c.hold == hold).values(settled=True))
+    connection.execute(update(charges).where(charges.c.hold == hold).values(settle_time=now))
+
+
+def forget(connection: Connection, before: datetime) -> int:
+    """Forget decisions that were done before a moment; gives how many.
+
+    By then the ledger itself no longer gives these holds out as open.
+    """
+    return int(connection.execute(delete(charges).where(charges.c.settle_time < before)).rowcount)

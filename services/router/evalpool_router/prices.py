@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from fractions import Fraction
 
 from evalpool_router.hold import HeldUnits
@@ -36,10 +37,36 @@ class Prices:
         return min(self.price(tokens, multiplier), held)
 
 
+class Flaw(StrEnum):
+    """What is wrong with a hold."""
+
+    MISSING = "missing"
+    UNKNOWN = "unknown"
+    HOLDER = "holder"
+    RECIPIENT = "recipient"
+    SETTLED = "settled"
+    EXPIRES = "expires"
+    SMALL = "small"
+    TAKEN = "taken"
+
+
+@dataclass(frozen=True, slots=True)
+class Objection:
+    """Why a hold cannot pay for a request.
+
+    Attributes:
+        flaw: What is wrong.
+        sentence: For the caller, with the remedy.
+    """
+
+    flaw: Flaw
+    sentence: str
+
+
 def objection(
     hold: HeldUnits, *, payer: str, router: str, price: int, until: datetime
-) -> str | None:
-    """Why a hold cannot pay for a request, with the remedy; None where it can.
+) -> Objection | None:
+    """Why a hold cannot pay for a request; None where it can.
 
     Args:
         hold: The hold, as the ledger tells it.
@@ -49,15 +76,20 @@ def objection(
         until: When it must still be open.
     """
     if hold.holder != payer:
-        return "it is another's; make one with your own key"
+        return Objection(Flaw.HOLDER, "it is another's; make one with your own key")
     if hold.recipient != router:
-        return f"it is for another recipient; make one for {router}"
+        return Objection(Flaw.RECIPIENT, f"it is for another recipient; make one for {router}")
     if not hold.is_open:
-        return "it has been captured, released, or has expired; make a new one"
+        return Objection(
+            Flaw.SETTLED, "it has been captured, released, or has expired; make a new one"
+        )
     if hold.expire_time < until:
-        return (
-            f"it expires before {until.isoformat(timespec='seconds')}; make one that lasts longer"
+        return Objection(
+            Flaw.EXPIRES,
+            f"it expires before {until.isoformat(timespec='seconds')}; make one that lasts longer",
         )
     if hold.quantity < price:
-        return f"it has {hold.quantity} units and this may cost {price}; hold as many"
+        return Objection(
+            Flaw.SMALL, f"it has {hold.quantity} units and this may cost {price}; hold as many"
+        )
     return None

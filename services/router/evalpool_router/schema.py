@@ -65,13 +65,13 @@ last_multiplier = Table(
 charges = Table(
     "charges",
     metadata,
-    # Kept for ever: a hold pays for one request.
+    # A hold pays for one request.
     Column("hold", Text, primary_key=True),
     Column("held", Quantity, nullable=False),
     # NULL while the request is under way; written once, before anything is captured.
     Column("charged", Quantity, nullable=True),
-    # Whether the ledger has done it.
-    Column("settled", Boolean, nullable=False, index=True),
+    # When the ledger had done it; some time later it is forgotten.
+    Column("settle_time", UtcDateTime, nullable=True, index=True),
     Column("create_time", UtcDateTime, nullable=False),
 )
 

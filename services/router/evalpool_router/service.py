@@ -9,6 +9,7 @@ from evalpool.models import ModelStore
 from evalpool.router.v1 import router_pb2_grpc
 from evalpool.token.v1.token_pb2_grpc import TokenServiceStub
 from evalpool_router import charges
+from evalpool_router.charge_metrics import ChargeMetrics
 from evalpool_router.herd import Herd
 from evalpool_router.inference import Inference
 from evalpool_router.last_multiplier import LastMultiplier
@@ -76,7 +77,9 @@ async def build(runtime: Runtime[RouterSettings]) -> None:
         ),
         runtime.identity.address,
         clock,
-        settings.ledger_seconds,
+        ChargeMetrics(runtime.metrics),
+        settle_time=timedelta(seconds=settings.settle_seconds),
+        retry_seconds=settings.ledger_seconds,
     )
     # There is one router a herd: what is open was under way in a process that is gone.
     await database.write(charges.let_go)
@@ -95,6 +98,7 @@ async def build(runtime: Runtime[RouterSettings]) -> None:
 
     runtime.spawn("end at the stop", end_in_time)
     runtime.every("last multiplier", MULTIPLIER_SECONDS, multiplier.keep)
+    runtime.every("old charges", SWEEP_SECONDS, toll.forget)
     runtime.every("uploads", SWEEP_SECONDS, uploads.sweep)
     runtime.every(
         "seen tokens",
@@ -105,6 +109,7 @@ async def build(runtime: Runtime[RouterSettings]) -> None:
         RouterServicer(
             runtime,
             Inference(herd, repository, toll, settings, clock),
+            toll,
             repository,
             uploads,
             membership,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import aclosing
 from typing import Any
 
 from evalpool.inference.v1 import inference_pb2
@@ -27,6 +26,7 @@ from evalpool_router.requests import (
 )
 from evalpool_router.roster import Roster
 from evalpool_router.settings import RouterSettings
+from evalpool_router.toll import Toll
 from evalpool_router.uploads import Uploads
 from evalpool_runtime.call import current_call
 from evalpool_runtime.protobuf import timestamp
@@ -40,6 +40,7 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
         self,
         runtime: Runtime[RouterSettings],
         inference: Inference,
+        toll: Toll,
         repository: Repository,
         uploads: Uploads,
         membership: Membership,
@@ -47,6 +48,7 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
     ) -> None:
         self._runtime = runtime
         self._inference = inference
+        self._toll = toll
         self._repository = repository
         self._uploads = uploads
         self._membership = membership
@@ -65,38 +67,35 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
         self, request: router_pb2.GetPricingRequest, context: Any
     ) -> router_pb2.GetPricingResponse:
         """What inference costs."""
-        prices = self._runtime.settings.prices()
-        return router_pb2.GetPricingResponse(
+        settings, prices = self._runtime.settings, self._toll.prices
+        priced = router_pb2.GetPricingResponse(
             paid=prices.paid,
             base_fee=str(prices.base_fee),
             token_fee=str(prices.token_fee),
-            token_address=self._runtime.settings.token_address if prices.paid else "",
             last_multiplier=pack_multiplier(self._inference.last_multiplier),
         )
+        if prices.paid:
+            priced.token_address = settings.token_address
+            priced.hold_time.FromTimedelta(self._toll.hold_time(settings.longest_request))
+        return priced
 
-    async def Infer(
+    def Infer(
         self, request: inference_pb2.InferRequest, context: Any
     ) -> AsyncIterator[inference_pb2.InferResponse]:
         """Go on with a prompt or a conversation."""
-        async with aclosing(self._inference.infer(request, self._caller(context))) as responses:
-            async for response in responses:
-                yield response
+        return self._inference.infer(request, self._caller(context))
 
-    async def ScoreChoices(
+    def ScoreChoices(
         self, request: inference_pb2.ScoreChoicesRequest, context: Any
     ) -> AsyncIterator[inference_pb2.ScoreChoicesResponse]:
         """Score the choices of many questions."""
-        async with aclosing(self._inference.score(request, self._caller(context))) as responses:
-            async for response in responses:
-                yield response
+        return self._inference.score(request, self._caller(context))
 
-    async def Chat(
+    def Chat(
         self, request: router_pb2.ChatRequest, context: Any
     ) -> AsyncIterator[router_pb2.ChatResponse]:
         """Answer a question."""
-        async with aclosing(self._inference.chat(request, self._caller(context))) as responses:
-            async for response in responses:
-                yield response
+        return self._inference.chat(request, self._caller(context))
 
     async def Evaluate(
         self, request: router_pb2.EvaluateRequest, context: Any

@@ -55,6 +55,14 @@ class RouterSettings(ServiceSettings):
         description="Seconds that a call to the token service may take, and after which one that "
         "failed is tried again.",
     )
+    settle_seconds: float = Field(
+        86_400.0,
+        ge=60,
+        description="Seconds that a hold must last beyond its request's deadline. An outage of the "
+        "router or of the token service that is no longer costs the router nothing of what was "
+        "used; a caller's hold that it cannot release returns as late. With the longest request "
+        "it must fit into the token service's --max-hold-seconds.",
+    )
     chat_model: str = Field(
         DEFAULT_MODEL,
         description="The model of Chat where a call names none: a digest, or a name in the "
@@ -165,6 +173,11 @@ class RouterSettings(ServiceSettings):
                 "where the token service answers, or no --base-fee and --token-fee"
             )
         return self
+
+    @property
+    def longest_request(self) -> float:
+        """Seconds that a request for inference may take at most, whichever it is."""
+        return max(self.infer_seconds, self.score_seconds)
 
     def prices(self) -> Prices:
         """What inference costs."""

@@ -1,12 +1,14 @@
 """Paid inference: a hold is checked first, and charged for what was used, once.
 
 The decision is written before the ledger is asked to capture; a loop carries out what is decided,
-after a crash as before. A hold can be captured once, so a repeat does no harm.
+after a crash as before. A hold can be captured once, so a repeat does no harm. It has to outlast
+its request by the time for which an outage may keep it from being captured.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -18,14 +20,19 @@ from typing import Any
 import structlog
 
 from evalpool_router import charges
+from evalpool_router.charge_metrics import ChargeMetrics
 from evalpool_router.ledger import Ledger, LedgerUnavailable
-from evalpool_router.prices import Prices, objection
+from evalpool_router.prices import Flaw, Objection, Prices, objection
 from evalpool_runtime.clock import Clock
 from evalpool_runtime.database import Database
 from evalpool_runtime.errors import FailedPrecondition, Unavailable, reasons
 
-SETTLE_TIME = timedelta(seconds=60)
-"""How long a hold must last after the request's deadline, so that it can still be captured."""
+SLACK = timedelta(seconds=60)
+"""What callers are told beyond the time that a hold must last: until its request comes, it ages."""
+
+KEPT = timedelta(days=1)
+"""How long a charge that is done is kept: much longer than a hold that was read as open may take to
+be written as taken up."""
 
 _log = structlog.get_logger("evalpool.router.toll")
 
@@ -76,6 +83,8 @@ class Toll:
         ledger: Where holds are.
         router: The router's address.
         clock: What time it is.
+        metrics: What is counted.
+        settle_time: How long a hold must last after the request's deadline.
         retry_seconds: After how long what the ledger could not do is tried again.
     """
 
@@ -86,6 +95,9 @@ class Toll:
         ledger: Ledger,
         router: str,
         clock: Clock,
+        metrics: ChargeMetrics,
+        *,
+        settle_time: timedelta,
         retry_seconds: float,
     ) -> None:
         self.prices = prices
@@ -93,9 +105,15 @@ class Toll:
         self._ledger = ledger
         self._router = router
         self._clock = clock
+        self._metrics = metrics
+        self._settle_time = settle_time
         self._retry_seconds = retry_seconds
         self._wake = asyncio.Event()
         self._deciding: set[asyncio.Task[None]] = set()
+
+    def hold_time(self, seconds: float) -> timedelta:
+        """How long a hold should last that is made for a request of so many seconds."""
+        return timedelta(seconds=math.ceil(seconds)) + self._settle_time + SLACK
 
     @asynccontextmanager
     async def paying(self, offer: Offer) -> AsyncIterator[Meter]:
@@ -127,16 +145,25 @@ class Toll:
 
     async def settle_due(self) -> None:
         """Try each decision that is due once; one that fails does not hold up the others."""
-        for charge in await self._database.read(charges.due):
+        due = await self._database.read(charges.due)
+        self._metrics.pending(len(due))
+        for charge in due:
             try:
                 done = await self._ledger.settle(charge)
             except LedgerUnavailable as error:
                 _log.warning("a hold waits to be settled", hold=charge.hold, error=str(error))
                 continue
             if not done:
-                # By a call whose answer was lost, or by its expiry, which no retry undoes.
-                _log.info("a hold was settled already", hold=charge.hold, units=charge.quantity)
-            await self._database.write(partial(charges.settled, hold=charge.hold))
+                # No retry undoes that.
+                _log.error("a charge is lost", hold=charge.hold, units=charge.quantity)
+            await self._database.write(
+                partial(charges.settled, hold=charge.hold, now=self._clock.now())
+            )
+            self._metrics.settled(charge, lost=not done)
+
+    async def forget(self) -> None:
+        """Forget charges that have long been done."""
+        await self._database.write(partial(charges.forget, before=self._clock.now() - KEPT))
 
     async def close(self) -> None:
         """Wait until every decision under way is written."""
@@ -144,13 +171,13 @@ class Toll:
 
     async def _take_up(self, offer: Offer) -> int:
         price = self.prices.price(offer.most_tokens, offer.multiplier)
-        until = self._clock.now() + timedelta(seconds=offer.seconds) + SETTLE_TIME
+        until = self._clock.now() + timedelta(seconds=offer.seconds) + self._settle_time
         if not offer.hold:
-            raise _refused(
+            sentence = (
                 f"inference is paid here; hold {price} units for {self._router} until "
-                f"{until.isoformat(timespec='seconds')}, and give the hold's id",
-                price,
+                f"{until.isoformat(timespec='seconds')}, and give the hold's id"
             )
+            raise self._refusal(Objection(Flaw.MISSING, sentence), offer, price)
         try:
             hold = await self._ledger.hold(offer.hold)
         except LedgerUnavailable as error:
@@ -160,15 +187,27 @@ class Toll:
                 retry_after=self._retry_seconds,
             ) from error
         if hold is None:
-            raise _refused(f"there is none with this id for {self._router}; make one", price)
+            sentence = f"there is none with this id for {self._router}; make one"
+            raise self._refusal(Objection(Flaw.UNKNOWN, sentence), offer, price)
         refusal = objection(hold, payer=offer.payer, router=self._router, price=price, until=until)
         if refusal is not None:
-            raise _refused(refusal, price)
+            raise self._refusal(refusal, offer, price)
         if not await self._database.write(
             partial(charges.take_up, hold=hold, now=self._clock.now())
         ):
-            raise _refused("it pays for another request; make a new one", price)
+            sentence = "it pays for another request; make a new one"
+            raise self._refusal(Objection(Flaw.TAKEN, sentence), offer, price)
         return hold.quantity
+
+    def _refusal(self, refusal: Objection, offer: Offer, price: int) -> FailedPrecondition:
+        self._metrics.refused(refusal.flaw)
+        seconds = self.hold_time(offer.seconds).total_seconds()
+        return FailedPrecondition(
+            reasons.ERROR_REASON_HOLD_REFUSED,
+            f"hold: {refusal.sentence}",
+            price=str(price),
+            hold_seconds=f"{seconds:.0f}",
+        )
 
     async def _decide(self, hold: str, quantity: int) -> None:
         await self._database.write(partial(charges.decide, hold=hold, quantity=quantity))
@@ -180,9 +219,3 @@ class Toll:
         self._deciding.add(task)
         task.add_done_callback(self._deciding.discard)
         await asyncio.shield(task)
-
-
-def _refused(sentence: str, price: int) -> FailedPrecondition:
-    return FailedPrecondition(
-        reasons.ERROR_REASON_HOLD_REFUSED, f"hold: {sentence}", price=str(price)
-    )

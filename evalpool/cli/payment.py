@@ -1,0 +1,58 @@
+"""Paying for inference from the command line."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated
+
+import grpc
+import typer
+
+from evalpool.cli.failure import Failure, failure_of
+from evalpool.client import Client
+from evalpool.client.payment import hold_for_inference
+
+Pay = Annotated[
+    str,
+    typer.Option(help="Units to hold for each request, where the herd is paid; the rest returns."),
+]
+Hold = Annotated[
+    str, typer.Option(help="A hold that was made for the router, to pay for one request.")
+]
+Multiplier = Annotated[
+    str, typer.Option(help='Offer so many times the price to go first, such as "1.5".')
+]
+
+
+def one_way_to_pay(pay: str, hold: str) -> None:
+    """Refuse options that contradict each other.
+
+    Raises:
+        Failure: A hold is to be made, and one is given.
+    """
+    if pay and hold:
+        raise Failure("--pay makes a hold and --hold gives one; give one of them")
+
+
+@asynccontextmanager
+async def paying(client: Client, pay: str, hold: str) -> AsyncIterator[str]:
+    """The id of the hold that pays for a request; empty where it costs nothing.
+
+    Raises:
+        Failure: The request was refused or failed; it names the hold, whose units may still be out.
+    """
+    made = await hold_for_inference(client, pay) if pay else hold
+    try:
+        yield made
+    except (grpc.aio.AioRpcError, Failure) as error:
+        failure = failure_of(error)
+        if failure is None or not made:
+            raise
+        raise Failure(
+            f"{failure.sentence} (hold {made})",
+            reason=failure.reason,
+            status=failure.status,
+            **failure.details,
+            hold=made,
+        ) from error
