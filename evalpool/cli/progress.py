@@ -39,6 +39,8 @@ class Tracker:
             disable=quiet or not errors.is_terminal,
         )
         self._what = what
+        self._quiet = quiet
+        self._noted = ""
         self._task = self._progress.add_task(what, total=None)
 
     def show(self, stage: str, done: int, total: int | None) -> None:
@@ -49,6 +51,12 @@ class Tracker:
             completed=done,
             total=total or None,
         )
+
+    def note(self, sentence: str) -> None:
+        """Say something in a line of its own, unless it was said last; empty: nothing."""
+        if sentence and sentence != self._noted and not self._quiet:
+            errors.print(sentence)
+        self._noted = sentence
 
     def __enter__(self) -> Self:
         """Show the bar."""

@@ -152,13 +152,20 @@ async def start(stub: Stub, model: str = MODEL, dataset: str = "d", **fields: An
     return (await stub.Benchmark(request)).score
 
 
-async def until(stub: Stub, run: str, *states: int, done: int = 0) -> dataset_pb2.Score:
-    """Wait until a run is in one of the states and has so many questions done."""
+async def until(
+    stub: Stub, run: str, *states: int, done: int = 0, reason_code: str = ""
+) -> dataset_pb2.Score:
+    """Wait until a run is in one of the states, has so many questions done, and says why."""
     call = stub.WatchScores(dataset_pb2.WatchScoresRequest(runs=[run]))
     async for message in call:
-        if (not states or message.score.state in states) and message.score.done >= done:
+        score = message.score
+        if (
+            (not states or score.state in states)
+            and score.done >= done
+            and reason_code in ("", score.reason_code)
+        ):
             call.cancel()
-            return message.score
+            return score
     raise AssertionError("the watch ended")
 
 

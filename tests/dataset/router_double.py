@@ -41,6 +41,7 @@ class RouterDouble(router_pb2_grpc.RouterServiceServicer):
         reached: Set when a call has come as far as it goes before `open` is set.
         break_after: How many results a call gives before its stream breaks, a number a call; calls
             after the last one do not break.
+        progress: What a call of ScoreChoices tells of its standing before it starts.
         refusals: What the next calls are refused with before anything starts: code and reason.
         always: What every further call is refused with.
         refuse_second: The second reply asked for finds the queue full, and lets the first go on.
@@ -68,6 +69,7 @@ class RouterDouble(router_pb2_grpc.RouterServiceServicer):
         self.free = 0
         self.reached = asyncio.Event()
         self.break_after: list[int] = []
+        self.progress: list[inference_pb2.ScoreProgress] = []
         self.refusals: list[tuple[grpc.StatusCode, str]] = []
         self.always: tuple[grpc.StatusCode, str] | None = None
         self.refuse_second = False
@@ -125,6 +127,9 @@ class RouterDouble(router_pb2_grpc.RouterServiceServicer):
         self.scored.append(request)
         await self._refuse(context)
         breaks = self.break_after.pop(0) if self.break_after else None
+        for progress in self.progress:
+            yield inference_pb2.ScoreChoicesResponse(reference=request.reference, progress=progress)
+            await self._wait(0)
         yield inference_pb2.ScoreChoicesResponse(
             reference=request.reference,
             started=inference_pb2.ScoreStarted(

@@ -14,7 +14,7 @@ from evalpool.inference.v1 import inference_pb2
 from evalpool.router.v1 import router_pb2_grpc
 from evalpool_dataset.herd import REQUEST_BYTES, Herd
 from evalpool_dataset.inquiry import Asked, ask
-from evalpool_dataset.outcome import Answered, Outcome, Started, Unanswered
+from evalpool_dataset.outcome import Answered, Outcome, Started, Unanswered, Waiting
 from evalpool_dataset.parts import SIQA, Evaluator
 from evalpool_dataset.problem import CallEnded, Problem
 from evalpool_dataset.question import Question
@@ -96,6 +96,25 @@ async def test_a_result_that_was_not_asked_for_is_not_taken(
     router.change = change
     with pytest.raises(CallEnded, match="not asked"):
         await outcomes(herd, SCORES, asked(1))
+
+
+async def test_what_an_open_call_waits_for_is_told_until_a_worker_is_there(
+    herd: Herd, router: RouterDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evalpool_dataset.wait.TOLD_AFTER_SECONDS", 0.0)
+    nobody = inference_pb2.ScoreProgress(stage="no worker is there", reason_code="NO_WORKER")
+    router.progress = [
+        inference_pb2.ScoreProgress(stage="waiting in the queue", queue_position=3),
+        nobody,
+        nobody,
+        inference_pb2.ScoreProgress(stage="loading", stage_progress=0.5),
+    ]
+
+    found = await outcomes(herd, SCORES, asked(2))
+
+    waiting = Waiting(Problem("no worker is there", "NO_WORKER"))
+    assert found[:3] == [waiting, Waiting(None), Started((101, 102))]
+    assert [type(outcome) for outcome in found[3:]] == [Answered, Answered]
 
 
 async def test_a_reply_is_read_and_kept(herd: Herd, router: RouterDouble) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from evalpool_dataset.inquiry import Asked
-from evalpool_dataset.outcome import Outcome, Started, Unanswered
+from evalpool_dataset.outcome import Outcome, Started, Unanswered, Waiting
 from evalpool_dataset.problem import CallEnded, Problem
 from evalpool_dataset.run import RunState
 from tests.dataset.runner_harness import (
@@ -43,6 +43,40 @@ def unanswered(reason: str, code: str, **fields: Any) -> Behaviour:
             yield Unanswered(number, Problem(reason, code, **fields))
 
     return fails
+
+
+def waits_and_ends(reason: str, code: str) -> Behaviour:
+    """A call that says that it waits, and ends early for that."""
+
+    async def ends(asked: dict[int, Asked]) -> AsyncIterator[Outcome]:
+        yield Waiting(Problem(reason, code))
+        raise CallEnded(Problem(reason, code))
+
+    return ends
+
+
+async def test_a_run_says_what_its_open_call_waits_for_until_that_is_over(running: Running) -> None:
+    comes, begins = asyncio.Event(), asyncio.Event()
+
+    async def waits(asked: dict[int, Asked]) -> AsyncIterator[Outcome]:
+        yield Waiting(Problem("no worker is there", "NO_WORKER"))
+        await comes.wait()
+        yield Waiting(None)
+        await begins.wait()
+        async for outcome in all_right(asked):
+            yield outcome
+
+    running.begin(running.runner(Herd(waits), questions=20))
+
+    waiting = await running.until(lambda run: bool(run.reason_code))
+    assert waiting.state is RunState.QUEUED
+    assert (waiting.reason, waiting.reason_code) == ("no worker is there", "NO_WORKER")
+    comes.set()
+    over = await running.until(lambda run: not run.reason_code)
+    assert (over.state, over.reason, over.done) == (RunState.QUEUED, "", 0)
+    begins.set()
+    assert (await running.until(ended)).state is RunState.COMPLETE
+    assert set(await running.states()) == {("done", 1)}
 
 
 async def test_an_answer_that_was_not_asked_for_ends_the_call_and_the_others_are_asked_again(
@@ -204,7 +238,7 @@ async def test_a_deadline_that_passes_while_a_worker_is_at_it_is_an_attempt(
     assert set(await running.states()) == {("failed", 1)}
 
 
-@pytest.mark.parametrize("told_by", [call_ends, unanswered])
+@pytest.mark.parametrize("told_by", [call_ends, unanswered, waits_and_ends])
 async def test_while_the_herd_sends_work_away_the_pauses_grow(
     running: Running, told_by: Callable[..., Behaviour]
 ) -> None:

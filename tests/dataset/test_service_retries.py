@@ -66,6 +66,28 @@ async def test_after_a_broken_stream_the_rest_is_asked_again_and_each_counts_onc
     assert [r.attempts for r in await results(stub, score.run)] == [1] * 10
 
 
+async def test_a_run_says_what_it_waits_for_while_its_call_is_open(
+    harness: DatasetHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evalpool_dataset.wait.TOLD_AFTER_SECONDS", 0.0)
+    nobody = inference_pb2.ScoreProgress(stage="no worker is there", reason_code="NO_WORKER")
+    harness.router.progress = [nobody]
+    harness.router.open.clear()
+    stub = await harness.load(lines(4))
+    run = (await start(stub)).run
+
+    waiting = await until(stub, run, reason_code="NO_WORKER")
+
+    shown = (await stub.GetScore(dataset_pb2.GetScoreRequest(run=run))).score
+    for score in (waiting, shown):
+        assert score.state == dataset_pb2.RUN_STATE_QUEUED
+        assert (score.reason, score.reason_code) == ("no worker is there", "NO_WORKER")
+    harness.router.open.set()
+    ended = await until(stub, run, *ENDED)
+    assert (ended.state, ended.reason, ended.reason_code) == (COMPLETE, "", "")
+    assert [r.attempts for r in await results(stub, run)] == [1] * 4
+
+
 async def test_results_that_come_twice_count_once(harness: DatasetHarness) -> None:
     harness.router.repeats = 3
     stub = await harness.load(lines(10))

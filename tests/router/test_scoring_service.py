@@ -148,6 +148,33 @@ async def test_without_a_worker_a_request_waits_says_so_and_ends(tmp_path: Path)
         assert "evaluate; start one" in (refusal.value.details() or "")
         assert responses
         assert all("evaluate" in response.progress.stage for response in responses)
+        assert {response.progress.reason_code for response in responses} == {"NO_WORKER"}
+
+
+async def test_what_waits_for_its_turn_or_is_at_a_worker_has_no_reason_to_tell(
+    tmp_path: Path,
+) -> None:
+    async with running_router(tmp_path, progress_seconds=0.1) as router:
+        worker = await router.worker(slots=1)
+        worker.open.clear()
+        # Its word about what keeps the caller waiting is not passed on.
+        worker.progress = inference_pb2.ScoreProgress(stage="loading", reason_code="NO_WORKER")
+        stub = await router.stub(router.dataset)
+        at_work = aiter(stub.ScoreChoices(scoring(10)))
+        await worker.reached.wait()
+        in_the_queue = aiter(stub.ScoreChoices(scoring(10)))
+        for call, stages in (
+            (at_work, {"loading", "at work"}),
+            (in_the_queue, {"waiting in the queue"}),
+        ):
+            told: set[str] = set()
+            while not stages <= told:
+                response = await anext(call)
+                told.add(response.progress.stage)
+                assert not response.progress.reason_code
+        worker.open.set()
+        for call in (at_work, in_the_queue):
+            assert not any([response.progress.reason_code async for response in call])
 
 
 async def test_the_place_in_the_queue_is_told(tmp_path: Path) -> None:

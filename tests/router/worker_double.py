@@ -45,6 +45,7 @@ class WorkerDouble(worker_pb2_grpc.WorkerServiceServicer):
         forge: Changes the provenance of results.
         garble: What it makes of a result before it sends it; a list, so that it may send none, or
             several.
+        progress: What it tells of its standing before it takes questions up.
         leave_out: Ids of questions that it does not answer.
         computed_tokens: What it says that a text took.
         failures: What it says of questions that it fails, by id.
@@ -68,6 +69,7 @@ class WorkerDouble(worker_pb2_grpc.WorkerServiceServicer):
         self.forge: Callable[[inference_pb2.Provenance], None] = lambda provenance: None
         self.garble: Callable[[inference_pb2.QuestionResult], list[inference_pb2.QuestionResult]]
         self.garble = lambda result: [result]
+        self.progress: inference_pb2.ScoreProgress | None = None
         self.leave_out: set[str] = set()
         self.failures: dict[str, inference_pb2.QuestionFailure] = {}
         self.scored: list[inference_pb2.ScoreChoicesRequest] = []
@@ -171,6 +173,8 @@ class WorkerDouble(worker_pb2_grpc.WorkerServiceServicer):
         dispatch = await self._begin(context)
         self.scored.append(request)
         origin = self._provenance(request.model.digest, dispatch)
+        if self.progress is not None:
+            yield inference_pb2.ScoreChoicesResponse(progress=self.progress)
         yield inference_pb2.ScoreChoicesResponse(
             started=inference_pb2.ScoreStarted(ids=["what it likes"], worker="?")
         )

@@ -22,12 +22,13 @@ from evalpool.cli.output import (
     print_json,
     print_json_line,
     print_table,
+    printable,
     short,
 )
 from evalpool.cli.progress import Tracker
 from evalpool.cli.subjects import model_digest
 from evalpool.client import Client
-from evalpool.client.datasets import FORMATS, load_file, results, watch_run
+from evalpool.client.datasets import FINAL_RUN_STATES, FORMATS, load_file, results, watch_run
 from evalpool.dataset.v1 import dataset_pb2
 from evalpool.errors import CallError
 
@@ -319,6 +320,8 @@ async def _follow(client: Client, run_id: str, *, quiet: bool) -> dataset_pb2.Sc
         async for last in watch_run(client, run_id):
             state = enum_text(dataset_pb2.RunState.Name(last.state), "RUN_STATE_")
             tracker.show(state, last.done, last.total)
+            ended = last.state in FINAL_RUN_STATES
+            tracker.note("" if ended or not last.reason else f"{state}: {printable(last.reason)}")
     return last
 
 

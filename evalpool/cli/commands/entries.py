@@ -15,7 +15,6 @@ from evalpool.cli.options import DEFAULT_WALLET, Output, RequestId, Wallet, clie
 from evalpool.cli.output import (
     Format,
     enum_text,
-    errors,
     moment,
     print_fields,
     print_json,
@@ -26,6 +25,8 @@ from evalpool.cli.progress import Tracker
 from evalpool.cli.subjects import model_digest
 from evalpool.client import Client
 from evalpool.client.pools import watch_entry
+
+_UNDER_WAY = frozenset({benchmark_pb2.ENTRY_STATE_QUEUED, benchmark_pb2.ENTRY_STATE_RUNNING})
 
 EntryId = Annotated[str, typer.Argument(help="The entry's id.")]
 
@@ -119,11 +120,16 @@ async def _follow(client: Client, entry: str, *, quiet: bool) -> benchmark_pb2.E
         async for last in watch_entry(client, entry):
             state = enum_text(benchmark_pb2.EntryState.Name(last.state), "ENTRY_STATE_")
             tracker.show(state, last.done, last.total)
-            if last.HasField("retry_time") and not quiet:
-                cause = printable(last.reason or last.reason_code).rstrip(".")
-                again = f"it is tried again at {moment(last.retry_time)} UTC"
-                errors.print(f"{state}: {cause}; {again}", markup=False, highlight=False)
+            tracker.note(_standstill(state, last))
     return last
+
+
+def _standstill(state: str, entry: benchmark_pb2.Entry) -> str:
+    """Why an entry that may still be scored is not being evaluated; empty for others."""
+    cause = printable(entry.reason or entry.reason_code).rstrip(".")
+    if entry.HasField("retry_time"):
+        return f"{state}: {cause}; it is tried again at {moment(entry.retry_time)} UTC"
+    return f"{state}: {cause}" if cause and entry.state in _UNDER_WAY else ""
 
 
 def _print_entry(found: benchmark_pb2.Entry, output: Format) -> None:

@@ -831,22 +831,31 @@ class ScoreProgress(_message.Message):
     QUEUE_POSITION_FIELD_NUMBER: _builtins.int
     STAGE_FIELD_NUMBER: _builtins.int
     STAGE_PROGRESS_FIELD_NUMBER: _builtins.int
+    REASON_CODE_FIELD_NUMBER: _builtins.int
     queue_position: _builtins.int
     """Questions in the queue before this request's next one."""
     stage: _builtins.str
-    """What the worker is at: "fetching" or "loading"."""
+    """How things stand, for people. Of a worker what it is at: "fetching" or "loading". Of the router
+    what the questions wait for. Example: "waiting in the queue".
+    """
     stage_progress: _builtins.float
     """How far the stage is, 0 to 1; 0 where unknown."""
+    reason_code: _builtins.str
+    """NO_WORKER while no worker of the herd can take the questions; `stage` says what is missing. Empty
+    while a worker is at them, or they wait for their turn. The name of an ErrorReason without its
+    prefix; of the router, a worker has none.
+    """
     def __init__(
         self,
         *,
         queue_position: _builtins.int = ...,
         stage: _builtins.str = ...,
         stage_progress: _builtins.float = ...,
+        reason_code: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["queue_position", b"queue_position", "stage", b"stage", "stage_progress", b"stage_progress"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["queue_position", b"queue_position", "reason_code", b"reason_code", "stage", b"stage", "stage_progress", b"stage_progress"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -26,6 +26,7 @@ from evalpool_dataset.problem import (
 )
 from evalpool_dataset.scoring import UnusableScores
 from evalpool_dataset.store.definitions import Model
+from evalpool_dataset.wait import Wait
 from evalpool_runtime.clock import Clock
 from evalpool_runtime.protobuf import from_timestamp
 
@@ -109,8 +110,12 @@ class Herd:
         names = {str(number): number for number in asked}
         for request in _requests(model_digest, asked, reference):
             call = self._stub.ScoreChoices(request, timeout=CALL_SECONDS)
+            wait = Wait()
             try:
                 async for message in call:
+                    waiting = wait.heard(_waited_for(message), self._clock.monotonic())
+                    if waiting is not None:
+                        yield waiting
                     if message.HasField("started"):
                         yield Started(tuple(_number(name, names) for name in message.started.ids))
                     for result in message.results.results:
@@ -271,6 +276,12 @@ def _problem(error: grpc.aio.AioRpcError) -> Problem:
         retryable=call.code is not grpc.StatusCode.INVALID_ARGUMENT,
         retry_after=call.retry_after,
     )
+
+
+def _waited_for(message: inference_pb2.ScoreChoicesResponse) -> Problem | None:
+    """What the questions of an open call wait for."""
+    progress = message.progress
+    return Problem(progress.stage, progress.reason_code) if progress.reason_code else None
 
 
 def _another_model(origin: inference_pb2.Provenance) -> Problem:

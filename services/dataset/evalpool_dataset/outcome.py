@@ -98,7 +98,18 @@ class Unanswered:
     problem: Problem
 
 
-Outcome = Started | Answered | Unanswered
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """The call stays open, and its questions wait for the herd.
+
+    Attributes:
+        problem: What they wait for; None where that is over.
+    """
+
+    problem: Problem | None
+
+
+Outcome = Started | Answered | Unanswered | Waiting
 
 
 @dataclass(frozen=True, slots=True)

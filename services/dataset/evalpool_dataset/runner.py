@@ -207,7 +207,7 @@ class Runner:
             async for group in grouped(stream, GROUP_SECONDS):
                 await self._commit(chunk, group)
                 for outcome in group:
-                    if not isinstance(outcome, Started):
+                    if isinstance(outcome, Answered | Unanswered):
                         unfinished.pop(outcome.id, None)
         except CallEnded as error:
             problem = error.problem
@@ -227,7 +227,7 @@ class Runner:
         policy = self._settings.policy
         unanswered = [outcome for outcome in group if isinstance(outcome, Unanswered)]
         # Before what was sent away can be claimed again.
-        if len(unanswered) < len(group):
+        if any(isinstance(outcome, Started | Answered) for outcome in group):
             self._hold_back.answered()
         elif any(outcome.problem.waits for outcome in unanswered):
             self._hold_back.sent_away(self._clock.monotonic(), None)

@@ -169,6 +169,7 @@ class Drive:
                     case "progress":
                         self._progressed()
                         response.progress.queue_position = self._desk.scheduler.position(job.id)
+                        response.progress.reason_code = ""
                         self._desk.tell(job, response, result=False)
                     case _:
                         # After `complete` the stream ends by itself, with its status.

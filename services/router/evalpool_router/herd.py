@@ -31,10 +31,12 @@ from evalpool_router.scheduler import (
 )
 from evalpool_router.worker_link import WorkerLink
 from evalpool_runtime.clock import Clock
-from evalpool_runtime.errors import DomainError
+from evalpool_runtime.errors import DomainError, reason_name, reasons
 
 LONGEST_TICK = 0.5
 SHORTEST_TICK = 0.005
+
+NO_WORKER = reason_name(reasons.ERROR_REASON_NO_WORKER)
 
 J = TypeVar("J", bound=Job)
 
@@ -357,10 +359,13 @@ class Herd:
         )
 
     def _progress(self, job: ScoreJob) -> inference_pb2.ScoreChoicesResponse:
+        lacking = bool(self.scheduler.lack(job.id))
         return inference_pb2.ScoreChoicesResponse(
             reference=job.reference,
             progress=inference_pb2.ScoreProgress(
-                queue_position=self.scheduler.position(job.id), stage=self.scheduler.stage(job.id)
+                queue_position=self.scheduler.position(job.id),
+                stage=self.scheduler.stage(job.id),
+                reason_code=NO_WORKER if lacking else "",
             ),
         )
 

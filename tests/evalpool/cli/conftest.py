@@ -11,6 +11,7 @@ from evalpool.endpoints import PORTS
 from evalpool.wallet import Wallets
 from evalpool_runtime.testing import ServiceUnderTest
 from evalpool_token.service import SERVICE
+from tests.evalpool.background import Background
 from tests.evalpool.cli.commands import Cli, in_this_process
 from tests.evalpool.service_thread import running_in_a_thread
 
@@ -32,6 +33,13 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def cli(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
     """Runs a command of a user without wallets and without servers."""
     return in_this_process(monkeypatch, capsys)
+
+
+@pytest.fixture
+def background() -> Iterator[Background]:
+    """Where services run that the commands find."""
+    with Background.running() as made:
+        yield made
 
 
 @pytest.fixture

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Coroutine, Iterator
-from concurrent.futures import Future
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,35 +15,9 @@ from evalpool.client.pools import watch_entry
 from evalpool.dataset.v1 import dataset_pb2
 from evalpool_benchmark.entry import entry_id
 from tests.benchmark.world import World, running_world
+from tests.evalpool.background import Background
 from tests.evalpool.cli.commands import Cli
 from tests.waiting import until
-
-
-class Background:
-    """A world of services on an event loop of its own, in a thread."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever)
-        self._thread.start()
-
-    def begin(self, coroutine: Coroutine[Any, Any, Any]) -> Future[Any]:
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
-
-    def do(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
-        return self.begin(coroutine).result()
-
-    def stop(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
-
-@pytest.fixture
-def background() -> Iterator[Background]:
-    made = Background()
-    yield made
-    made.stop()
 
 
 @pytest.fixture
@@ -64,18 +36,22 @@ async def new_pool(world: World) -> str:
     return await world.pool(await world.funder())
 
 
-async def fails(world: World, pool: str, digest: str, reason: str, code: str) -> None:
-    """Have the entry's run fail, once there is one."""
-    anybody = world.person()
+async def queued(world: World, pool: str, digest: str) -> None:
+    """Wait until the entry has a run."""
 
     async def submitted() -> set[str]:
         return {request.subject for request in world.dataset.benchmarked}
 
     await until(submitted, lambda subjects: digest in subjects)
-    await world.entry_in(anybody, entry_id(pool, digest), pb.ENTRY_STATE_QUEUED)
+    await world.entry_in(world.person(), entry_id(pool, digest), pb.ENTRY_STATE_QUEUED)
+
+
+async def fails(world: World, pool: str, digest: str, reason: str, code: str) -> None:
+    """Have the entry's run fail, once there is one."""
+    await queued(world, pool, digest)
     failed = dataset_pb2.RUN_STATE_FAILED
     await world.dataset.set_score(digest, failed, done=4, reason=reason, reason_code=code)
-    await world.entry_in(anybody, entry_id(pool, digest), pb.ENTRY_STATE_FAILED)
+    await world.entry_in(world.person(), entry_id(pool, digest), pb.ENTRY_STATE_FAILED)
 
 
 async def fails_and_mends(world: World, pool: str, digest: str, told: threading.Event) -> None:
@@ -105,6 +81,48 @@ def test_joining_with_wait_tells_of_a_failure_that_is_tried_again_and_ends_with_
     running.result()
     assert outcome.status == 0, outcome.err
     assert "failed: A worker was lost; it is tried again at " in outcome.err
+    assert "0.6000" in outcome.out
+
+
+async def waits_for_a_worker(
+    world: World,
+    pool: str,
+    digest: str,
+    state: dataset_pb2.RunState.ValueType,
+    told: list[threading.Event],
+) -> None:
+    await queued(world, pool, digest)
+    for done, each in enumerate(told, start=1):
+        await world.dataset.set_score(
+            digest, state, done=done, reason="No worker is there.", reason_code="NO_WORKER"
+        )
+        await asyncio.to_thread(each.wait)
+    await world.dataset.complete(digest, 6)
+
+
+@pytest.mark.parametrize("state", ["QUEUED", "RUNNING"])
+def test_joining_with_wait_tells_once_what_the_entry_waits_for(
+    cli: Cli, world: World, background: Background, monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    pool = background.do(new_pool(world))
+    digest = world.dataset.add_model(1)
+    told = [threading.Event(), threading.Event()]
+
+    async def watched(client: Client, entry: str) -> AsyncIterator[pb.Entry]:
+        async for seen in watch_entry(client, entry):
+            yield seen
+            if seen.reason:
+                told[seen.done - 1].set()
+
+    monkeypatch.setattr("evalpool.cli.commands.entries.watch_entry", watched)
+    waits = dataset_pb2.RunState.Value(f"RUN_STATE_{state}")
+    running = background.begin(waits_for_a_worker(world, pool, digest, waits, told))
+
+    outcome = cli("pool", "join", pool, digest, "--wait")
+
+    running.result()
+    assert outcome.status == 0, outcome.err
+    assert outcome.err == f"{state.lower()}: No worker is there\n"
     assert "0.6000" in outcome.out
 
 

@@ -184,6 +184,7 @@ def test_a_request_that_no_worker_can_hold_waits_and_says_what_is_missing() -> N
     assert not herd.running
     for number in ("5000", "3000"):
         assert number in herd.scheduler.stage(request)
+        assert number in herd.scheduler.lack(request)
     herd.wait(10)
     herd.heartbeat("small")
     herd.wait(10)
@@ -200,6 +201,7 @@ def test_a_request_says_whether_it_waits_or_is_at_work() -> None:
     first, second = herd.infer(), herd.infer()
     assert herd.scheduler.stage(first) == "at work"
     assert herd.scheduler.stage(second) == "waiting in the queue"
+    assert herd.scheduler.lack(first) == herd.scheduler.lack(second) == ""
     herd.run_to_the_end()
     assert herd.scheduler.stage(first) == ""
 

@@ -23,7 +23,15 @@ from evalpool_dataset.evaluation import (
     release,
     start,
 )
-from evalpool_dataset.outcome import Answered, Chunk, Claim, Outcome, Started, Unanswered
+from evalpool_dataset.outcome import (
+    Answered,
+    Chunk,
+    Claim,
+    Outcome,
+    Started,
+    Unanswered,
+    Waiting,
+)
 from evalpool_dataset.problem import WORKER_LOST, Problem
 from evalpool_dataset.run import ENDED, OPEN, Run, RunState
 from evalpool_dataset.store import evaluations, runs
@@ -49,7 +57,7 @@ class Recorder:
         """Record outcomes under the chunk's claims; what comes too late is passed over."""
         group = list(group)
         before = run = runs.require_run(self.connection, self.chunk.run.id, lock=True)
-        ids = {i for o in group for i in (o.ids if isinstance(o, Started) else (o.id,))}
+        ids = {number for outcome in group for number in _evaluations_of(outcome)}
         held = evaluations.lock(self.connection, sorted(ids))
         for outcome in group:
             if run.state in ENDED:
@@ -62,6 +70,8 @@ class Recorder:
                     run = self._count(run, outcome, held)
                 case Unanswered():
                     run = self._count_failure(run, outcome, held)
+                case Waiting():
+                    run = self._note_wait(run, outcome)
         return _settled(self.connection, before, run, self.now)
 
     def give_back(self, unfinished: dict[int, Claim], problem: Problem) -> Run:
@@ -107,6 +117,11 @@ class Recorder:
                 evaluations.save(self.connection, number, held[number])
                 run = self._under_way(run)
         return run
+
+    def _note_wait(self, run: Run, outcome: Waiting) -> Run:
+        if outcome.problem is not None:
+            return self._waiting(run, outcome.problem)
+        return replace(run, reason="", reason_code="") if run.state in OPEN else run
 
     def _under_way(self, run: Run) -> Run:
         """A run that a worker is at: what it may have waited for is over."""
@@ -185,6 +200,17 @@ class Recorder:
             now=self.now,
             policy=self.policy,
         )
+
+
+def _evaluations_of(outcome: Outcome) -> tuple[int, ...]:
+    """The evaluations that an outcome speaks of."""
+    match outcome:
+        case Started():
+            return outcome.ids
+        case Answered() | Unanswered():
+            return (outcome.id,)
+        case Waiting():
+            return ()
 
 
 def fail_run(connection: Connection, run: Run, problem: Problem, now: datetime) -> Run:

@@ -71,6 +71,13 @@ class Scheduler:
         ticket = self._board.tickets.get(request)
         return "" if ticket is None else standing.stage(ticket, self._board.pool)
 
+    def lack(self, request: int) -> str:
+        """What the herd lacks for a request that no worker is at, and the remedy; or nothing."""
+        ticket = self._board.tickets.get(request)
+        if ticket is None or ticket.dispatches:
+            return ""
+        return standing.lack(ticket.request, self._board.pool)
+
     # Workers
 
     def worker_registered(self, registration: Registration, now: float) -> list[Effect]:
