@@ -17,6 +17,7 @@ from google.protobuf.descriptor_pb2 import MethodOptions
 from grpc import aio
 
 from evalpool.identity import Identity
+from evalpool.signed_channel import SignedChannel
 
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 MAX_METADATA_BYTES = 64 * 1024
@@ -91,10 +92,17 @@ def changes_nothing(method: str | bytes) -> bool:
     return options.idempotency_level == MethodOptions.NO_SIDE_EFFECTS
 
 
+def _authorization(identity: Identity, audience: str, method: str | bytes) -> str:
+    reusable = changes_nothing(method)
+    return f"Bearer {identity.reusable_token(audience) if reusable else identity.token(audience)}"
+
+
 class _Signer:
     """Adds the bearer token, and a deadline where the caller set none."""
 
-    def __init__(self, identity: Identity, audience: Audience, deadline: float | None) -> None:
+    def __init__(
+        self, identity: Identity, audience: Callable[[], Awaitable[str]], deadline: float | None
+    ) -> None:
         self._identity = identity
         self._audience = audience
         self._deadline = deadline
@@ -102,12 +110,8 @@ class _Signer:
     async def sign(self, details: aio.ClientCallDetails) -> aio.ClientCallDetails:
         metadata = aio.Metadata(*(details.metadata or ()))
         if all(key != "authorization" for key, _ in metadata):
-            audience = self._audience if isinstance(self._audience, str) else await self._audience()
-            if changes_nothing(details.method):
-                token = self._identity.reusable_token(audience)
-            else:
-                token = self._identity.token(audience)
-            metadata.add("authorization", f"Bearer {token}")
+            audience = await self._audience()
+            metadata.add("authorization", _authorization(self._identity, audience, details.method))
         return aio.ClientCallDetails(
             method=details.method,
             timeout=details.timeout if details.timeout is not None else self._deadline,
@@ -164,19 +168,23 @@ def open_channel(
         deadline: Seconds that a call with one answer may take, where the call itself names none.
         stream_deadline: The same for calls with a stream of answers.
     """
-    interceptors: list[aio.ClientInterceptor] = []
-    if identity is not None:
-        interceptors += [
-            _UnaryUnary(identity, audience, deadline),
-            _StreamUnary(identity, audience, deadline),
-            _UnaryStream(identity, audience, stream_deadline),
-            _StreamStream(identity, audience, stream_deadline),
-        ]
-    return aio.insecure_channel(
-        endpoint,
-        options=channel_options(retries=retries, own_connection=own_connection),
-        interceptors=interceptors,
-    )
+    options = channel_options(retries=retries, own_connection=own_connection)
+    if identity is None:
+        return aio.insecure_channel(endpoint, options=options)
+    if isinstance(audience, str):
+        return SignedChannel(
+            aio.insecure_channel(endpoint, options=options),
+            functools.partial(_authorization, identity, audience),
+            deadline,
+            stream_deadline,
+        )
+    interceptors: list[aio.ClientInterceptor] = [
+        _UnaryUnary(identity, audience, deadline),
+        _StreamUnary(identity, audience, deadline),
+        _UnaryStream(identity, audience, stream_deadline),
+        _StreamStream(identity, audience, stream_deadline),
+    ]
+    return aio.insecure_channel(endpoint, options=options, interceptors=interceptors)
 
 
 __all__ = ["MAX_MESSAGE_BYTES", "MAX_METADATA_BYTES", "Audience", "channel_options", "open_channel"]

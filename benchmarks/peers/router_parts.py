@@ -25,6 +25,7 @@ from evalpool.identity import Identity
 from evalpool.inference.v1 import inference_pb2
 from evalpool.worker.v1 import worker_pb2_grpc
 from evalpool_router.service import SERVICE
+from evalpool_runtime.garbage import collect_seldom
 from evalpool_runtime.logs import configure_logging
 from evalpool_runtime.testing import running
 
@@ -98,10 +99,11 @@ async def _relay(endpoint: str) -> None:
 
 
 async def _router(data_dir: str, worker: str) -> None:
-    # As `evalpool serve` does: not every call is a line in the log.
+    # As `evalpool serve` does: not every call is a line in the log, and garbage waits.
     configure_logging("router")
     settings: dict[str, Any] = {"admitted_workers": (worker,), "lease_seconds": 3600.0}
     async with running(SERVICE, Path(data_dir), **settings) as service:
+        collect_seldom()
         _tell(f"{service.endpoint} {service.address}")
         await asyncio.to_thread(sys.stdin.read)
 

@@ -111,9 +111,22 @@ def claims(token: str) -> dict[str, Any]:
 SHAPES = ["uu", "us", "su", "ss"]
 
 
+async def _ask() -> str:
+    return AUDIENCE
+
+
+@pytest.fixture(params=[AUDIENCE, _ask], ids=["known", "asked for"])
+def audience(request: pytest.FixtureRequest) -> Audience:
+    """The server's address, or what finds it out."""
+    given: Audience = request.param
+    return given
+
+
 @pytest.mark.parametrize("shape", SHAPES)
-async def test_every_call_has_a_token_of_its_own_for_the_server(mirror: Mirror, shape: str) -> None:
-    async with open_channel(mirror.endpoint, PERSON, AUDIENCE) as channel:
+async def test_every_call_has_a_token_of_its_own_for_the_server(
+    mirror: Mirror, audience: Audience, shape: str
+) -> None:
+    async with open_channel(mirror.endpoint, PERSON, audience) as channel:
         for _ in range(3):
             await call(channel, shape)
 
@@ -147,18 +160,20 @@ async def test_the_servers_address_is_found_out_at_the_first_call(
 
 
 async def test_a_token_that_the_caller_brings_is_kept_and_so_is_other_metadata(
-    mirror: Mirror,
+    mirror: Mirror, audience: Audience
 ) -> None:
-    async with open_channel(mirror.endpoint, PERSON, AUDIENCE) as channel:
+    async with open_channel(mirror.endpoint, PERSON, audience) as channel:
         await call(channel, "uu", metadata=(("authorization", "Bearer mine"), ("x-a", "1")))
     assert mirror.tokens() == ["mine"]
     assert mirror.seen[0]["x-a"] == "1"
 
 
 @pytest.mark.parametrize(("shape", "seconds"), [("uu", 50), ("su", 50), ("us", 500), ("ss", 500)])
-async def test_calls_without_a_deadline_get_one(mirror: Mirror, shape: str, seconds: int) -> None:
+async def test_calls_without_a_deadline_get_one(
+    mirror: Mirror, audience: Audience, shape: str, seconds: int
+) -> None:
     async with open_channel(
-        mirror.endpoint, PERSON, AUDIENCE, deadline=50, stream_deadline=500
+        mirror.endpoint, PERSON, audience, deadline=50, stream_deadline=500
     ) as channel:
         await call(channel, shape)
         await call(channel, shape, timeout=5000)
@@ -168,10 +183,12 @@ async def test_calls_without_a_deadline_get_one(mirror: Mirror, shape: str, seco
     assert by_caller > 500
 
 
-async def test_a_try_of_the_transport_carries_the_same_token(mirror: Mirror) -> None:
+async def test_a_try_of_the_transport_carries_the_same_token(
+    mirror: Mirror, audience: Audience
+) -> None:
     """So that the server can tell it from another call."""
     mirror.failures = 2
-    async with open_channel(mirror.endpoint, PERSON, AUDIENCE) as channel:
+    async with open_channel(mirror.endpoint, PERSON, audience) as channel:
         await call(channel, "uu")
     assert len(mirror.seen) == 3
     assert len(set(mirror.tokens())) == 1
@@ -201,9 +218,9 @@ async def test_a_failure_to_find_out_the_address_is_the_calls_failure(
 
 
 async def test_calls_that_change_nothing_share_a_token_and_calls_with_an_effect_do_not(
-    mirror: Mirror,
+    mirror: Mirror, audience: Audience
 ) -> None:
-    async with open_channel(mirror.endpoint, PERSON, AUDIENCE) as channel:
+    async with open_channel(mirror.endpoint, PERSON, audience) as channel:
         for method in ("GetBalance", "GetBalance", "Transfer", "Transfer", "GetBalance"):
             made: Any = channel.unary_unary(f"/{TOKEN}/{method}")
             await made(b"")

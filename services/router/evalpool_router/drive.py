@@ -75,9 +75,6 @@ class Drive:
         self._desk = desk
         self._clock = clock
         self._metrics = metrics
-        self._log = structlog.get_logger("evalpool.router.drive").bind(
-            worker=link.address, dispatch=dispatch.id
-        )
 
     async def run(self) -> None:
         """Send the work to the worker and take in what comes, until its stream ends."""
@@ -268,6 +265,14 @@ class Drive:
         self._desk.carry_out(
             self._desk.scheduler.failed(self._dispatch.id, error, now, blamed=blamed)
         )
+
+    @property
+    def _log(self) -> structlog.stdlib.BoundLogger:
+        # Few dispatches have something to tell.
+        bound: structlog.stdlib.BoundLogger = structlog.get_logger("evalpool.router.drive").bind(
+            worker=self._link.address, dispatch=self._dispatch.id
+        )
+        return bound
 
     def _discard(self, count: int) -> None:
         self._metrics.discarded.inc(count)

@@ -72,7 +72,7 @@ class Inference:
         """The multiplier of the request that was dispatched last."""
         return self._herd.last_multiplier
 
-    async def infer(
+    def infer(
         self, request: inference_pb2.InferRequest, caller: Caller
     ) -> AsyncGenerator[inference_pb2.InferResponse, None]:
         """Go on with a prompt or a conversation.
@@ -82,22 +82,16 @@ class Inference:
         """
         terms = parse_infer(request)
         kind = Kind.EVALUATE if caller.evaluates else Kind.CHAT
-        named = terms.model or await self._loaded_model(kind, caller) or self._settings.chat_model
         self._bound(request)
         deadline = self._deadline(caller)
-        offer = self._offer(terms, caller, most_infer_tokens(request), deadline)
-        async with aclosing(
-            self._paid(
-                offer,
-                lambda meter: self._run(
-                    "Infer", request, terms, kind, named, caller, deadline, meter
-                ),
-            )
-        ) as responses:
-            async for response in responses:
-                yield response
+        return self._paid(
+            self._offer(terms, caller, most_infer_tokens(request), deadline),
+            lambda meter: self._run(
+                "Infer", request, terms, kind, terms.model or None, caller, deadline, meter
+            ),
+        )
 
-    async def score(
+    def score(
         self, request: inference_pb2.ScoreChoicesRequest, caller: Caller
     ) -> AsyncGenerator[inference_pb2.ScoreChoicesResponse, None]:
         """Score the choices of questions.
@@ -106,29 +100,21 @@ class Inference:
             DomainError: They could not be scored.
         """
         terms = parse_score_choices(request)
-        model = await self._model(terms.model, terms, caller)
         now = self._clock.monotonic()
         tokens = sum(most_question_tokens(question) for question in request.questions)
         deadline = now + _shorter(self._settings.score_seconds, caller.remaining)
         offer = self._offer(terms, caller, tokens, deadline)
-        async with aclosing(
-            self._paid(
-                offer,
-                lambda meter: self._score(request, terms, model, caller, deadline, meter),
-            )
-        ) as responses:
-            async for response in responses:
-                yield response
+        return self._paid(offer, lambda meter: self._score(request, terms, caller, deadline, meter))
 
     async def _score(
         self,
         request: inference_pb2.ScoreChoicesRequest,
         terms: Terms,
-        model: Model,
         caller: Caller,
         deadline: float,
         meter: Meter,
     ) -> AsyncGenerator[inference_pb2.ScoreChoicesResponse, None]:
+        model = await self._model(terms.model, terms, caller)
         job = ScoreJob(
             id=self._herd.next_number(),
             method="ScoreChoices",
@@ -286,11 +272,13 @@ class Inference:
         asked: inference_pb2.InferRequest,
         terms: Terms,
         kind: Kind,
-        named: str,
+        named: str | None,
         caller: Caller,
         deadline: float,
         meter: Meter,
     ) -> AsyncGenerator[inference_pb2.InferResponse, None]:
+        if named is None:
+            named = await self._loaded_model(kind, caller) or self._settings.chat_model
         model = await self._model(named, terms, caller)
         job = InferJob(
             id=self._herd.next_number(),
@@ -328,10 +316,16 @@ class Inference:
                 meter.count(tokens)
                 yield response
 
-    async def _paid(
+    def _paid(
         self, offer: Offer, work: Callable[[Meter], AsyncGenerator[R, None]]
     ) -> AsyncGenerator[R, None]:
-        """Do work that a hold pays for; what it is charged is written before the last message."""
+        """Do work that a hold pays for, where inference is paid."""
+        return self._charged(offer, work) if self._toll.prices.paid else work(Meter())
+
+    async def _charged(
+        self, offer: Offer, work: Callable[[Meter], AsyncGenerator[R, None]]
+    ) -> AsyncGenerator[R, None]:
+        """What a hold is charged is written before the last message."""
         last: R | None = None
         async with self._toll.paying(offer) as meter, aclosing(work(meter)) as responses:
             async for response in responses:

@@ -36,6 +36,7 @@ DEFAULT_MAX_TOKENS = 256
 BYTES_A_TOKEN = 4
 """A rule of thumb for estimates; what was really computed comes with the results."""
 
+_NO_OFFER = Fraction(1)
 _MULTIPLIER = re.compile(r"[1-9][0-9]{0,8}(\.[0-9]{1,9})?")
 _ENDPOINT = re.compile(r"(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\]):([0-9]{1,5})")
 
@@ -342,7 +343,7 @@ def _terms(
         reference=fields.parse(
             "reference", lambda t: parse_text(t, at_most=MAX_REFERENCE), reference
         ),
-        multiplier=fields.parse("multiplier", _multiplier, multiplier or "1"),
+        multiplier=fields.parse("multiplier", _multiplier, multiplier) if multiplier else _NO_OFFER,
         hold=fields.parse("hold", parse_transfer_id, hold) if hold else "",
     )
 

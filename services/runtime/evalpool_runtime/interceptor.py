@@ -6,12 +6,11 @@ It is one and not five because each layer of interception costs a coroutine a ca
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
-from uuid import uuid4
 
 import grpc
 import structlog
@@ -22,7 +21,7 @@ from evalpool_runtime.call import set_current_call
 from evalpool_runtime.error_status import as_domain_error, status_of
 from evalpool_runtime.errors import DomainError, Internal, reasons
 from evalpool_runtime.gatekeeper import Gatekeeper
-from evalpool_runtime.metrics import GrpcMetrics
+from evalpool_runtime.metrics import GrpcMetrics, MethodMetrics
 
 REQUEST_ID_HEADER = "x-request-id"
 
@@ -33,7 +32,9 @@ class Interceptor(aio.ServerInterceptor):
     def __init__(self, gatekeeper: Gatekeeper, metrics: GrpcMetrics) -> None:
         self._gatekeeper = gatekeeper
         self._metrics = metrics
-        self._log = structlog.get_logger("evalpool.call")
+        # Bound: an unbound one is made anew at every call.
+        self._log = structlog.get_logger("evalpool.call").bind()
+        self._wrapped: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
         self._in_flight = 0
         self._none_in_flight = asyncio.Event()
         self._none_in_flight.set()
@@ -55,10 +56,18 @@ class Interceptor(aio.ServerInterceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
         """Wrap one method's handler."""
-        handler = await continuation(handler_call_details)
-        if handler is None:
-            return handler
         method = handler_call_details.method
+        wrapped = self._wrapped.get(method)
+        if wrapped is None:
+            handler = await continuation(handler_call_details)
+            if handler is None:
+                return None
+            wrapped = self._wrapped[method] = self._wrap(method, handler)
+        return wrapped
+
+    def _wrap(
+        self, method: str, handler: grpc.RpcMethodHandler[Any, Any]
+    ) -> grpc.RpcMethodHandler[Any, Any]:
         kind = _kind(handler)
         wrap = self._wrap_stream if handler.response_streaming else self._wrap_unary
         behaviour = (
@@ -73,28 +82,29 @@ class Interceptor(aio.ServerInterceptor):
             "client_stream": grpc.stream_unary_rpc_method_handler,
             "bidi_stream": grpc.stream_stream_rpc_method_handler,
         }[kind]
+        service, _, name = method.lstrip("/").partition("/")
         return make(
-            wrap(method, kind, behaviour),
+            wrap(method, self._metrics.of(kind, service, name), behaviour),
             request_deserializer=handler.request_deserializer,
             response_serializer=handler.response_serializer,
         )
 
-    def _wrap_unary(self, method: str, kind: str, behaviour: Any) -> Any:
+    def _wrap_unary(self, method: str, metrics: MethodMetrics, behaviour: Any) -> Any:
         async def serve(request: Any, context: Any) -> Any:
-            async with self._serving(method, kind, request, context):
+            async with self._serving(method, metrics, request, context):
                 return await behaviour(request, context)
 
         return serve
 
-    def _wrap_stream(self, method: str, kind: str, behaviour: Any) -> Any:
+    def _wrap_stream(self, method: str, metrics: MethodMetrics, behaviour: Any) -> Any:
         async def serve(request: Any, context: Any) -> AsyncIterator[Any]:
-            async with self._serving(method, kind, request, context):
+            async with self._serving(method, metrics, request, context):
                 result = behaviour(request, context)
                 if not hasattr(result, "__aiter__"):  # it writes to the context itself
                     await result
                     return
                 # Closed with this one: a caller that goes away must reach the domain at once.
-                async with contextlib.aclosing(result):
+                async with aclosing(result):
                     async for response in result:
                         yield response
 
@@ -102,17 +112,15 @@ class Interceptor(aio.ServerInterceptor):
 
     @asynccontextmanager
     async def _serving(
-        self, method: str, kind: str, request: Any, context: Any
+        self, method: str, metrics: MethodMetrics, request: Any, context: Any
     ) -> AsyncIterator[None]:
         metadata = _metadata(context)
-        request_id = metadata.get(REQUEST_ID_HEADER, "")[:64] or uuid4().hex
-        service, _, name = method.lstrip("/").partition("/")
-        labels = (kind, service, name)
+        request_id = metadata.get(REQUEST_ID_HEADER, "")[:64] or _new_id()
         begun = time.monotonic()
         code = "OK"
         caller = ""
-        self._metrics.started.labels(*labels).inc()
-        self._metrics.in_flight.labels(*labels).inc()
+        metrics.started.inc()
+        metrics.in_flight.inc()
         self._in_flight += 1
         self._none_in_flight.clear()
         structlog.contextvars.clear_contextvars()
@@ -141,24 +149,29 @@ class Interceptor(aio.ServerInterceptor):
             self._in_flight -= 1
             if not self._in_flight:
                 self._none_in_flight.set()
-            self._metrics.in_flight.labels(*labels).dec()
-            self._metrics.handled.labels(*labels, code).inc()
+            metrics.in_flight.dec()
+            metrics.handled(code).inc()
             seconds = time.monotonic() - begun
-            self._metrics.seconds.labels(*labels).observe(seconds)
-            if not service.startswith("grpc."):
+            metrics.seconds.observe(seconds)
+            if not method.startswith("/grpc."):
                 self._log.debug(
                     "call", method=method, code=code, caller=caller, seconds=round(seconds, 6)
                 )
 
     def _unforeseen(self, error: Exception, method: str) -> DomainError:
         # The caller gets an id to tell us, and nothing else: the text may hold anything.
-        error_id = uuid4().hex
+        error_id = _new_id()
         self._log.error("call failed", method=method, error_id=error_id, exc_info=error)
         return Internal(
             reasons.ERROR_REASON_INTERNAL,
             f"the service failed; tell its operator the error id {error_id}",
             error_id=error_id,
         )
+
+
+def _new_id() -> str:
+    """An id that tells calls apart in the log; it need not be hard to guess."""
+    return f"{random.getrandbits(128):032x}"
 
 
 def _metadata(context: Any) -> dict[str, str]:

@@ -66,6 +66,29 @@ class GrpcMetrics:
             "evalpool_calls_in_flight", "Calls under way.", labels, registry=registry
         )
 
+    def of(self, kind: str, service: str, method: str) -> MethodMetrics:
+        """The series of one method."""
+        return MethodMetrics(self, (kind, service, method))
+
+
+class MethodMetrics:
+    """The series of one method: finding them by their labels costs more than counting."""
+
+    def __init__(self, metrics: GrpcMetrics, labels: tuple[str, str, str]) -> None:
+        self.started = metrics.started.labels(*labels)
+        self.seconds = metrics.seconds.labels(*labels)
+        self.in_flight = metrics.in_flight.labels(*labels)
+        self._handled = metrics.handled
+        self._labels = labels
+        self._by_code: dict[str, Counter] = {}
+
+    def handled(self, code: str) -> Counter:
+        """Calls that ended with a status code."""
+        counter = self._by_code.get(code)
+        if counter is None:
+            counter = self._by_code[code] = self._handled.labels(*self._labels, code)
+        return counter
+
 
 def new_registry() -> CollectorRegistry:
     """A registry with the process's own metrics."""

@@ -31,6 +31,7 @@ from evalpool_runtime.clock import Clock, SystemClock
 from evalpool_runtime.data_directory import DataDirectory
 from evalpool_runtime.database import Database
 from evalpool_runtime.errors import DomainError, Unavailable, reasons
+from evalpool_runtime.garbage import collect_seldom
 from evalpool_runtime.gatekeeper import Gatekeeper
 from evalpool_runtime.interceptor import Interceptor
 from evalpool_runtime.metrics import GrpcMetrics, new_registry
@@ -343,6 +344,7 @@ async def serve(
     if stop_with_stdin:
         loop.add_reader(0, end_with_input)
     async with running_service(definition, settings) as running:
+        collect_seldom()
         started.set()
         log.info(
             "serving",

@@ -11,6 +11,8 @@ def match(board: Board, now: float) -> None:
     while True:
         turns = []
         for lane, queue in board.queues.items():
+            if not queue.waiting:
+                continue
             met = [each for each in queue.requirements if board.pool.has_room(lane, each)]
             turn = queue.peek(met) if met else None
             if turn is not None:
