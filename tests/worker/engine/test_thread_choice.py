@@ -12,7 +12,24 @@ def test_it_begins_with_all_threads_and_stays_there_on_a_free_machine() -> None:
         choice.observe(4, wall=0.1, processor=0.098, now=float(second))
 
 
-def test_a_crowded_step_leads_to_one_thread_and_a_free_core_back() -> None:
+def test_one_bad_step_among_good_ones_is_borne() -> None:
+    choice = ThreadChoice(4)
+    for step in range(1_000):
+        bad = step % 20 == 0
+        choice.observe(4, wall=0.050 if bad else 0.005, processor=0.005, now=0.01 * step)
+        assert choice.threads == 4
+
+
+def test_bad_steps_one_after_another_lead_to_one_thread_soon() -> None:
+    choice = ThreadChoice(4)
+    lost = 0.0
+    while choice.threads == 4:
+        choice.observe(4, wall=0.050, processor=0.005, now=lost)
+        lost += 0.050
+    assert lost <= 0.3
+
+
+def test_a_long_crowded_batch_leads_to_one_thread_and_a_free_core_back() -> None:
     choice = ThreadChoice(4)
     choice.observe(4, wall=1.0, processor=0.1, now=0.0)
     assert choice.threads == 1

@@ -3,10 +3,17 @@
 The threads of one batch wait for each other about a thousand times. Where one of them has to wait
 for a core, all do, every time: on two cores under the load of others, a step with two threads took
 8 to 30 times as long as with one. Whether that is so shows in the thread that calls llama.cpp: it
-spins while it waits for short, so with cores of its own its processor time is its wall time.
+spins while it waits for short, so with cores of its own its processor time is its wall time. One
+bad step says little: what counts is the time that was lost lately, since one thread alone loses
+most of what the other cores would have computed.
 """
 
 from __future__ import annotations
+
+import math
+
+# Seconds of computing that are looked back on, the newest most.
+_WINDOW = 0.25
 
 # Wall time over processor time, above which several threads are in each other's way, and below
 # which one thread has a core of its own.
@@ -33,6 +40,7 @@ class ThreadChoice:
         self._crowded = False
         self._pause = _FIRST_PAUSE
         self._until = 0.0
+        self._wall = self._processor = _WINDOW
 
     @property
     def threads(self) -> int:
@@ -55,8 +63,12 @@ class ThreadChoice:
         if wall < _SHORTEST:
             return
         if threads > 1:
-            if wall > _CROWDED * processor:
+            kept = math.exp(-wall / _WINDOW)
+            self._wall = kept * self._wall + wall
+            self._processor = kept * self._processor + processor
+            if self._wall > _CROWDED * self._processor:
                 self._crowded = True
+                self._wall = self._processor = _WINDOW
                 self._until = now + self._pause
                 self._pause = min(2 * self._pause, _LONGEST_PAUSE)
             elif now > self._until + self._pause:
