@@ -22,8 +22,9 @@ class CutLine:
     def __init__(self, endpoint: str) -> None:
         self._host, _, port = endpoint.rpartition(":")
         self._port = int(port)
-        self._whole = asyncio.Event()
-        self._whole.set()
+        self._on = asyncio.Event()
+        self._back = asyncio.Event()
+        self.mend()
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
         self.endpoint = ""
@@ -35,7 +36,7 @@ class CutLine:
 
     async def __aexit__(self, *_exc: object) -> None:
         assert self._server is not None
-        self._whole.set()
+        self.mend()
         self._server.close()
         for writer in list(self._writers):
             writer.close()
@@ -43,11 +44,17 @@ class CutLine:
 
     def cut(self) -> None:
         """Let nothing through from now on."""
-        self._whole.clear()
+        self._on.clear()
+        self._back.clear()
+
+    def silence(self) -> None:
+        """Let no answer through from now on; what is sent still arrives."""
+        self._back.clear()
 
     def mend(self) -> None:
         """Let everything through again, and first what was held."""
-        self._whole.set()
+        self._on.set()
+        self._back.set()
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         on, back = writer, None
@@ -55,7 +62,9 @@ class CutLine:
         try:
             source, back = await asyncio.open_connection(self._host, self._port)
             self._writers.add(back)
-            await asyncio.gather(self._pass_on(reader, back), self._pass_on(source, on))
+            await asyncio.gather(
+                self._pass_on(reader, back, self._on), self._pass_on(source, on, self._back)
+            )
         except ConnectionError:
             # The service is not there; so the caller's connection ends.
             return
@@ -65,10 +74,12 @@ class CutLine:
                     self._writers.discard(each)
                     each.close()
 
-    async def _pass_on(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+    async def _pass_on(
+        self, source: asyncio.StreamReader, target: asyncio.StreamWriter, whole: asyncio.Event
+    ) -> None:
         with suppress(ConnectionError):
             while data := await source.read(2**16):
-                await self._whole.wait()
+                await whole.wait()
                 target.write(data)
                 await target.drain()
         target.close()
