@@ -17,6 +17,7 @@ class CutLine:
 
     Attributes:
         endpoint: Where it is reached.
+        held_back: What has come back from there while the line was cut, let through since or not.
     """
 
     def __init__(self, endpoint: str) -> None:
@@ -27,7 +28,10 @@ class CutLine:
         self.mend()
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
+        self._passing: list[asyncio.Queue[bytes]] = []
+        self._more = asyncio.Event()
         self.endpoint = ""
+        self.held_back = b""
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
@@ -56,6 +60,16 @@ class CutLine:
         self._on.set()
         self._back.set()
 
+    async def holding_back(self, *pieces: bytes) -> None:
+        """Wait until all these have come back while the line was cut."""
+        while not all(piece in self.held_back for piece in pieces):
+            self._more.clear()
+            await self._more.wait()
+
+    async def let_through(self) -> None:
+        """Wait until all that was held has gone on, after the line was mended."""
+        await asyncio.gather(*(passing.join() for passing in self._passing))
+
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         on, back = writer, None
         self._writers.add(on)
@@ -77,9 +91,36 @@ class CutLine:
     async def _pass_on(
         self, source: asyncio.StreamReader, target: asyncio.StreamWriter, whole: asyncio.Event
     ) -> None:
+        passing: asyncio.Queue[bytes] = asyncio.Queue()
+        self._passing.append(passing)
+        await asyncio.gather(self._take(source, passing, whole), _give(passing, target, whole))
+
+    async def _take(
+        self, source: asyncio.StreamReader, passing: asyncio.Queue[bytes], whole: asyncio.Event
+    ) -> None:
+        """Take what comes, and in the end nothing, which is held like everything else."""
+        data = b"?"
+        while data:
+            try:
+                data = await source.read(2**16)
+            except ConnectionError:
+                data = b""
+            if whole is self._back and not whole.is_set():
+                self.held_back += data
+                self._more.set()
+            passing.put_nowait(data)
+
+
+async def _give(
+    passing: asyncio.Queue[bytes], target: asyncio.StreamWriter, whole: asyncio.Event
+) -> None:
+    data = b"?"
+    while data:
+        data = await passing.get()
+        await whole.wait()
+        # Who was to have it may have gone meanwhile.
         with suppress(ConnectionError):
-            while data := await source.read(2**16):
-                await whole.wait()
-                target.write(data)
-                await target.drain()
-        target.close()
+            target.write(data)
+            await target.drain()
+        passing.task_done()
+    target.close()

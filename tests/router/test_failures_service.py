@@ -30,6 +30,7 @@ from tests.router.router_harness import (
     text_of,
 )
 from tests.router.worker_double import WorkerDouble
+from tests.waiting import until
 
 Result = inference_pb2.QuestionResult
 PACKAGES = 2
@@ -290,16 +291,21 @@ async def test_of_two_workers_with_one_key_the_newer_has_the_lease_and_only_its_
 # Cut off
 
 
+def told_of(question: inference_pb2.ChoiceQuestion) -> bytes:
+    """How a result names its question on the line: field 1, a text."""
+    return b"\n" + bytes([len(question.id)]) + question.id.encode()
+
+
 async def test_a_worker_cut_off_from_the_network_is_lost_and_its_late_answers_are_discarded(
     tmp_path: Path,
 ) -> None:
     async with running_router(tmp_path, lease_seconds=1.0, heartbeat_seconds=0.1) as router:
-        far = await router.unregistered_worker()
-        far.open.clear()
+        far, near = await router.unregistered_worker(), await router.unregistered_worker()
+        for worker in (far, near):
+            worker.open.clear()
         far.free = 5
-        near = await router.unregistered_worker()
-        stub = await router.stub(router.dataset)
         at_far, at_near = await router.stub(far.identity), await router.stub(near.identity)
+        stub, operator = await router.stub(router.dataset), await router.operator()
         async with CutLine(far.endpoint) as line:
             await far.register(at_far, endpoint=line.endpoint)
             async with beating(at_far, far):
@@ -313,12 +319,27 @@ async def test_a_worker_cut_off_from_the_network_is_lost_and_its_late_answers_ar
                 line.cut()
             # Its heart is not heard either, so that its lease lapses; it answers all the same.
             far.open.set()
+            late = [question for request in far.scored for question in request.questions[5:]]
+            await line.holding_back(*map(told_of, late))
+            await until(
+                lambda: operator.ListWorkers(router_pb2.ListWorkersRequest()),
+                lambda listed: not listed.workers,
+            )
+            # Its answers come while another worker has its questions.
             await near.register(at_near)
             async with beating(at_near, near):
-                responses += [response async for response in call]
+                await near.reached.wait()
+                taken_over = {q.id for request in near.scored for q in request.questions}
+                assert taken_over & {question.id for question in late}
                 line.mend()
+                await line.let_through()
+                near.open.set()
+                responses += [response async for response in call]
                 assert_complete(responses, 100)
-                assert by_worker(responses)[far.address] <= 5 * PACKAGES
+                by_near = {
+                    r.id for r in results_of(responses) if r.provenance.worker == near.address
+                }
+                assert by_near >= {question.id for question in late}
                 with pytest.raises(aio.AioRpcError) as refusal:
                     await at_far.Heartbeat(router_pb2.HeartbeatRequest(generation=1))
                 assert error_of(refusal.value).reason == "LEASE_LOST"
@@ -326,7 +347,7 @@ async def test_a_worker_cut_off_from_the_network_is_lost_and_its_late_answers_ar
                 await far.register(at_far, endpoint=line.endpoint)
                 assert far.generation == 2
                 drain = router_pb2.DrainWorkerRequest(worker=near.address, drain=True)
-                await (await router.operator()).DrainWorker(drain)
+                await operator.DrainWorker(drain)
                 async with beating(at_far, far):
                     again = await all_of(stub.ScoreChoices(scoring(30)))
                 assert_complete(again, 30)

@@ -126,6 +126,29 @@ async def test_a_repeated_registration_keeps_its_generation_and_a_restart_gets_t
     assert (await worker.register(stub, instance="b")).generation == 3
 
 
+async def test_an_earlier_start_of_a_worker_gets_no_lease_while_a_later_one_has_it(
+    router: RouterHarness,
+) -> None:
+    worker = await router.unregistered_worker()
+    stub = await router.stub(worker.identity)
+    assert (await worker.register(stub, instance="a")).generation == 1
+    assert (await worker.register(stub, instance="b")).generation == 2
+    for _ in range(2):
+        with pytest.raises(aio.AioRpcError) as refusal:
+            await worker.register(stub, instance="a")
+        assert refusal.value.code() is grpc.StatusCode.ABORTED
+        assert error_of(refusal.value).reason == "LEASE_LOST"
+        assert field_of(refusal.value) == "instance"
+    await stub.Heartbeat(router_pb2.HeartbeatRequest(generation=2))
+    # The later one goes: the earlier one may have its place, and keeps it in turn.
+    await stub.UnregisterWorker(router_pb2.UnregisterWorkerRequest(generation=2))
+    assert (await worker.register(stub, instance="a")).generation == 3
+    with pytest.raises(aio.AioRpcError) as refusal:
+        await worker.register(stub, instance="b")
+    assert field_of(refusal.value) == "instance"
+    assert (await worker.register(stub, instance="c")).generation == 4
+
+
 async def test_a_lease_that_lapses_takes_the_worker_out(tmp_path: Path) -> None:
     async with running_router(tmp_path, lease_seconds=0.2, heartbeat_seconds=0.05) as router:
         worker = await router.worker()

@@ -960,7 +960,8 @@ class RegisterWorkerRequest(_message.Message):
     """The engine's build, 1 to 1,024 characters. Results that name another are discarded."""
     instance: _builtins.str
     """A random id of this start of the worker's process, 1 to 64 characters, so that a repeat is told
-    from a restart.
+    from a restart. While a later start has the lease an earlier one is refused with ABORTED
+    (LEASE_LOST): it may ask again, and gets the lease when the later one has none.
     """
     @_builtins.property
     def kinds(self) -> _containers.RepeatedScalarFieldContainer[Global___WorkerKind.ValueType]:

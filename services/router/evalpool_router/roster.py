@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
@@ -12,13 +13,16 @@ from evalpool_router.herd import Herd
 from evalpool_router.membership import Candidate, Membership
 from evalpool_router.packing import pack_worker
 from evalpool_router.scheduler import Kind, Registration, Scheduler
-from evalpool_router.scheduler.refusals import lease_lost
+from evalpool_router.scheduler.refusals import lease_lost, superseded
 from evalpool_router.settings import RouterSettings
 from evalpool_runtime.clock import Clock
 from evalpool_runtime.database import Database
 from evalpool_runtime.errors import NotFound, reasons
 from evalpool_runtime.protobuf import duration
 from evalpool_runtime.replay import once
+
+MOST_SUPERSEDED = 16
+"""Earlier starts of a worker that are remembered; they ask again every second while they live."""
 
 
 class Roster:
@@ -49,6 +53,7 @@ class Roster:
         self._settings = settings
         self._clock = clock
         self._candidates: dict[str, Candidate] = {}
+        self._superseded: dict[str, deque[str]] = {}
 
     @property
     def scheduler(self) -> Scheduler:
@@ -73,11 +78,14 @@ class Roster:
 
         Raises:
             PermissionDenied: It is not admitted for any of the work that it offers.
-            Aborted: A later registration has overtaken this one.
+            Aborted: A later registration has overtaken this one, or a later start has the lease.
         """
         self._membership.admitted_kinds(candidate)
         current = self._generation(candidate.address)
         known = self._candidates.get(candidate.address)
+        if current is not None and candidate.instance in self._earlier(candidate.address):
+            # Two with one key would take the lease, and with it the work, from each other for ever.
+            raise superseded(current)
         repeat = current if known is not None and known.instance == candidate.instance else None
 
         def work(connection: Connection) -> router_pb2.RegisterWorkerResponse:
@@ -94,6 +102,7 @@ class Roster:
         current = self._generation(candidate.address)
         if current is not None and current > response.generation:
             raise lease_lost(response.generation)
+        self._supersede(candidate)
         self._candidates[candidate.address] = candidate
         self._herd.register(
             Registration(
@@ -177,6 +186,19 @@ class Roster:
         if registered is not None:
             self._herd.assign(address, registered.kinds & kinds)
         return response
+
+    def _earlier(self, address: str) -> deque[str]:
+        """Starts of a worker after which another one has registered."""
+        return self._superseded.setdefault(address, deque(maxlen=MOST_SUPERSEDED))
+
+    def _supersede(self, candidate: Candidate) -> None:
+        """Note that this is the worker's newest start."""
+        earlier = self._earlier(candidate.address)
+        if candidate.instance in earlier:
+            earlier.remove(candidate.instance)
+        known = self._candidates.get(candidate.address)
+        if known is not None and known.instance != candidate.instance:
+            earlier.append(known.instance)
 
     def _generation(self, address: str) -> int | None:
         view = self.scheduler.worker(address, self._clock.monotonic())

@@ -92,3 +92,17 @@ def lease_lost(generation: int) -> DomainError:
         f"generation: {generation} has no lease any more; register again",
         generation=str(generation),
     )
+
+
+def superseded(generation: int) -> DomainError:
+    """An earlier start of a worker wants the lease that a later one has.
+
+    Args:
+        generation: The later one's.
+    """
+    return Aborted(
+        reasons.ERROR_REASON_LEASE_LOST,
+        f"instance: a later start of this worker has the lease, under generation {generation}; "
+        "stop one of the two, or give each a key of its own",
+        generation=str(generation),
+    )
