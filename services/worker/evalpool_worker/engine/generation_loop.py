@@ -23,6 +23,7 @@ from .context import DecodeContext, NoRoomError
 from .errors import EngineError
 from .generation_stream import GenerationStream
 from .growing_context import GrowingContext
+from .library import release_threads
 from .log_probabilities import log_normalisers
 from .long_contexts import LongContexts
 from .model import LoadedModel
@@ -179,6 +180,7 @@ class GenerationLoop:
         while True:
             if not self._active:
                 self._context.shrink()
+                release_threads()
             with self._condition:
                 if not self._active:
                     self._condition.notify_all()

@@ -88,6 +88,22 @@ def library_build() -> str:
     )
 
 
+def release_threads() -> None:
+    """Let the threads go that OpenMP keeps for the calling thread; it gets others when it computes.
+
+    libgomp counts those of all callers, idle or not. Where they are more than the cores, they sleep
+    at each of the thousand barriers of a step instead of spinning: one idle model in memory halved
+    the speed of another (its team.c: `gomp_managed_threads > gomp_available_cpus`).
+    """
+    if _pause_openmp is not None:
+        _pause_openmp(_SOFT)
+
+
+# omp_pause_soft of OpenMP 5.0. The symbol comes with what llama.cpp is linked to, if anything.
+_SOFT = 1
+_pause_openmp = getattr(llama_cpp.llama_cpp._lib, "omp_pause_resource_all", None)
+
+
 def _ggml_text(function: str) -> str:
     call = getattr(llama_cpp.llama_cpp._lib, function, None)
     if call is None:

@@ -24,14 +24,10 @@ from .base import ChoiceQuestion, ChoiceScore, FailureCause, QuestionFailure, Qu
 from .choice_tree import QuestionTooLongError, UnscorableError
 from .context import ContextShape, DecodeContext, NoRoomError
 from .errors import EngineError, TooLittleMemoryError
+from .library import release_threads
 from .long_contexts import LongContexts
 from .model import LoadedModel
-from .scoring import (
-    PreparedQuestion,
-    Scorer,
-    ScoringCancelledError,
-    prepare_question,
-)
+from .scoring import PreparedQuestion, Scorer, ScoringCancelledError, prepare_question
 from .shape import GrowingShape
 from .shared_prefix import shared_prefix
 from .tokenisation import Tokeniser
@@ -277,7 +273,10 @@ class ScoringPool:
                     with self._condition:
                         self._running -= len(pack.questions)
                         self._packs -= 1
+                        idle = not self._calls
                         self._condition.notify_all()
+                    if idle:
+                        release_threads()
         finally:
             if usual is not None:
                 usual.free()
