@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import timedelta
 from typing import Any, Self
 
@@ -44,6 +44,8 @@ class RouterDouble(router_pb2_grpc.RouterServiceServicer):
         progress: What a call of ScoreChoices tells of its standing before it starts.
         refusals: What the next calls are refused with before anything starts: code and reason.
         always: What every further call is refused with.
+        price: Units that a call has to come with a hold for; None where it is free.
+        holds: The holds that calls came with.
         refuse_second: The second reply asked for finds the queue full, and lets the first go on.
         answers_as: The digest of the model that answers; empty for the one that was asked for.
         finish: How replies end; None for a stream that ends without saying so.
@@ -72,6 +74,8 @@ class RouterDouble(router_pb2_grpc.RouterServiceServicer):
         self.progress: list[inference_pb2.ScoreProgress] = []
         self.refusals: list[tuple[grpc.StatusCode, str]] = []
         self.always: tuple[grpc.StatusCode, str] | None = None
+        self.price: int | None = None
+        self.holds: list[str] = []
         self.refuse_second = False
         self.answers_as = ""
         self.finish: inference_pb2.FinishReason.ValueType | None = inference_pb2.FINISH_REASON_STOP
@@ -125,6 +129,7 @@ class RouterDouble(router_pb2_grpc.RouterServiceServicer):
     ) -> AsyncIterator[inference_pb2.ScoreChoicesResponse]:
         self._note_caller(context)
         self.scored.append(request)
+        await self._take_hold(context, request.hold)
         await self._refuse(context)
         breaks = self.break_after.pop(0) if self.break_after else None
         for progress in self.progress:
@@ -156,6 +161,7 @@ class RouterDouble(router_pb2_grpc.RouterServiceServicer):
     ) -> AsyncIterator[inference_pb2.InferResponse]:
         self._note_caller(context)
         self.inferred.append(request)
+        await self._take_hold(context, request.hold)
         await self._refuse(context)
         if self.refuse_second and len(self.inferred) == 2:
             await self.reached.wait()
@@ -202,7 +208,18 @@ class RouterDouble(router_pb2_grpc.RouterServiceServicer):
     async def _refuse(self, context: Any) -> None:
         refusal = self.refusals.pop(0) if self.refusals else self.always
         if refusal is not None:
-            await _fail(context, *refusal)
+            await _fail(context, *refusal, self._terms())
+
+    async def _take_hold(self, context: Any, hold: str) -> None:
+        if hold:
+            self.holds.append(hold)
+        elif self.price is not None:
+            refusal = (grpc.StatusCode.FAILED_PRECONDITION, "HOLD_REFUSED")
+            await _fail(context, *refusal, self._terms())
+
+    def _terms(self) -> dict[str, str]:
+        """What it tells whoever has to pay."""
+        return {} if self.price is None else {"price": str(self.price), "hold_seconds": "60"}
 
     async def _wait(self, place: int) -> None:
         if place >= self.free and not self.open.is_set():
@@ -227,9 +244,12 @@ def _provenance(digest: str) -> inference_pb2.Provenance:
     )
 
 
-async def _fail(context: Any, code: grpc.StatusCode, reason: str) -> None:
+async def _fail(
+    context: Any, code: grpc.StatusCode, reason: str, metadata: Mapping[str, str] | None = None
+) -> None:
     status = status_pb2.Status(code=code_pb2.Code.Value(code.name), message=f"{reason} as told")
-    status.details.add().Pack(error_details_pb2.ErrorInfo(reason=reason, domain="evalpool"))
+    info = error_details_pb2.ErrorInfo(reason=reason, domain="evalpool", metadata=metadata)
+    status.details.add().Pack(info)
     # As soon as a caller's rounding allows, so that a test need not wait.
     delay = duration(timedelta(milliseconds=10))
     status.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=delay))

@@ -17,6 +17,7 @@ from evalpool_dataset.inquiry import Asked, ask
 from evalpool_dataset.outcome import Answered, Outcome, Started, Unanswered, Waiting
 from evalpool_dataset.parts import SIQA, Evaluator
 from evalpool_dataset.problem import CallEnded, Problem
+from evalpool_dataset.purse import Purse
 from evalpool_dataset.question import Question
 from evalpool_runtime.clock import SystemClock
 from tests.dataset.router_double import WORKER, RouterDouble
@@ -38,7 +39,8 @@ async def herd(router: RouterDouble) -> AsyncIterator[Herd]:
         router.endpoint, Identity.generate(), router.identity.address, retries=False
     )
     stub = router_pb2_grpc.RouterServiceStub(channel)
-    yield Herd(stub, router.identity.address, SystemClock(), concurrent_replies=2)
+    me = router.identity.address
+    yield Herd(stub, me, Purse(None, "payer", me), SystemClock(), concurrent_replies=2)
     await channel.close()
 
 

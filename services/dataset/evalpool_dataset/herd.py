@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import grpc
@@ -24,6 +26,7 @@ from evalpool_dataset.problem import (
     CallEnded,
     Problem,
 )
+from evalpool_dataset.purse import Purse
 from evalpool_dataset.scoring import UnusableScores
 from evalpool_dataset.store.definitions import Model
 from evalpool_dataset.wait import Wait
@@ -52,6 +55,7 @@ class Herd:
     Args:
         stub: The router.
         router_address: Its address: what answers for models.
+        purse: Asks it, and pays where that costs something.
         clock: What time it is.
         concurrent_replies: Replies that one chunk waits for at a time.
     """
@@ -60,11 +64,13 @@ class Herd:
         self,
         stub: router_pb2_grpc.RouterServiceAsyncStub,
         router_address: str,
+        purse: Purse,
         clock: Clock,
         concurrent_replies: int,
     ) -> None:
         self._stub = stub
         self._router_address = router_address
+        self._purse = purse
         self._clock = clock
         self._concurrent_replies = concurrent_replies
 
@@ -109,22 +115,25 @@ class Herd:
     ) -> AsyncIterator[Outcome]:
         names = {str(number): number for number in asked}
         for request in _requests(model_digest, asked, reference):
-            call = self._stub.ScoreChoices(request, timeout=CALL_SECONDS)
             wait = Wait()
+            answers = self._purse.ask(
+                request, partial(self._stub.ScoreChoices, timeout=CALL_SECONDS)
+            )
             try:
-                async for message in call:
-                    waiting = wait.heard(_waited_for(message), self._clock.monotonic())
-                    if waiting is not None:
-                        yield waiting
-                    if message.HasField("started"):
-                        yield Started(tuple(_number(name, names) for name in message.started.ids))
-                    for result in message.results.results:
-                        number = _number(result.id, names)
-                        yield self._scored(number, model_digest, asked[number], result, reference)
+                async with aclosing(answers) as messages:
+                    async for message in messages:
+                        waiting = wait.heard(_waited_for(message), self._clock.monotonic())
+                        if waiting is not None:
+                            yield waiting
+                        if message.HasField("started"):
+                            ids = message.started.ids
+                            yield Started(tuple(_number(name, names) for name in ids))
+                        for result in message.results.results:
+                            number = _number(result.id, names)
+                            question = asked[number]
+                            yield self._scored(number, model_digest, question, result, reference)
             except grpc.aio.AioRpcError as error:
                 raise CallEnded(_problem(error)) from error
-            finally:
-                call.cancel()
 
     def _scored(
         self,
@@ -211,18 +220,19 @@ class Herd:
         request = _reply_request(model_digest, asked, f"{reference}/{number}")
         started: datetime | None = None
         pieces: list[str] = []
-        call = self._stub.Infer(request, timeout=REPLY_SECONDS)
+        answers = self._purse.ask(request, partial(self._stub.Infer, timeout=REPLY_SECONDS))
         try:
-            async for message in call:
-                if started is None:
-                    started = self._clock.now()
-                    yield Started((number,))
-                if message.HasField("chunk"):
-                    pieces.append(message.chunk.text)
-                elif message.HasField("complete"):
-                    reply, complete = "".join(pieces), message.complete
-                    yield self._replied(number, request, asked, reply, complete, started)
-                    return
+            async with aclosing(answers) as messages:
+                async for message in messages:
+                    if started is None:
+                        started = self._clock.now()
+                        yield Started((number,))
+                    if message.HasField("chunk"):
+                        pieces.append(message.chunk.text)
+                    elif message.HasField("complete"):
+                        reply, complete = "".join(pieces), message.complete
+                        yield self._replied(number, request, asked, reply, complete, started)
+                        return
         except grpc.aio.AioRpcError as error:
             problem = _problem(error)
             # What keeps every question from being asked ends the chunk; the rest is this one's.
@@ -231,8 +241,6 @@ class Herd:
             yield Unanswered(number, problem)
         else:
             yield Unanswered(number, Problem("the reply broke off without an end", ENGINE_FAILED))
-        finally:
-            call.cancel()
 
     def _replied(
         self,

@@ -15,12 +15,12 @@ from evalpool_runtime.errors import reason_name, reasons
 
 DEADLINE_EXCEEDED = reason_name(reasons.ERROR_REASON_DEADLINE_EXCEEDED)
 ENGINE_FAILED = reason_name(reasons.ERROR_REASON_ENGINE_FAILED)
+HOLD_REFUSED = reason_name(reasons.ERROR_REASON_HOLD_REFUSED)
 INTERNAL = reason_name(reasons.ERROR_REASON_INTERNAL)
 MODEL_FETCH_FAILED = reason_name(reasons.ERROR_REASON_MODEL_FETCH_FAILED)
 UNAVAILABLE = reason_name(reasons.ERROR_REASON_UNAVAILABLE)
 WORKER_LOST = reason_name(reasons.ERROR_REASON_WORKER_LOST)
 
-_HOLD_REFUSED = reason_name(reasons.ERROR_REASON_HOLD_REFUSED)
 _WAITS = frozenset(
     reason_name(reason)
     for reason in (
@@ -77,8 +77,8 @@ class Problem:
 
     @property
     def unfunded(self) -> bool:
-        """The hold that was to pay is refused: the run waits for its owner."""
-        return self.code == _HOLD_REFUSED
+        """What it costs cannot be held, or the hold is refused: the run waits for units."""
+        return self.code == HOLD_REFUSED
 
     @property
     def keeps_all_waiting(self) -> bool:

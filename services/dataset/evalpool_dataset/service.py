@@ -6,6 +6,7 @@ from datetime import timedelta
 
 from evalpool.dataset.v1 import dataset_pb2_grpc
 from evalpool.router.v1 import router_pb2_grpc
+from evalpool.token.v1 import token_pb2_grpc
 from evalpool_dataset.benchmarking import Benchmarking
 from evalpool_dataset.evaluation import Policy
 from evalpool_dataset.herd import Herd
@@ -13,6 +14,7 @@ from evalpool_dataset.loading import Loading
 from evalpool_dataset.metrics import DatasetMetrics
 from evalpool_dataset.models import Models
 from evalpool_dataset.parts import installed_kinds
+from evalpool_dataset.purse import Purse
 from evalpool_dataset.rights import Rights
 from evalpool_dataset.runner import Runner, RunnerSettings
 from evalpool_dataset.scores import Scores, Standings
@@ -39,7 +41,20 @@ async def build(runtime: Runtime[DatasetSettings]) -> None:
     router = router_pb2_grpc.RouterServiceStub(
         runtime.channel(settings.router_endpoint, settings.router_address)
     )
-    herd = Herd(router, settings.router_address, runtime.clock, settings.concurrent_replies)
+    ledger = (
+        token_pb2_grpc.TokenServiceStub(
+            runtime.channel(settings.token_endpoint, settings.token_address)
+        )
+        if settings.token_endpoint
+        else None
+    )
+    herd = Herd(
+        router,
+        settings.router_address,
+        Purse(ledger, runtime.identity.address, settings.router_address),
+        runtime.clock,
+        settings.concurrent_replies,
+    )
     runner = Runner(
         database,
         herd,

@@ -17,6 +17,12 @@ class DatasetSettings(ServiceSettings):
         "127.0.0.1:50054", description="The router that inference is asked of, host:port."
     )
     router_address: Address = Field("", description="That router's address.")
+    token_endpoint: str = Field(
+        "",
+        description="Where the token service answers, host:port. Needed where the router wants to "
+        "be paid: evaluations are paid from the dataset service's own account.",
+    )
+    token_address: Address = Field("", description="The token service's address.")
     benchmark_address: Address = Field(
         "", description="The address of the benchmark service, which may start runs."
     )
