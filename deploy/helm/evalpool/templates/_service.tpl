@@ -108,6 +108,12 @@ spec:
             - name: {{ $prefix }}_ADVERTISE
               value: "$(POD_NAME).{{ $name }}:{{ $port }}"
             {{- end }}
+            {{- if eq $service "router" }}
+            - name: {{ $prefix }}_BASE_FEE
+              value: {{ $values.inference.baseFee | quote }}
+            - name: {{ $prefix }}_TOKEN_FEE
+              value: {{ $values.inference.tokenFee | quote }}
+            {{- end }}
             - name: {{ $prefix }}_ADMITTED_WORKERS
               value: {{ join "," $values.addresses.workers | quote }}
             {{- range $peer := list "token" "benchmark" "dataset" "router" "embedding" }}
