@@ -51,6 +51,38 @@ WORKER_KIND_JUDGE: WorkerKind.ValueType  # 3
 """Evaluate. Only these workers see expected responses."""
 Global___WorkerKind: _TypeAlias = WorkerKind  # noqa: Y015
 
+class _WorkerState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _WorkerStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WorkerState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    WORKER_STATE_UNSPECIFIED: _WorkerState.ValueType  # 0
+    """Not used."""
+    WORKER_STATE_READY: _WorkerState.ValueType  # 1
+    """It gets work as soon as it has a free slot."""
+    WORKER_STATE_RESTING: _WorkerState.ValueType  # 2
+    """Its circuit is open: it gets nothing for a while, because it refused work as busy, failed, or could
+    not be reached. Each rest in a row is twice as long as the one before, up to a bound.
+    """
+    WORKER_STATE_DRAINING: _WorkerState.ValueType  # 3
+    """It finishes what it is at and gets nothing new, by the operator's word or its own."""
+
+class WorkerState(_WorkerState, metaclass=_WorkerStateEnumTypeWrapper):
+    """WorkerState says whether a worker gets new work."""
+
+WORKER_STATE_UNSPECIFIED: WorkerState.ValueType  # 0
+"""Not used."""
+WORKER_STATE_READY: WorkerState.ValueType  # 1
+"""It gets work as soon as it has a free slot."""
+WORKER_STATE_RESTING: WorkerState.ValueType  # 2
+"""Its circuit is open: it gets nothing for a while, because it refused work as busy, failed, or could
+not be reached. Each rest in a row is twice as long as the one before, up to a bound.
+"""
+WORKER_STATE_DRAINING: WorkerState.ValueType  # 3
+"""It finishes what it is at and gets nothing new, by the operator's word or its own."""
+Global___WorkerState: _TypeAlias = WorkerState  # noqa: Y015
+
 @_typing.final
 class GetInfoRequest(_message.Message):
     """Request of GetInfo."""
@@ -704,6 +736,13 @@ class Worker(_message.Message):
     MEMORY_BYTES_FIELD_NUMBER: _builtins.int
     COMPLETED_FIELD_NUMBER: _builtins.int
     FAILED_FIELD_NUMBER: _builtins.int
+    FREE_SLOTS_FIELD_NUMBER: _builtins.int
+    RUNNING_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    REST_FIELD_NUMBER: _builtins.int
+    FAILURES_IN_A_ROW_FIELD_NUMBER: _builtins.int
+    COMPLETED_PER_SECOND_FIELD_NUMBER: _builtins.int
+    TOKENS_PER_SECOND_FIELD_NUMBER: _builtins.int
     address: _builtins.str
     """The worker's address: its id."""
     endpoint: _builtins.str
@@ -721,9 +760,26 @@ class Worker(_message.Message):
     memory_bytes: _builtins.int
     """Memory in bytes that it gives to models; 0 where it does not say."""
     completed: _builtins.int
-    """Questions and requests that it has finished."""
+    """Questions and requests that it has finished since it registered."""
     failed: _builtins.int
-    """Requests that failed on it."""
+    """Requests that failed on it since it registered."""
+    free_slots: _builtins.int
+    """Requests that it could take now: slots that are not taken, and 0 unless it is ready."""
+    running: _builtins.int
+    """Questions and requests that it is at. A package of questions takes one slot."""
+    state: Global___WorkerState.ValueType
+    """Whether it gets new work."""
+    failures_in_a_row: _builtins.int
+    """Times in a row that it has failed, more of it with one model counted once. Its next answer makes it 0."""
+    completed_per_second: _builtins.float
+    """Questions and requests that it finishes a second: what it has finished within the
+    `GetStatisticsResponse.rate_window`, or since it registered where that is shorter, divided by that
+    time, at least 1 s.
+    """
+    tokens_per_second: _builtins.float
+    """Tokens that it computes a second, likewise. They count when the question or the request that they
+    were computed for is finished, and not at all where it fails.
+    """
     @_builtins.property
     def kinds(self) -> _containers.RepeatedScalarFieldContainer[Global___WorkerKind.ValueType]:
         """The kinds of work that it takes."""
@@ -735,6 +791,10 @@ class Worker(_message.Message):
     @_builtins.property
     def lease_expire_time(self) -> _timestamp_pb2.Timestamp:
         """When its lease lapses."""
+
+    @_builtins.property
+    def rest(self) -> _duration_pb2.Duration:
+        """How much longer it rests; 0 where it does not."""
 
     def __init__(
         self,
@@ -752,10 +812,17 @@ class Worker(_message.Message):
         memory_bytes: _builtins.int = ...,
         completed: _builtins.int = ...,
         failed: _builtins.int = ...,
+        free_slots: _builtins.int = ...,
+        running: _builtins.int = ...,
+        state: Global___WorkerState.ValueType = ...,
+        rest: _duration_pb2.Duration | None = ...,
+        failures_in_a_row: _builtins.int = ...,
+        completed_per_second: _builtins.float = ...,
+        tokens_per_second: _builtins.float = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["lease_expire_time", b"lease_expire_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lease_expire_time", b"lease_expire_time", "rest", b"rest"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "busy_slots", b"busy_slots", "completed", b"completed", "draining", b"draining", "endpoint", b"endpoint", "failed", b"failed", "generation", b"generation", "kinds", b"kinds", "lease_expire_time", b"lease_expire_time", "memory_bytes", b"memory_bytes", "models", b"models", "outstanding_tokens", b"outstanding_tokens", "slots", b"slots"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "busy_slots", b"busy_slots", "completed", b"completed", "completed_per_second", b"completed_per_second", "draining", b"draining", "endpoint", b"endpoint", "failed", b"failed", "failures_in_a_row", b"failures_in_a_row", "free_slots", b"free_slots", "generation", b"generation", "kinds", b"kinds", "lease_expire_time", b"lease_expire_time", "memory_bytes", b"memory_bytes", "models", b"models", "outstanding_tokens", b"outstanding_tokens", "rest", b"rest", "running", b"running", "slots", b"slots", "state", b"state", "tokens_per_second", b"tokens_per_second"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -842,6 +909,11 @@ class ModelStatistics(_message.Message):
     QUEUED_FIELD_NUMBER: _builtins.int
     RUNNING_FIELD_NUMBER: _builtins.int
     COMPLETED_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    COMPLETED_PER_SECOND_FIELD_NUMBER: _builtins.int
+    TOKENS_PER_SECOND_FIELD_NUMBER: _builtins.int
+    REST_FIELD_NUMBER: _builtins.int
+    WORKERS_FIELD_NUMBER: _builtins.int
     digest: _builtins.str
     """The model's digest."""
     queued: _builtins.int
@@ -850,6 +922,22 @@ class ModelStatistics(_message.Message):
     """Requests and questions under way."""
     completed: _builtins.int
     """Requests and questions finished since the router started."""
+    failed: _builtins.int
+    """Requests and questions that failed since the router started."""
+    completed_per_second: _builtins.float
+    """Questions and requests finished a second, as in GetStatisticsResponse, whose rate is the sum of the
+    models'.
+    """
+    tokens_per_second: _builtins.float
+    """Tokens computed a second, likewise."""
+    workers: _builtins.int
+    """Workers that have it loaded."""
+    @_builtins.property
+    def rest(self) -> _duration_pb2.Duration:
+        """How much longer the model is not tried, because workers were lost over it; 0 where it is. Requests
+        for it are refused meanwhile.
+        """
+
     def __init__(
         self,
         *,
@@ -857,10 +945,15 @@ class ModelStatistics(_message.Message):
         queued: _builtins.int = ...,
         running: _builtins.int = ...,
         completed: _builtins.int = ...,
+        failed: _builtins.int = ...,
+        completed_per_second: _builtins.float = ...,
+        tokens_per_second: _builtins.float = ...,
+        rest: _duration_pb2.Duration | None = ...,
+        workers: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["rest", b"rest"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["completed", b"completed", "digest", b"digest", "queued", b"queued", "running", b"running"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["completed", b"completed", "completed_per_second", b"completed_per_second", "digest", b"digest", "failed", b"failed", "queued", b"queued", "rest", b"rest", "running", b"running", "tokens_per_second", b"tokens_per_second", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -883,6 +976,10 @@ class GetStatisticsResponse(_message.Message):
     TOKENS_PER_SECOND_FIELD_NUMBER: _builtins.int
     MODELS_FIELD_NUMBER: _builtins.int
     WORKER_DETAILS_FIELD_NUMBER: _builtins.int
+    FREE_SLOTS_FIELD_NUMBER: _builtins.int
+    RESTING_WORKERS_FIELD_NUMBER: _builtins.int
+    DRAINING_WORKERS_FIELD_NUMBER: _builtins.int
+    RATE_WINDOW_FIELD_NUMBER: _builtins.int
     workers: _builtins.int
     """Workers with a lease."""
     slots: _builtins.int
@@ -898,16 +995,33 @@ class GetStatisticsResponse(_message.Message):
     failed: _builtins.int
     """Requests and questions that failed since the router started."""
     completed_per_second: _builtins.float
-    """Questions and requests finished a second, over the last minute."""
+    """Questions and requests finished a second: what was finished within the `rate_window`, divided by it.
+    What failed does not count.
+    """
     tokens_per_second: _builtins.float
-    """Tokens computed a second, over the last minute."""
+    """Tokens computed a second, likewise. They count when the question or the request that they were
+    computed for is finished, and not at all where it fails; a prompt's tokens that were shared with
+    another's were not computed.
+    """
+    free_slots: _builtins.int
+    """Slots that could take work now: those not taken of workers that are ready."""
+    resting_workers: _builtins.int
+    """Workers that rest."""
+    draining_workers: _builtins.int
+    """Workers that drain."""
     @_builtins.property
     def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelStatistics]:
-        """The figures by model. The operator only."""
+        """The figures by model, for each that was asked for since the router started. The operator only."""
 
     @_builtins.property
     def worker_details(self) -> _containers.RepeatedCompositeFieldContainer[Global___Worker]:
         """The workers. The operator only."""
+
+    @_builtins.property
+    def rate_window(self) -> _duration_pb2.Duration:
+        """The time that rates are taken over: the present second of the router's clock and the 59 before it,
+        so 59 to 60 s; or since the router started where that is shorter, at least 1 s.
+        """
 
     def __init__(
         self,
@@ -923,10 +1037,14 @@ class GetStatisticsResponse(_message.Message):
         tokens_per_second: _builtins.float = ...,
         models: _abc.Iterable[Global___ModelStatistics] | None = ...,
         worker_details: _abc.Iterable[Global___Worker] | None = ...,
+        free_slots: _builtins.int = ...,
+        resting_workers: _builtins.int = ...,
+        draining_workers: _builtins.int = ...,
+        rate_window: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["rate_window", b"rate_window"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["busy_slots", b"busy_slots", "completed", b"completed", "completed_per_second", b"completed_per_second", "failed", b"failed", "models", b"models", "queued", b"queued", "running", b"running", "slots", b"slots", "tokens_per_second", b"tokens_per_second", "worker_details", b"worker_details", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["busy_slots", b"busy_slots", "completed", b"completed", "completed_per_second", b"completed_per_second", "draining_workers", b"draining_workers", "failed", b"failed", "free_slots", b"free_slots", "models", b"models", "queued", b"queued", "rate_window", b"rate_window", "resting_workers", b"resting_workers", "running", b"running", "slots", b"slots", "tokens_per_second", b"tokens_per_second", "worker_details", b"worker_details", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
 
 from evalpool.router.v1 import router_pb2
 from evalpool_router.models import Model
-from evalpool_router.scheduler import Scheduler, WorkerView
-from evalpool_runtime.protobuf import timestamp
+from evalpool_router.scheduler import ModelView, Scheduler, WorkerState, WorkerView
+from evalpool_runtime.protobuf import duration, timestamp
 
 
 def pack_multiplier(multiplier: Fraction) -> str:
@@ -58,6 +59,13 @@ def pack_worker(
         memory_bytes=memory_bytes,
         completed=view.completed,
         failed=view.failed,
+        free_slots=view.free_slots,
+        running=view.running,
+        state=_state(view.state),
+        rest=duration(timedelta(seconds=view.resting_seconds)),
+        failures_in_a_row=view.failures,
+        completed_per_second=view.rates.units,
+        tokens_per_second=view.rates.tokens,
     )
 
 
@@ -72,8 +80,8 @@ def pack_statistics(
         now: The scheduler's present second.
         details: Whether to tell them by model and worker too.
     """
-    totals = scheduler.totals()
-    units, tokens = scheduler.per_second(now)
+    totals, rates = scheduler.totals(), scheduler.per_second(now)
+    states = Counter(worker.state for worker in workers)
     response = router_pb2.GetStatisticsResponse(
         workers=len(workers),
         slots=sum(worker.slots for worker in workers),
@@ -82,16 +90,35 @@ def pack_statistics(
         running=totals.running,
         completed=totals.completed,
         failed=totals.failed,
-        completed_per_second=units,
-        tokens_per_second=tokens,
+        completed_per_second=rates.units,
+        tokens_per_second=rates.tokens,
+        free_slots=sum(worker.free_slots for worker in workers),
+        resting_workers=states[_state(WorkerState.RESTING)],
+        draining_workers=states[_state(WorkerState.DRAINING)],
+        rate_window=duration(timedelta(seconds=scheduler.rate_window(now))),
     )
     if details:
+        loaded = Counter(model for worker in workers for model in worker.models)
         response.worker_details.extend(workers)
-        for digest, counts in scheduler.totals_by_model().items():
-            response.models.add(
-                digest=digest,
-                queued=counts.queued,
-                running=counts.running,
-                completed=counts.completed,
-            )
+        response.models.extend(
+            _pack_model_statistics(view, loaded[view.digest]) for view in scheduler.models(now)
+        )
     return response
+
+
+def _pack_model_statistics(view: ModelView, workers: int) -> router_pb2.ModelStatistics:
+    return router_pb2.ModelStatistics(
+        digest=view.digest,
+        queued=view.totals.queued,
+        running=view.totals.running,
+        completed=view.totals.completed,
+        failed=view.totals.failed,
+        completed_per_second=view.rates.units,
+        tokens_per_second=view.rates.tokens,
+        rest=duration(timedelta(seconds=view.resting_seconds)),
+        workers=workers,
+    )
+
+
+def _state(state: WorkerState) -> router_pb2.WorkerState.ValueType:
+    return router_pb2.WorkerState.ValueType(state)

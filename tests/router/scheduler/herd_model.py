@@ -175,11 +175,15 @@ class HerdModel:
         self.carry_out(effects)
         return number
 
-    def answer(self, dispatch: Dispatch, questions: Iterable[int] | None = None) -> tuple[int, ...]:
+    def answer(
+        self, dispatch: Dispatch, questions: Iterable[int] | None = None, *, tokens: int = 0
+    ) -> tuple[int, ...]:
         """The worker sends results, of all its questions unless told otherwise."""
         asked = dispatch.questions if questions is None else tuple(questions)
         self.scheduler.accepted(dispatch.id, self.now)
-        counting, effects = self.scheduler.questions_finished(dispatch.id, asked, self.now)
+        counting, effects = self.scheduler.questions_finished(
+            dispatch.id, asked, self.now, tokens=tokens
+        )
         self.done[dispatch.request].extend(counting)
         self.carry_out(effects)
         return counting

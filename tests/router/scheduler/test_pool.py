@@ -3,6 +3,7 @@ from __future__ import annotations
 from evalpool_router.scheduler import Kind, Registration, Rules
 from evalpool_router.scheduler.memory import NOBODY
 from evalpool_router.scheduler.pool import Pool
+from evalpool_router.scheduler.throughput import Throughput
 from evalpool_router.scheduler.work import Incarnation, Lane
 from evalpool_router.scheduler.worker import Worker
 
@@ -11,7 +12,7 @@ CHAT = Lane(Kind.CHAT, False)
 
 def worker(address: str, memory: int, generation: int = 1) -> Worker:
     registration = Registration(address, generation, frozenset({Kind.CHAT}), 1, memory_bytes=memory)
-    return Worker(registration, frozenset(), 100.0, 0.0, draining=False)
+    return Worker(registration, frozenset(), 100.0, 0.0, draining=False, throughput=Throughput(0.0))
 
 
 def test_what_a_worker_gave_counts_until_it_leaves_or_says_something_else() -> None:

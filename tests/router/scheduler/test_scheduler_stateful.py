@@ -280,11 +280,7 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     @invariant()
     def nothing_waits_beside_a_worker_with_room_for_it(self) -> None:
-        views = [
-            view
-            for view in self.herd.scheduler.workers(self.herd.now)
-            if not view.draining and not view.resting and view.busy_slots < view.slots
-        ]
+        views = [view for view in self.herd.scheduler.workers(self.herd.now) if view.free_slots]
         for number, request in self.herd.requests.items():
             if number in self.herd.ended or number in self.cancelled:
                 continue

@@ -5,9 +5,12 @@ time in seconds, and carries out the effects that come back. One caller at a tim
 gates a decision is read and changed in the same step.
 """
 
+from evalpool_router.scheduler.roll import Departure, Rest
 from evalpool_router.scheduler.rules import Rules
 from evalpool_router.scheduler.scheduler import Scheduler
 from evalpool_router.scheduler.tally import Totals
+from evalpool_router.scheduler.throughput import Rates
+from evalpool_router.scheduler.views import ModelView, WorkerState, WorkerView
 from evalpool_router.scheduler.work import (
     Dispatch,
     Effect,
@@ -17,20 +20,24 @@ from evalpool_router.scheduler.work import (
     Recall,
     Registration,
     Request,
-    WorkerView,
 )
 
 __all__ = [
+    "Departure",
     "Dispatch",
     "Effect",
     "End",
     "FailQuestions",
     "Kind",
+    "ModelView",
+    "Rates",
     "Recall",
     "Registration",
     "Request",
+    "Rest",
     "Rules",
     "Scheduler",
     "Totals",
+    "WorkerState",
     "WorkerView",
 ]

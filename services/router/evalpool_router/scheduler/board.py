@@ -181,6 +181,7 @@ class Board:
         ticket = placement.ticket
         self.take_back(placement, units, now)
         placement.worker.completed += len(units)
+        placement.worker.throughput.add(len(units), tokens, now)
         self.tally.completed(ticket.request, len(units), tokens, now)
         ticket.unfinished -= len(units)
         self._end_if_done(ticket)

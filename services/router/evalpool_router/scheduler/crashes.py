@@ -25,11 +25,15 @@ class _Record:
 class Crashes:
     """Workers lost over each model since it last answered something.
 
+    Attributes:
+        rests: How often a model was given a rest.
+
     Args:
         rules: How many losses are too many, and how long rests are.
     """
 
     def __init__(self, rules: Rules) -> None:
+        self.rests = 0
         self._rules = rules
         self._records: dict[str, _Record] = {}
 
@@ -66,8 +70,13 @@ class Crashes:
         record = self._records.get(model)
         return 0.0 if record is None else max(record.resting_until - now, 0.0)
 
+    def resting(self, now: float) -> int:
+        """Models that are not to be tried."""
+        return sum(record.resting_until > now for record in self._records.values())
+
     def _rest(self, record: _Record, now: float) -> None:
         first, longest = self._rules.model_rest_seconds, self._rules.longest_model_rest_seconds
         record.resting_until = now + min(first * 2.0 ** min(record.rests, 20), longest)
         record.rests += 1
+        self.rests += 1
         record.losses = self._rules.crashes - 1

@@ -33,6 +33,19 @@ class Recovery:
         self._doubtful: set[int] = set()
         self._revision = 0
 
+    @property
+    def model_rests(self) -> int:
+        """How often a model that brings workers down was given a rest."""
+        return self._crashes.rests
+
+    def resting_models(self, now: float) -> int:
+        """Models that are not to be tried, because they bring workers down."""
+        return self._crashes.resting(now)
+
+    def rest_of(self, model: str, now: float) -> float:
+        """Seconds for which a model is not to be tried, because it brings workers down."""
+        return self._crashes.rest_of(model, now)
+
     def entered(self, ticket: Ticket, now: float) -> None:
         """End a new request of a model that brings workers down and is not to be tried now."""
         rest = self._crashes.rest_of(ticket.request.model, now)

@@ -2,15 +2,41 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from enum import StrEnum
 
 from evalpool_router.scheduler import refusals
 from evalpool_router.scheduler.board import Board
 from evalpool_router.scheduler.memory import ENDLESS
 from evalpool_router.scheduler.recovery import Recovery
+from evalpool_router.scheduler.throughput import Throughput
 from evalpool_router.scheduler.work import Kind, Registration
 from evalpool_router.scheduler.worker import Worker
+
+
+class Rest(StrEnum):
+    """Why a worker is given a rest."""
+
+    BUSY = "busy"
+    FAILURE = "failure"
+    UNREACHABLE = "unreachable"
+
+
+class Departure(StrEnum):
+    """Why a worker no longer has a lease."""
+
+    LEFT = "left"
+    """It said good-bye."""
+    REPLACED = "replaced"
+    """It has registered under the next generation."""
+    DISMISSED = "dismissed"
+    """The operator no longer admits it for any of its work."""
+    LAPSED = "lapsed"
+    """Its heart has stopped beating."""
+    HUNG = "hung"
+    """It was busy and got nowhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +55,18 @@ class _Past:
 class Roll:
     """Keeps the pool's workers.
 
+    Attributes:
+        rests: How often workers were given a rest, by why.
+        departures: How often workers went, by why.
+
     Args:
         board: What there is.
         recovery: Gives back what a worker that goes was at.
     """
 
     def __init__(self, board: Board, recovery: Recovery) -> None:
+        self.rests: Counter[Rest] = Counter()
+        self.departures: Counter[Departure] = Counter()
         self._board = board
         self._recovery = recovery
         self._pasts: dict[str, _Past] = {}
@@ -53,7 +85,7 @@ class Roll:
             if known is not None:
                 # A new start in the midst of work is likely to follow a crash.
                 at_work = any(placement.accepted for placement in known.placements.values())
-                self.remove(known, now, blamed=at_work)
+                self.remove(known, now, Departure.REPLACED, blamed=at_work)
             past = self._pasts.get(registration.address, _Past())
             worker = Worker(
                 registration,
@@ -61,6 +93,7 @@ class Roll:
                 lease_until=lease_until,
                 progress_at=now,
                 draining=registration.draining,
+                throughput=Throughput(now),
                 failures=past.failures,
                 resting_until=past.resting_until,
             )
@@ -108,7 +141,7 @@ class Roll:
             worker.registration = replace(worker.registration, kinds=kinds)
             self._board.pool.changed(worker, now)
         else:
-            self.remove(worker, now, blamed=False)
+            self.remove(worker, now, Departure.DISMISSED)
 
     def lapse(self, now: float) -> None:
         """Take out workers whose lease has lapsed, and those that hang."""
@@ -116,11 +149,21 @@ class Roll:
             hung = bool(worker.placements) and (
                 now - worker.progress_at >= self._board.rules.hung_seconds
             )
-            if hung or worker.lease_until <= now:
-                self.remove(worker, now, blamed=hung)
+            if hung:
+                self.remove(worker, now, Departure.HUNG, blamed=True)
+            elif worker.lease_until <= now:
+                self.remove(worker, now, Departure.LAPSED)
 
-    def remove(self, worker: Worker, now: float, *, blamed: bool) -> None:
-        """Take a worker out; what it was at goes back to the queue."""
+    def remove(self, worker: Worker, now: float, cause: Departure, *, blamed: bool = False) -> None:
+        """Take a worker out; what it was at goes back to the queue.
+
+        Args:
+            worker: The worker.
+            now: The present second.
+            cause: Why it goes.
+            blamed: Whether it failed, so that it rests should it come back.
+        """
+        self.departures[cause] += 1
         self._board.pool.remove(worker)
         if blamed:
             self._note(worker.address, worker.failures + 1, now)
@@ -146,6 +189,7 @@ class Roll:
             worker.failed_models.add(model)
             # Its next heartbeat tells whether it has it loaded all the same.
             worker.models -= {model}
+        self.rests[Rest.FAILURE] += 1
         self._board.pool.rest(worker, self._note(worker.address, worker.failures, now), now)
 
     def unreachable(self, worker: Worker, now: float) -> None:
@@ -156,6 +200,7 @@ class Roll:
         if worker.resting_until > now:
             return
         worker.misses += 1
+        self.rests[Rest.UNREACHABLE] += 1
         seconds = self._rest(self._board.rules.failure_rest_seconds, worker.misses)
         self._board.pool.rest(worker, seconds, now)
 
@@ -168,6 +213,7 @@ class Roll:
     def refused(self, worker: Worker, now: float) -> None:
         """A worker was busy although it seemed to have room: it gets a short rest."""
         worker.refusals += 1
+        self.rests[Rest.BUSY] += 1
         seconds = self._rest(self._board.rules.busy_rest_seconds, worker.refusals)
         self._board.pool.rest(worker, seconds, now)
 

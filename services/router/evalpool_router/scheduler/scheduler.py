@@ -10,10 +10,12 @@ from evalpool_router.scheduler import refusals, standing
 from evalpool_router.scheduler.board import Board
 from evalpool_router.scheduler.matching import match
 from evalpool_router.scheduler.recovery import Recovery, verdict
-from evalpool_router.scheduler.roll import Roll
+from evalpool_router.scheduler.roll import Departure, Rest, Roll
 from evalpool_router.scheduler.rules import Rules
 from evalpool_router.scheduler.tally import Totals
-from evalpool_router.scheduler.work import Effect, Kind, Lane, Registration, Request, WorkerView
+from evalpool_router.scheduler.throughput import Rates
+from evalpool_router.scheduler.views import ModelView, WorkerView
+from evalpool_router.scheduler.work import Effect, Kind, Lane, Registration, Request
 from evalpool_runtime.errors import DomainError
 
 
@@ -116,7 +118,7 @@ class Scheduler:
         Raises:
             Aborted: The worker has no lease, or a newer one.
         """
-        self._roll.remove(self._roll.leased(address, generation), now, blamed=False)
+        self._roll.remove(self._roll.leased(address, generation), now, Departure.LEFT)
         return self._settle(now)
 
     def drain(self, address: str, draining: bool, now: float) -> list[Effect]:
@@ -334,18 +336,44 @@ class Scheduler:
         """Units of all models."""
         return self._board.tally.totals()
 
-    def totals_by_model(self) -> dict[str, Totals]:
-        """Units by the model's digest."""
-        return self._board.tally.totals_by_model()
+    def models(self, now: float) -> list[ModelView]:
+        """How the work stands for each model that was ever asked for, by its digest."""
+        return [
+            ModelView(digest, totals, rates, self._recovery.rest_of(digest, now))
+            for digest, (totals, rates) in self._board.tally.by_model(now).items()
+        ]
 
     def queued_of(self, lane: Lane) -> int:
         """Units of a lane that wait."""
         queue = self._board.queues.get(lane)
         return 0 if queue is None else queue.waiting
 
-    def per_second(self, now: float) -> tuple[float, float]:
+    def per_second(self, now: float) -> Rates:
         """Units and tokens finished a second, over the last minute."""
         return self._board.tally.per_second(now)
+
+    def rate_window(self, now: float) -> float:
+        """Seconds that rates are taken over."""
+        return self._board.tally.rate_window(now)
+
+    @property
+    def rests(self) -> Mapping[Rest, int]:
+        """How often workers were given a rest, by why."""
+        return self._roll.rests
+
+    @property
+    def model_rests(self) -> int:
+        """How often a model was given a rest."""
+        return self._recovery.model_rests
+
+    def resting_models(self, now: float) -> int:
+        """Models that are not tried, because workers were lost over them."""
+        return self._recovery.resting_models(now)
+
+    @property
+    def departures(self) -> Mapping[Departure, int]:
+        """How often workers went, by why."""
+        return self._roll.departures
 
     def _settle(self, now: float) -> list[Effect]:
         """Give up what is hopeless, send out what can be, and hand over the effects so far."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from evalpool_router.scheduler import refusals
 from evalpool_router.scheduler.rules import Rules
-from evalpool_router.scheduler.throughput import Throughput
+from evalpool_router.scheduler.throughput import Rates, Throughput
 from evalpool_router.scheduler.work import Request
 
 
@@ -28,6 +28,12 @@ class Totals:
     failed: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class _Model:
+    throughput: Throughput
+    counts: Counter[str] = field(default_factory=Counter)
+
+
 class Tally:
     """Counts units by model, and what waits by caller.
 
@@ -41,7 +47,8 @@ class Tally:
         self._queued = 0
         self._bytes = 0
         self._queued_of: Counter[str] = Counter()
-        self._by_model: dict[str, Counter[str]] = {}
+        self._by_model: dict[str, _Model] = {}
+        self._begun = now
         self._throughput = Throughput(now)
 
     def check_room(self, request: Request, now: float) -> None:
@@ -74,39 +81,48 @@ class Tally:
         self._queued_of[request.caller] += units
         if not self._queued_of[request.caller]:
             del self._queued_of[request.caller]
-        self._of(request)["queued"] += units
+        self._of(request).counts["queued"] += units
 
     def running(self, request: Request, units: int) -> None:
         """So many more units of the request are at workers; fewer where it is negative."""
-        self._of(request)["running"] += units
+        self._of(request).counts["running"] += units
 
     def completed(self, request: Request, units: int, tokens: int, now: float) -> None:
         """Units that were at workers are done."""
         self.running(request, -units)
-        self._of(request)["completed"] += units
+        model = self._of(request)
+        model.counts["completed"] += units
+        model.throughput.add(units, tokens, now)
         self._throughput.add(units, tokens, now)
 
     def failed(self, request: Request, units: int) -> None:
         """Units are given up."""
-        self._of(request)["failed"] += units
+        self._of(request).counts["failed"] += units
 
     def totals(self) -> Totals:
         """Units of all models."""
         together: Counter[str] = Counter()
-        for counts in self._by_model.values():
-            together.update(counts)
+        for model in self._by_model.values():
+            together.update(model.counts)
         return Totals(**together)
 
-    def totals_by_model(self) -> dict[str, Totals]:
-        """Units by the model's digest."""
-        return {model: Totals(**counts) for model, counts in sorted(self._by_model.items())}
+    def by_model(self, now: float) -> dict[str, tuple[Totals, Rates]]:
+        """Units by the model's digest, and how fast they get done; rates add up to the whole's."""
+        return {
+            digest: (Totals(**model.counts), model.throughput.per_second(now))
+            for digest, model in sorted(self._by_model.items())
+        }
 
-    def per_second(self, now: float) -> tuple[float, float]:
+    def per_second(self, now: float) -> Rates:
         """Units and tokens finished a second, over the last minute."""
         return self._throughput.per_second(now)
 
-    def _of(self, request: Request) -> Counter[str]:
-        counts = self._by_model.get(request.model)
-        if counts is None:
-            counts = self._by_model[request.model] = Counter()
-        return counts
+    def rate_window(self, now: float) -> float:
+        """Seconds that rates are taken over."""
+        return self._throughput.window(now)
+
+    def _of(self, request: Request) -> _Model:
+        model = self._by_model.get(request.model)
+        if model is None:
+            model = self._by_model[request.model] = _Model(Throughput(self._begun))
+        return model

@@ -112,39 +112,6 @@ class Registration:
 
 
 @dataclass(frozen=True, slots=True)
-class WorkerView:
-    """How a worker stands.
-
-    Attributes:
-        address: The worker's address.
-        generation: The number of its registration.
-        kinds: The work that it takes.
-        slots: Requests that it takes at a time.
-        busy_slots: Requests that it is at.
-        outstanding_tokens: Estimated tokens of what it has not finished.
-        models: Digests of the models that it has loaded.
-        draining: Whether it gets nothing new.
-        resting: Whether it gets nothing for a while, after a refusal or a failure.
-        lease_until: When its lease lapses, in the scheduler's seconds.
-        completed: Units that it has finished.
-        failed: Dispatches that failed at it.
-    """
-
-    address: str
-    generation: int
-    kinds: frozenset[Kind]
-    slots: int
-    busy_slots: int
-    outstanding_tokens: int
-    models: frozenset[str]
-    draining: bool
-    resting: bool
-    lease_until: float
-    completed: int
-    failed: int
-
-
-@dataclass(frozen=True, slots=True)
 class Dispatch:
     """Effect: send this to the worker.
 

@@ -6,13 +6,14 @@ from dataclasses import dataclass, field
 
 from evalpool_router.scheduler.memory import ENDLESS
 from evalpool_router.scheduler.rules import Rules
+from evalpool_router.scheduler.throughput import Throughput
 from evalpool_router.scheduler.ticket import Ticket
+from evalpool_router.scheduler.views import WorkerView
 from evalpool_router.scheduler.work import (
     Incarnation,
     Lane,
     Registration,
     Requirement,
-    WorkerView,
 )
 
 
@@ -51,6 +52,7 @@ class Worker:
         lease_until: When its lease lapses.
         progress_at: When it last showed that it gets on, or last had nothing to do.
         draining: Whether the operator lets it drain.
+        throughput: What it has finished of late.
         computed_tokens: What its last heartbeat told.
         placements: What it is at.
         tokens: Estimated tokens of that, not finished.
@@ -72,6 +74,7 @@ class Worker:
     lease_until: float
     progress_at: float
     draining: bool
+    throughput: Throughput
     computed_tokens: int = -1
     placements: dict[int, Placement] = field(default_factory=dict)
     tokens: int = 0
@@ -134,11 +137,14 @@ class Worker:
             kinds=self.registration.kinds,
             slots=self.registration.slots,
             busy_slots=len(self.placements),
+            running=sum(len(each.outstanding) for each in self.placements.values()),
             outstanding_tokens=self.tokens,
             models=self.models,
             draining=not self.takes_new(),
-            resting=self.resting_until > now,
+            resting_seconds=max(self.resting_until - now, 0.0),
+            failures=self.failures,
             lease_until=self.lease_until,
             completed=self.completed,
             failed=self.failed,
+            rates=self.throughput.per_second(now),
         )
