@@ -117,12 +117,18 @@ async def test_a_failure_names_the_hold(market: Market, home: Home, asked: tuple
         assert (status, refused["reason"]) == (1, "HOLD_REFUSED")
         assert refused["hold"] in refused["error"]
         assert (await market.look(refused["hold"])).state == token_pb2.HOLD_STATE_OPEN
+        _, shown, _ = await command("token", "hold", refused["hold"])
+        assert refused["hold"] in shown
+        assert market.router_address in shown
+        assert ["state", "open"] in [line.split() for line in shown.splitlines()]
 
         worker.error = (grpc.StatusCode.INVALID_ARGUMENT, "CONTEXT_TOO_LONG")
         status, _, err = await command(*told, "100000")
         failed = json.loads(err)
         assert (status, failed["reason"]) == (1, "CONTEXT_TOO_LONG")
         assert (await market.settled(failed["hold"])).state == token_pb2.HOLD_STATE_RELEASED
+        _, shown, _ = await command("token", "hold", failed["hold"], "-o", "json")
+        assert json.loads(shown)["state"] == "HOLD_STATE_RELEASED"
 
 
 async def test_prices_are_shown(market: Market, home: Home) -> None:

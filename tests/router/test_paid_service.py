@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import timedelta
+from sqlite3 import connect
 
 import grpc
 import pytest
@@ -198,6 +199,35 @@ async def test_what_was_decided_is_captured_once_after_a_restart(
         assert figure(router, "captured_units_total") == USED
     async with market.router():
         assert await market.balance() == MONEY - USED
+
+
+async def test_a_charge_that_was_settled_long_ago_is_forgotten(market: Market) -> None:
+    async def swept() -> bool:
+        registry = router.service.running.runtime.metrics
+        name = "evalpool_sweep_last_success_timestamp_seconds"
+        return bool(registry.get_sample_value(name, {"name": "old charges"}))
+
+    async def kept() -> int:
+        with closing(connect(router.service.running.runtime.data_dir / "router.db")) as database:
+            return int(database.execute("SELECT count(*) FROM charges").fetchone()[0])
+
+    async with market.router() as router:
+        await router.worker()
+        hold = await market.hold()
+        await text_of(await router.stub(market.payer), infer(hold=hold))
+        await market.settled(hold)
+        await pending(router, 0)
+    market.clock.later = timedelta(hours=23)
+    async with market.router() as router:
+        await until(swept, bool)
+        assert await kept() == 1
+    market.clock.later = timedelta(hours=25)
+    async with market.router() as router:
+        await until(swept, bool)
+        assert await kept() == 0
+        stub = await router.stub(market.payer)
+        # The ledger tells that it has been captured.
+        assert "captured" in str((await refusal_of(text_of(stub, infer(hold=hold)))).details())
 
 
 async def test_prices_are_public(market: Market) -> None:

@@ -13,6 +13,7 @@ from evalpool.cli.options import DEFAULT_WALLET, Output, RequestId, Wallet, clie
 from evalpool.cli.output import (
     Format,
     console,
+    enum_text,
     moment,
     print_fields,
     print_json,
@@ -191,6 +192,35 @@ def history(
             )
             for sent in transfers
         ],
+    )
+
+
+@group.command()
+def hold(
+    hold_id: Annotated[str, typer.Argument(metavar="HOLD", help="A hold's id.")],
+    output: Output = Format.TABLE,
+    wallet: Wallet = DEFAULT_WALLET,
+) -> None:
+    """Show what has become of a hold of yours, or for you."""
+
+    async def work() -> token_pb2.HeldUnits:
+        async with client_of(wallet) as client:
+            return (await client.token.GetHold(token_pb2.GetHoldRequest(id=hold_id))).hold
+
+    found = run(work())
+    if output is Format.JSON:
+        print_json(found)
+        return
+    print_fields(
+        {
+            "hold": found.id,
+            "state": enum_text(token_pb2.HoldState.Name(found.state), "HOLD_STATE_"),
+            "quantity": found.quantity,
+            "captured": found.captured,
+            "holder": found.holder,
+            "recipient": found.recipient,
+            "expires (UTC)": moment(found.expire_time),
+        }
     )
 
 
