@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from evalpool.models import ModelStore
+from evalpool.samples import everyday_questions
 from evalpool.wallet import Wallets
 from tests.end_to_end.conftest import SMOLLM2
 from tests.end_to_end.deployments import (
@@ -107,3 +110,28 @@ def test_a_run_of_letters_is_paid_a_question_at_a_time_and_the_same_again_costs_
 
     assert cli(*asked, "--wait", "-o", "json").json["run"] == run["run"]
     assert account(cli, "dataset") == (FILLED - cost, 0)
+
+
+def test_a_router_that_is_killed_in_the_middle_costs_no_question_and_takes_nothing_twice(
+    cli: Cli, dataset: str, deployment: Deployment, tmp_path: Path
+) -> None:
+    more = tmp_path / "more.jsonl"
+    more.write_text("\n".join(everyday_questions().read_text().splitlines()[:48]) + "\n")
+    cli("dataset", "load", dataset, str(more), "-w", "funder")
+    cli("token", "mint", "dataset", str(FILLED))
+    asked = ("dataset", "evaluate", dataset, SMOLLM2, "--evaluator", "letter", "-w", "funder")
+    run = cli(*asked, "-o", "json").json["run"]
+    score = ("dataset", "score", run, "-w", "funder", "-o", "json")
+    while not (standing := cli(*score).json)["done"]:
+        assert standing["state"] in ("RUN_STATE_QUEUED", "RUN_STATE_RUNNING")
+    assert standing["done"] < standing["total"]
+    (router,) = deployment.children("router")
+    os.kill(router, signal.SIGKILL)
+
+    ended = cli(*score, "--watch").json
+
+    assert (ended["state"], ended["done"]) == ("RUN_STATE_COMPLETE", ended["total"])
+    cost = FILLED - settled(cli)
+    # The fee of each question's own request, at least.
+    assert cost > 3 * ended["total"]
+    assert account(cli, "router") == (cost, 0)
