@@ -47,21 +47,30 @@ class Served:
         self._process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "evalpool", "serve", self._name),
             *("--listen", self.endpoint, "--metrics-listen", "", "--log-format", "json"),
-            *("--data-dir", str(self._data), *flags),
+            # It ends with this process too, however that ends.
+            *("--data-dir", str(self._data), "--stop-with-stdin", *flags),
+            stdin=PIPE,
             stderr=PIPE,
             env={k: v for k, v in os.environ.items() if not k.startswith("EVALPOOL_")},
         )
         assert self._process.stderr is not None
         serving = asyncio.Event()
         self._reading = asyncio.create_task(self._read(self._process.stderr, serving))
+        begun = len(self.log)
         await serving.wait()
-        assert self.log[-1]["event"] == "serving", self.log
-        self.endpoint = str(self.log[-1]["endpoint"])
+        events = [event for event in self.log[begun:] if event["event"] == "serving"]
+        assert events, self.log
+        self.endpoint = str(events[0]["endpoint"])
 
     def freeze(self) -> None:
         """SIGSTOP: its connections stay, and nothing comes of them."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """SIGCONT: it goes on where it was frozen."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
 
     async def kill(self) -> None:
         """SIGKILL, if it runs."""
@@ -75,7 +84,9 @@ class Served:
     async def _read(self, stream: asyncio.StreamReader, serving: asyncio.Event) -> None:
         """Keep what it tells, so that it is never held up by a full pipe."""
         async for line in stream:
-            self.log.append(json.loads(line))
+            # gRPC itself writes lines of its own.
+            own = line.startswith(b"{")
+            self.log.append(json.loads(line) if own else {"event": line.decode().rstrip()})
             if self.log[-1]["event"] == "serving":
                 serving.set()
         # It has ended, perhaps before it could serve.
