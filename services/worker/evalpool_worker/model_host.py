@@ -20,7 +20,7 @@ from evalpool_runtime.errors import (
 )
 from evalpool_worker.engine.base import Engine
 from evalpool_worker.engine.errors import ModelLoadError
-from evalpool_worker.engine.info import EngineInfo
+from evalpool_worker.engine.info import EngineInfo, EngineLoad, total_load
 
 Progress = Callable[[str, float], None]
 RETRY_SECONDS = 1.0
@@ -61,6 +61,11 @@ class Models(Protocol):
     @property
     def loaded(self) -> list[LoadedModel]:
         """The models that can be used at once, by digest."""
+        ...
+
+    @property
+    def load_now(self) -> EngineLoad:
+        """What the engines have to do at this moment, together; from any thread."""
         ...
 
     @property
@@ -140,10 +145,15 @@ class ModelHost:
         ]
 
     @property
+    def load_now(self) -> EngineLoad:
+        """What the engines have to do at this moment, together; from any thread."""
+        engines = [place.engine for place in list(self._places.values())]
+        return total_load(engine.load_now for engine in engines if engine is not None)
+
+    @property
     def computed_tokens(self) -> int:
         """Tokens computed since the start, for questions, prompts and texts; never falls."""
-        engines = [p.engine for p in self._places.values() if p.engine is not None]
-        return self._tokens_before + sum(map(_tokens, engines))
+        return self._tokens_before + _tokens(self.load_now)
 
     @asynccontextmanager
     async def using(
@@ -286,7 +296,7 @@ class ModelHost:
         engine, place.engine = place.engine, None
         try:
             if engine is not None:
-                self._tokens_before += _tokens(engine)
+                self._tokens_before += _tokens(engine.load_now)
                 await engine.close()
         finally:
             place.pin.close()
@@ -296,8 +306,7 @@ class ModelHost:
             del self._places[place.digest]
 
 
-def _tokens(engine: Engine) -> int:
-    load = engine.load_now
+def _tokens(load: EngineLoad) -> int:
     return load.computed_tokens + load.prompt_tokens + load.completion_tokens
 
 

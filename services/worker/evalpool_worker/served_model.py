@@ -12,6 +12,7 @@ import structlog
 from evalpool_runtime.errors import FailedPrecondition, reasons
 from evalpool_worker.engine.base import Engine
 from evalpool_worker.engine.errors import ModelLoadError
+from evalpool_worker.engine.info import EngineLoad
 from evalpool_worker.model_host import LoadedModel, Progress
 
 
@@ -38,6 +39,11 @@ class ServedModel:
         """The model, once its server was seen."""
         info = self._engine.info
         return [] if info is None else [LoadedModel(self._digest, self._name, 0, info, self._users)]
+
+    @property
+    def load_now(self) -> EngineLoad:
+        """What is asked of the server at this moment; from any thread."""
+        return self._engine.load_now
 
     @property
     def computed_tokens(self) -> int:

@@ -90,7 +90,7 @@ async def build(runtime: Runtime[WorkerSettings]) -> None:
         defaults,
         lambda: registration.generation if registration is not None else 0,
         engine_build,
-        WorkerMetrics(runtime.metrics, lambda: slots.busy, lambda: len(host.loaded)),
+        WorkerMetrics(runtime.metrics, slots, host),
     )
     worker_pb2_grpc.add_WorkerServiceServicer_to_server(servicer, runtime.server)
 

@@ -38,7 +38,7 @@ from evalpool_worker.relay import Relay
 from evalpool_worker.requests import Scoring, WantedModel, parse_infer, parse_score_choices
 from evalpool_worker.score_stream import ScoreStream
 from evalpool_worker.settings import WorkerSettings
-from evalpool_worker.slots import RETRY_SECONDS, Slots
+from evalpool_worker.slots import RETRY_SECONDS, Slot, Slots
 from evalpool_worker.store import write_setting
 
 DISPATCH_HEADER = "x-evalpool-dispatch"
@@ -90,8 +90,8 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
         dispatch = _dispatch(context)
         self._check_registered(dispatch)
         stream = ScoreStream(work.reference)
-        with self._slots.taken():
-            scoring = self._score(work, dispatch, stream)
+        with self._slots.taken() as slot:
+            scoring = self._score(work, dispatch, stream, slot)
             async with aclosing(stream.during(scoring)) as messages:  # type: ignore[type-var]
                 async for message in messages:
                     yield message
@@ -108,16 +108,17 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
         model = self._default_model(work.model)
         dispatch = _dispatch(context)
         self._check_registered(dispatch)
-        with self._slots.taken():
+        with self._slots.taken() as slot:
             async with self._host.using(
                 model.digest, model.name, model.sources, _ignore_progress
             ) as engine:
+                slot.has_model()
                 origin = self._origin(engine, dispatch, scoring=False)
                 try:
-                    async with aclosing(engine.generate(work.prompt, work.parameters)) as events:  # type: ignore[type-var]
+                    events = self._metrics.counted(engine.generate(work.prompt, work.parameters))
+                    async with aclosing(events):
                         async for event in events:
                             if isinstance(event, GenerationEnd):
-                                self._metrics.generation(event)
                                 yield inference_pb2.InferResponse(
                                     reference=work.reference,
                                     complete=_completed(event, origin),
@@ -229,11 +230,12 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
         await self._defaults.refresh()
         return response
 
-    async def _score(self, work: Scoring, dispatch: int, stream: ScoreStream) -> None:
+    async def _score(self, work: Scoring, dispatch: int, stream: ScoreStream, slot: Slot) -> None:
         model = work.model
         async with self._host.using(
             model.digest, model.name, model.sources, stream.progress
         ) as engine:
+            slot.has_model()
             origin = self._origin(engine, dispatch, scoring=True)
             stream.started([question.id for question in work.questions], origin.worker)
             try:

@@ -13,6 +13,11 @@ RETRY_SECONDS = 0.2
 class Slots:
     """Counts requests under way.
 
+    Attributes:
+        total: How many it takes at a time.
+        busy: How many there are.
+        waiting: How many of them have no model yet.
+
     Args:
         total: How many it takes at a time.
     """
@@ -20,9 +25,10 @@ class Slots:
     def __init__(self, total: int) -> None:
         self.total = total
         self.busy = 0
+        self.waiting = 0
 
     @contextmanager
-    def taken(self) -> Iterator[None]:
+    def taken(self) -> Iterator[Slot]:
         """Take one for the length of a block.
 
         Raises:
@@ -35,7 +41,27 @@ class Slots:
                 retry_after=RETRY_SECONDS,
             )
         self.busy += 1
+        slot = Slot(self)
         try:
-            yield
+            yield slot
         finally:
+            slot.has_model()
             self.busy -= 1
+
+
+class Slot:
+    """A request under way.
+
+    Args:
+        slots: Where it is counted.
+    """
+
+    def __init__(self, slots: Slots) -> None:
+        self._slots = slots
+        self._waits = True
+        slots.waiting += 1
+
+    def has_model(self) -> None:
+        """Its model is there: it no longer waits for that; harmless more than once."""
+        self._slots.waiting -= self._waits
+        self._waits = False

@@ -41,6 +41,22 @@ async def test_generation_ends_with_counts_and_a_reason(engine: Engine) -> None:
 
 
 @own_model
+async def test_a_stream_takes_cells_of_the_cache_while_it_runs(engine: Engine) -> None:
+    assert engine.load_now.kv_used_cells == 0
+    events = engine.generate("Once upon a time", replace(GREEDY, max_tokens=400))
+    await anext(aiter(events))
+    load = engine.load_now
+    assert 0 < load.kv_used_cells < load.kv_cells
+    await events.aclose()  # type: ignore[attr-defined]
+    await engine.wait_idle()
+    assert engine.load_now.kv_used_cells == 0
+    # What is kept for streams to come makes room where it is needed.
+    await generate(engine, "Once upon a time " * 60, GREEDY)
+    await engine.wait_idle()
+    assert engine.load_now.kv_used_cells == 0
+
+
+@own_model
 async def test_messages_go_through_a_template(engine: Engine) -> None:
     messages = (ChatMessage("system", "Be brief."), ChatMessage("user", "Name a colour."))
     chunks, end = await generate(engine, messages, GREEDY)

@@ -107,6 +107,7 @@ class FakeEngine:
             "computed_tokens": 0,
             "prompt_tokens": 0,
             "completion_tokens": 0,
+            "kv_used_cells": 0,
         }
 
     @property
@@ -117,7 +118,8 @@ class FakeEngine:
     @property
     def load_now(self) -> EngineLoad:
         """What the engine has to do at this moment."""
-        return EngineLoad(**self._counts)
+        cells = 0 if self._info is None else self._info.generate_context_tokens
+        return EngineLoad(**self._counts, kv_cells=cells)
 
     async def load(
         self, path: Path, digest: str, progress: ProgressCallback | None = None
@@ -240,12 +242,14 @@ class FakeEngine:
         finally:
             self._count("streams_waiting", -1)
         self._count("streams_running", 1)
+        sampled = 0
+        self._counts["kv_used_cells"] += prompt_tokens
         try:
             started = self._clock()
             self._counts["prompt_tokens"] += prompt_tokens
             stream = TextStream(parameters.stop)
             most = min(parameters.max_tokens, self._context_tokens - prompt_tokens)
-            reason, message, sampled, unsent = FinishReason.STOP, "", 0, []
+            reason, message, unsent = FinishReason.STOP, "", []
             logprobs: list[TokenLogprobs] = []
             for token in _tokens(completion):
                 if not await self._paced(unloaded):
@@ -253,6 +257,7 @@ class FakeEngine:
                     break
                 sampled += 1
                 self._counts["completion_tokens"] += 1
+                self._counts["kv_used_cells"] += 1
                 unsent.append(int.from_bytes(token, "big"))
                 if parameters.logprobs is not None:
                     logprobs.append(fake_logprobs(token, _OTHERS, parameters.logprobs))
@@ -269,6 +274,7 @@ class FakeEngine:
                 yield GenerationChunk(rest, tuple(unsent), tuple(logprobs))
         finally:
             self._count("streams_running", -1)
+            self._counts["kv_used_cells"] -= prompt_tokens + sampled
             slots.release()
         timings = GenerationTimings(started - submitted, 0.0, self._clock() - started)
         yield GenerationEnd(reason, prompt_tokens, sampled, timings, message)

@@ -106,6 +106,16 @@ class GenerationLoop:
         return len(self._active)
 
     @property
+    def cells(self) -> int:
+        """Tokens that the KV cache holds, or would."""
+        return self._context.cells
+
+    @property
+    def used_cells(self) -> int:
+        """Of them, what streams in slots have; what they share counts for each."""
+        return sum(stream.computed for stream in tuple(self._active))
+
+    @property
     def prompt_tokens(self) -> int:
         """Prompt tokens computed so far."""
         return self._prompt_tokens

@@ -28,7 +28,9 @@ class GrowingContext:
     @property
     def cells(self) -> int:
         """Tokens that it holds now, or would."""
-        return (self._context.shape if self._context else self._shapes.usual).cells
+        # Read once: other threads ask too.
+        context = self._context
+        return (context.shape if context else self._shapes.usual).cells
 
     def holding(self, tokens: int) -> tuple[DecodeContext, bool]:
         """The context, long enough for so many tokens, and whether it is a new and empty one.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import astuple, dataclass, fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,9 @@ class EngineLoad:
         computed_tokens: Tokens computed for questions since the model was loaded.
         prompt_tokens: Tokens of prompts computed for generations since then.
         completion_tokens: Tokens sampled since then.
+        kv_cells: Tokens that the KV cache of the streams holds; 0 where it is a server's.
+        kv_used_cells: Of those, what streams in slots take, counted as where room is made for them:
+            a token that several share counts for each, and what is kept for streams to come is free.
     """
 
     questions_waiting: int
@@ -75,3 +79,12 @@ class EngineLoad:
     computed_tokens: int
     prompt_tokens: int
     completion_tokens: int
+    kv_cells: int
+    kv_used_cells: int
+
+
+def total_load(loads: Iterable[EngineLoad]) -> EngineLoad:
+    """What several engines have to do together."""
+    each = [astuple(load) for load in loads]
+    names = [field.name for field in fields(EngineLoad)]
+    return EngineLoad(**{name: sum(load[at] for load in each) for at, name in enumerate(names)})

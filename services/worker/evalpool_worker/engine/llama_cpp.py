@@ -34,7 +34,7 @@ from .errors import (
 )
 from .generation_loop import GenerationLoop
 from .generation_stream import GenerationStream
-from .info import EngineInfo, EngineLoad
+from .info import EngineInfo, EngineLoad, total_load
 from .library import library_build
 from .long_contexts import LongContexts
 from .memory import free_memory
@@ -105,7 +105,7 @@ class LlamaCppEngine:
         """What the engine has to do at this moment."""
         running = self._running
         if running is None:
-            return EngineLoad(0, 0, 0, 0, 0, 0, 0)
+            return total_load(())
         return EngineLoad(
             questions_waiting=running.scoring.waiting,
             questions_running=running.scoring.running,
@@ -114,6 +114,8 @@ class LlamaCppEngine:
             computed_tokens=running.scoring.computed_tokens,
             prompt_tokens=running.generation.prompt_tokens,
             completion_tokens=running.generation.completion_tokens,
+            kv_cells=running.generation.cells,
+            kv_used_cells=running.generation.used_cells,
         )
 
     async def load(

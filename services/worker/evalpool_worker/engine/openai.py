@@ -123,6 +123,8 @@ class OpenAIEngine:
             computed_tokens=0,
             prompt_tokens=self._prompt_tokens,
             completion_tokens=self._completion_tokens,
+            kv_cells=0,
+            kv_used_cells=0,
         )
 
     async def load(
