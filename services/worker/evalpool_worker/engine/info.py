@@ -69,7 +69,7 @@ class EngineLoad:
         completion_tokens: Tokens sampled since then.
         kv_cells: Tokens that the KV cache of the streams holds; 0 where it is a server's.
         kv_used_cells: Of those, what streams in slots take, counted as where room is made for them:
-            a token that several share counts for each, and what is kept for streams to come is free.
+            a token that several share counts for each, and what is kept for others to come is free.
     """
 
     questions_waiting: int
