@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from fractions import Fraction
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -277,6 +278,16 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert submitted == cancelled + (
             totals.queued + totals.running + totals.completed + totals.failed
         )
+
+    @invariant()
+    def the_figures_of_models_and_workers_add_up_to_the_whole(self) -> None:
+        scheduler, now = self.herd.scheduler, self.herd.now
+        totals, models = scheduler.totals(), scheduler.models(now)
+        for name in ("queued", "running", "completed", "failed"):
+            assert sum(getattr(m.totals, name) for m in models) == getattr(totals, name)
+        assert sum(view.running for view in scheduler.workers(now)) == totals.running
+        rate = sum(model.rates.units for model in models)
+        assert rate == pytest.approx(scheduler.per_second(now).units)
 
     @invariant()
     def nothing_waits_beside_a_worker_with_room_for_it(self) -> None:
