@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, suppress
 from fractions import Fraction
-from typing import TypeVar
 
 from evalpool.inference.v1 import inference_pb2
 from evalpool.router.v1 import router_pb2
@@ -29,7 +28,7 @@ from evalpool_router.requests import (
 )
 from evalpool_router.scheduler import Kind, Request
 from evalpool_router.settings import RouterSettings
-from evalpool_router.toll import Meter, Offer, Toll
+from evalpool_router.toll import Meter, Offer, Toll, paid_tokens
 from evalpool_runtime.clock import Clock
 from evalpool_runtime.errors import (
     FailedPrecondition,
@@ -38,8 +37,6 @@ from evalpool_runtime.errors import (
     PermissionDenied,
     reasons,
 )
-
-R = TypeVar("R", inference_pb2.InferResponse, inference_pb2.ScoreChoicesResponse)
 
 
 class Inference:
@@ -84,7 +81,7 @@ class Inference:
         kind = Kind.EVALUATE if caller.evaluates else Kind.CHAT
         self._bound(request)
         deadline = self._deadline(caller)
-        return self._paid(
+        return self._toll.answers(
             self._offer(terms, caller, most_infer_tokens(request), deadline),
             lambda meter: self._run(
                 "Infer", request, terms, kind, terms.model or None, caller, deadline, meter
@@ -104,7 +101,9 @@ class Inference:
         tokens = sum(most_question_tokens(question) for question in request.questions)
         deadline = now + _shorter(self._settings.score_seconds, caller.remaining)
         offer = self._offer(terms, caller, tokens, deadline)
-        return self._paid(offer, lambda meter: self._score(request, terms, caller, deadline, meter))
+        return self._toll.answers(
+            offer, lambda meter: self._score(request, terms, caller, deadline, meter)
+        )
 
     async def _score(
         self,
@@ -145,7 +144,7 @@ class Inference:
             async for response in responses:
                 for result in response.results.results:
                     if not result.HasField("failure"):
-                        meter.count(_tokens(result.usage))
+                        meter.count(paid_tokens(result.usage))
                 yield response
 
     async def chat(
@@ -167,7 +166,7 @@ class Inference:
         deadline = self._deadline(caller)
         offer = self._offer(terms, caller, most_infer_tokens(asked), deadline)
         async with aclosing(
-            self._paid(
+            self._toll.answers(
                 offer,
                 lambda meter: self._run(
                     "Chat", asked, terms, Kind.CHAT, named, caller, deadline, meter
@@ -311,30 +310,10 @@ class Inference:
                 # A caller who breaks the answer off has had the text that was sent.
                 tokens = response.chunk.tokens
                 if response.HasField("complete"):
-                    tokens = max(_tokens(response.complete.usage) - counted, 0)
+                    tokens = max(paid_tokens(response.complete.usage) - counted, 0)
                 counted += tokens
                 meter.count(tokens)
                 yield response
-
-    def _paid(
-        self, offer: Offer, work: Callable[[Meter], AsyncGenerator[R, None]]
-    ) -> AsyncGenerator[R, None]:
-        """Do work that a hold pays for, where inference is paid."""
-        return self._charged(offer, work) if self._toll.prices.paid else work(Meter())
-
-    async def _charged(
-        self, offer: Offer, work: Callable[[Meter], AsyncGenerator[R, None]]
-    ) -> AsyncGenerator[R, None]:
-        """What a hold is charged is written before the last message."""
-        last: R | None = None
-        async with self._toll.paying(offer) as meter, aclosing(work(meter)) as responses:
-            async for response in responses:
-                if response.HasField("complete"):
-                    last = response
-                else:
-                    yield response
-        if last is not None:
-            yield last
 
     def _offer(self, terms: Terms, caller: Caller, tokens: int, deadline: float) -> Offer:
         return Offer(
@@ -383,11 +362,6 @@ def reference_of(model: Model) -> inference_pb2.ModelReference:
     """A model as workers are told of it: with where it can be had."""
     source = f"{HERD_SOURCE}{model.digest}" if model.owner else model.source
     return inference_pb2.ModelReference(digest=model.digest, sources=[source], name=model.name)
-
-
-def _tokens(usage: inference_pb2.Usage) -> int:
-    """Tokens that are paid for; what workers share among requests is no discount."""
-    return usage.prompt_tokens + usage.completion_tokens
 
 
 def _shorter(limit: float, remaining: float | None) -> float:

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from fractions import Fraction
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 
+from evalpool.inference.v1 import inference_pb2
 from evalpool_router import charges
 from evalpool_router.charge_metrics import ChargeMetrics
 from evalpool_router.ledger import Ledger, LedgerUnavailable
@@ -33,6 +34,8 @@ SLACK = timedelta(seconds=60)
 KEPT = timedelta(days=1)
 """How long a charge that is done is kept: much longer than a hold that was read as open may take to
 be written as taken up."""
+
+R = TypeVar("R", inference_pb2.InferResponse, inference_pb2.ScoreChoicesResponse)
 
 _log = structlog.get_logger("evalpool.router.toll")
 
@@ -72,6 +75,11 @@ class Meter:
         """Count what the caller is about to get."""
         self.tokens += tokens
         self.served = True
+
+
+def paid_tokens(usage: inference_pb2.Usage) -> int:
+    """Tokens that are paid for; what workers share among requests is no discount."""
+    return usage.prompt_tokens + usage.completion_tokens
 
 
 class Toll:
@@ -134,6 +142,16 @@ class Toll:
             used = self.prices.charge(meter.tokens, offer.multiplier, held) if meter.served else 0
             await self._to_the_end(self._decide(offer.hold, used))
 
+    def answers(
+        self, offer: Offer, work: Callable[[Meter], AsyncGenerator[R, None]]
+    ) -> AsyncGenerator[R, None]:
+        """What work gives, paid by a hold where inference is paid.
+
+        Raises:
+            DomainError: As `paying`, and as the work.
+        """
+        return self._charged(offer, work) if self.prices.paid else work(Meter())
+
     async def run(self) -> None:
         """Carry out what is decided, for ever."""
         while True:
@@ -168,6 +186,20 @@ class Toll:
     async def close(self) -> None:
         """Wait until every decision under way is written."""
         await asyncio.gather(*self._deciding)
+
+    async def _charged(
+        self, offer: Offer, work: Callable[[Meter], AsyncGenerator[R, None]]
+    ) -> AsyncGenerator[R, None]:
+        """What the hold is charged is written before the last message."""
+        last: R | None = None
+        async with self.paying(offer) as meter, aclosing(work(meter)) as responses:
+            async for response in responses:
+                if response.HasField("complete"):
+                    last = response
+                else:
+                    yield response
+        if last is not None:
+            yield last
 
     async def _take_up(self, offer: Offer) -> int:
         price = self.prices.price(offer.most_tokens, offer.multiplier)
