@@ -26,7 +26,7 @@ SMALL = EngineSettings(
     score_context_tokens=64,
     score_batch_tokens=32,
     generate_context_tokens=64,
-    generate_batch_tokens=32,
+    generate_chunk_tokens=32,
     generate_slots=4,
 )
 NO_MEMORY = r"A context of \d+ tokens takes \d+ MiB of memory, and this worker has 0 MiB left"

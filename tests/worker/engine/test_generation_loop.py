@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import re
+import threading
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,6 +25,7 @@ from evalpool_worker.engine.context import (
 from evalpool_worker.engine.llama_cpp import LlamaCppEngine
 from evalpool_worker.engine.long_contexts import LongContexts
 from evalpool_worker.engine.shape import EngineSettings
+from tests.waiting import until
 from tests.worker.engine.calls import (
     NO_MEMORY,
     SMALL,
@@ -57,7 +61,7 @@ async def test_a_failed_step_ends_its_streams_and_the_engine_goes_on(
 async def test_streams_that_fill_the_cache_take_turns_and_all_finish(smollm2_path: Path) -> None:
     engine = LlamaCppEngine(
         EngineSettings(
-            threads=1, generate_context_tokens=96, generate_batch_tokens=32, generate_slots=4
+            threads=1, generate_context_tokens=96, generate_chunk_tokens=32, generate_slots=4
         )
     )
     await engine.load(smollm2_path, "digest")
@@ -171,7 +175,7 @@ async def test_a_prompt_longer_than_a_batch_is_computed_in_chunks(smollm2_path: 
     texts = []
     for batch in (16, 256):
         engine = LlamaCppEngine(
-            EngineSettings(generate_context_tokens=512, generate_batch_tokens=batch)
+            EngineSettings(generate_context_tokens=512, generate_chunk_tokens=batch)
         )
         await engine.load(smollm2_path, "digest")
         given, _ = await collect(engine, text, parameters)
@@ -179,6 +183,44 @@ async def test_a_prompt_longer_than_a_batch_is_computed_in_chunks(smollm2_path: 
         await engine.close()
     assert texts[0] == texts[1]
     assert texts[0]
+
+
+@pytest.mark.parametrize(("tokens", "most"), [(1, 64), (4, 32)], ids=["all new", "beside one"])
+async def test_prompts_fill_a_batch_unless_a_stream_waits_for_its_next_token(
+    smollm2_path: Path, monkeypatch: pytest.MonkeyPatch, tokens: int, most: int
+) -> None:
+    fill, decode = DecodeContext.fill, DecodeContext.decode
+    batches: list[int] = []
+    begun, all_wait = threading.Event(), threading.Event()
+
+    def observed(context: DecodeContext, batch: Sequence[int], *columns: Any) -> None:
+        batches.append(len(batch))
+        fill(context, batch, *columns)
+
+    def held(context: DecodeContext) -> None:
+        begun.set()
+        assert all_wait.wait(60)
+        decode(context)
+
+    monkeypatch.setattr(DecodeContext, "fill", observed)
+    monkeypatch.setattr(DecodeContext, "decode", held)
+    engine = LlamaCppEngine(EngineSettings(threads=1, generate_chunk_tokens=32))
+    await engine.load(smollm2_path, "digest")
+    first = SamplingParameters(max_tokens=tokens, temperature=0.0)
+    others = SamplingParameters(max_tokens=1, temperature=0.0)
+    async with asyncio.TaskGroup() as streams:
+        streams.create_task(collect(engine, "Hello", first))
+        await asyncio.to_thread(begun.wait)
+        for name in "abc":
+            streams.create_task(collect(engine, f"{name} " * 25, others))
+
+        async def waiting() -> int:
+            return engine.load_now.streams_waiting
+
+        await until(waiting, lambda streams: streams == 3)
+        all_wait.set()
+    assert batches[1] == most
+    await engine.close()
 
 
 async def test_a_penalty_keeps_a_token_from_coming_again(llama: LlamaCppEngine) -> None:

@@ -91,5 +91,5 @@ def test_a_shorter_batch_asks_for_no_more_filling_than_it_holds() -> None:
 def test_as_many_streams_as_llama_cpp_takes() -> None:
     shape = shape_for(made_up_model(), EngineSettings(threads=1, generate_slots=1024))
     assert shape.generate.sequences == 255
-    few = EngineSettings(threads=1, generate_slots=64, generate_batch_tokens=32)
+    few = EngineSettings(threads=1, generate_slots=64, generate_chunk_tokens=32)
     assert shape_for(made_up_model(), few).generate.sequences == 32

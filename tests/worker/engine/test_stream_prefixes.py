@@ -21,7 +21,7 @@ GREEDY = SamplingParameters(max_tokens=12, temperature=0.0)
 async def engine(smollm2_path: Path) -> AsyncIterator[LlamaCppEngine]:
     """With small batches, so that a prompt is several of them."""
     made = LlamaCppEngine(
-        EngineSettings(threads=1, generate_context_tokens=1024, generate_batch_tokens=32)
+        EngineSettings(threads=1, generate_context_tokens=1024, generate_chunk_tokens=32)
     )
     await made.load(smollm2_path, "digest")
     yield made
@@ -62,7 +62,7 @@ async def test_what_is_kept_gives_way_to_streams_that_need_the_room(
     smollm2_path: Path,
 ) -> None:
     engine = LlamaCppEngine(
-        EngineSettings(threads=1, generate_context_tokens=256, generate_batch_tokens=32)
+        EngineSettings(threads=1, generate_context_tokens=256, generate_chunk_tokens=32)
     )
     await engine.load(smollm2_path, "digest")
     await collect(engine, SYSTEM, GREEDY)

@@ -30,6 +30,8 @@ class ContextShape:
     Attributes:
         cells: Tokens that its KV cache holds, over all sequences.
         batch_tokens: Most tokens of one batch; the physical batch (`n_ubatch`) is the same.
+        chunk_tokens: Most tokens of one prompt in a batch, and of all where streams wait for their
+            next token. Default: a whole batch.
         sequences: Most sequences at the same time, up to 256.
         outputs: Most tokens of one batch whose logits are kept; bounds the memory for them.
             llama.cpp ends the process when a batch wants more, or when it is below `sequences`.
@@ -48,6 +50,7 @@ class ContextShape:
     flash_attention: bool = False
     fewest_tokens: int = 1
     spare_sequences: int = 0
+    chunk_tokens: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse what llama.cpp would end the process for."""

@@ -1,11 +1,11 @@
 """The thread that generates: one decode a step for all streams, which join and leave between steps.
 
 A step computes the last token of every stream that has its prompt behind it, and fills the rest of
-the batch with the prompts of those that don't, so that a long prompt holds nobody up for longer
-than a batch. A stream is let in when the KV cache has room for it and for everybody's next tokens.
-Where the cache fills up all the same, the newest stream gives its cells back and waits; what it
-has sampled stays, and is computed again together with its prompt. A stream that has become longer
-than the cache gets a longer one, into which everything is computed again.
+the batch with chunks of the prompts of those that don't, so that a long prompt holds nobody up for
+longer than a chunk. A stream is let in when the KV cache has room for it and for everybody's next
+tokens. Where the cache fills up all the same, the newest stream gives its cells back and waits;
+what it has sampled stays, and is computed again together with its prompt. A stream that has become
+longer than the cache gets a longer one, into which everything is computed again.
 
 What a stream's prompt shares with another's, such as a system prompt, is computed once.
 """
@@ -82,6 +82,7 @@ class GenerationLoop:
         scoring: ScoringPool,
     ) -> None:
         self._shape = shapes.usual
+        self._chunk = self._shape.chunk_tokens or self._shape.batch_tokens
         self._context = GrowingContext(model, shapes, long_contexts)
         self._scoring = scoring
         self._condition = threading.Condition()
@@ -247,8 +248,8 @@ class GenerationLoop:
         while True:
             room = context.shape.cells - sum(stream.computed for stream in self._active)
             if self._prefixes:
-                # What is kept makes no batch smaller: in others a text may come out otherwise.
-                if room - self._prefixes.kept_tokens < self._shape.batch_tokens:
+                # What is kept makes no chunk smaller: in others a text may come out otherwise.
+                if room - self._prefixes.kept_tokens < self._chunk:
                     self._prefixes.forget(context)
                 room -= self._prefixes.kept_tokens
             # One stream alone always fits: the context is longer than every stream.
@@ -261,7 +262,11 @@ class GenerationLoop:
 
     def _compute(self, context: DecodeContext) -> _Step:
         """Decode a batch; where it finds no room, with fewer prompt tokens."""
-        prefill = min(self._shape.batch_tokens, self._make_room(context))
+        room = self._make_room(context)
+        if all(stream.prefilling for stream in self._active):
+            prefill = min(self._shape.batch_tokens, room)
+        else:
+            prefill = min(self._chunk, room)
         while True:
             step = self._plan(context, prefill)
             context.fill(step.tokens, step.positions, step.sequences, step.wants_logits)
@@ -295,7 +300,7 @@ class GenerationLoop:
                     # Another is about to compute what this one begins with.
                     continue
                 stream.begin()
-                tokens = stream.tokens[stream.computed : stream.computed + room]
+                tokens = stream.tokens[stream.computed : stream.computed + min(room, self._chunk)]
                 ends = stream.computed + len(tokens) == len(stream.tokens)
                 step.add(stream, tokens, wants_last=ends)
                 step.prefilled += len(tokens)

@@ -48,7 +48,9 @@ class EngineSettings:
         generate_slots: Streams at the same time, as far as llama.cpp takes as many.
         generate_context_tokens: Tokens that all streams hold together. A stream that becomes longer
             gets a longer context, as long as there are streams.
-        generate_batch_tokens: Tokens of a generating batch.
+        generate_chunk_tokens: Most tokens of one prompt in a generating batch, and of all prompts
+            where streams wait for their next token. Where none does, a batch has twice as many, so
+            that streams which begin together go on together.
         generate_chunk_seconds: A stream's text is handed over at most this often, but for the first
             and the last: some tokens in a message cost the cores that compute the next ones less.
     """
@@ -60,7 +62,7 @@ class EngineSettings:
     score_context_tokens: int = 2048
     generate_slots: int = 16
     generate_context_tokens: int = 4096
-    generate_batch_tokens: int = 256
+    generate_chunk_tokens: int = 256
     generate_chunk_seconds: float = 0.025
 
 
@@ -131,9 +133,10 @@ def shape_for(model: LoadedModel, settings: EngineSettings) -> EngineShape:
     score_cells = min(settings.score_context_tokens, model.n_ctx_train)
     score_batch = min(settings.score_batch_tokens, score_cells)
     score_outputs = min(score_batch, outputs)
-    generate_batch = min(settings.generate_batch_tokens, settings.generate_context_tokens)
+    chunk = min(settings.generate_chunk_tokens, settings.generate_context_tokens)
+    generate_batch = min(2 * chunk, settings.generate_context_tokens)
     most_slots = llama_cpp.llama_max_parallel_sequences() - 1
-    slots = min(settings.generate_slots, generate_batch, most_slots)
+    slots = min(settings.generate_slots, chunk, most_slots)
     return EngineShape(
         score_contexts=contexts,
         score=ContextShape(
@@ -156,6 +159,7 @@ def shape_for(model: LoadedModel, settings: EngineSettings) -> EngineShape:
             flash_attention=True,
             # For what the streams to come may begin with.
             spare_sequences=1,
+            chunk_tokens=chunk,
         ),
     )
 

@@ -1,9 +1,9 @@
 """What streams begin with alike, such as a system prompt: computed for one, lent to the others.
 
 A stream takes what another that is in a slot has computed, or waits for the step that computes it.
-The prompt of the last stream that ended is kept for those to come, up to a whole number of batches:
-so a request that comes alone is computed in the same batches whether or not one like it came
-before, and gives the same text.
+The prompt of the last stream that ended is kept for those to come, up to a whole number of chunks:
+so a request that comes alone is computed in the same chunks whether or not one like it came before,
+and gives the same text.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class StreamPrefixes:
 
     def __init__(self, shape: ContextShape) -> None:
         self._keeper = shape.sequences if shape.spare_sequences else None
-        self._batch = shape.batch_tokens
+        self._chunk = shape.chunk_tokens or shape.batch_tokens
         self._kept: tuple[int, ...] = ()
 
     @property
@@ -38,7 +38,7 @@ class StreamPrefixes:
     def keep(self, context: DecodeContext, stream: GenerationStream) -> None:
         """Keep the prompt of a stream that ends, in the place of what was kept before."""
         prompt = min(stream.computed, stream.prompt_tokens)
-        whole = prompt - prompt % self._batch
+        whole = prompt - prompt % self._chunk
         if whole == 0 or self._keeper is None:
             return
         context.forget(self._keeper)
@@ -79,7 +79,7 @@ class StreamPrefixes:
             if earlier and other.prefilling:
                 coming = max(coming, same)
         same = shared_length(wanted, self._kept)
-        same -= same % self._batch
+        same -= same % self._chunk
         if same > lent and self._keeper is not None:
             lent, lender = same, self._keeper
         if coming >= _SHORTEST and coming > lent:
