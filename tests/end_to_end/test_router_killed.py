@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 QUESTIONS = 3000
-IN_FLIGHT = 2 * 2 * 64
-"""Questions that two workers are at, in two packages each."""
+CHUNK = 20
+"""Questions that are asked together: so few that the run is many calls and commits."""
+IN_FLIGHT = 4 * CHUNK
 
 
 class Deployment:
@@ -55,7 +56,9 @@ class Deployment:
             *("--router-endpoint", self.router.endpoint),
             *("--router-address", self.router.address),
         )
-        await self.dataset.start(*way)
+        await self.dataset.start(
+            *way, "--chunk-questions", str(CHUNK), "--concurrent-chunks", str(IN_FLIGHT // CHUNK)
+        )
         for worker in self.workers:
             await worker.start(*way, "--engine", "fake", "--models-dir", str(self._models))
         await until_it_holds(self.generations, lambda found: found == [1, 1])

@@ -30,6 +30,9 @@ from tests.waiting import until
 Responses: TypeAlias = Sequence[inference_pb2.ScoreChoicesResponse]
 NewHerd: TypeAlias = Callable[..., AbstractAsyncContextManager[Herd]]
 
+SMALL_PACKAGES = {"smallest_package": 1, "largest_package": 2}
+"""A thousand questions are hundreds of them, so that nobody is through before a test acts."""
+
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,43 +97,43 @@ async def first_result(
 
 @pytest.mark.slow
 async def test_what_a_killed_worker_was_at_is_done_by_another_and_what_it_had_answered_stands(
-    herd: Herd,
+    new_herd: NewHerd,
 ) -> None:
-    victim, heir = await herd.process("victim"), await herd.process("heir")
-    call = aiter((await herd.dataset()).ScoreChoices(scoring(1000)))
-    responses = await first_result(call, victim.address)
-    victim.freeze()
+    async with new_herd(**SMALL_PACKAGES) as herd:
+        victim, heir = await herd.process("victim"), await herd.process("heir")
+        call = aiter((await herd.dataset()).ScoreChoices(scoring(1000)))
+        responses = await first_result(call, victim.address)
+        victim.freeze()
 
-    async def read() -> None:
-        responses.extend([response async for response in call])
+        async def read() -> None:
+            responses.extend([response async for response in call])
 
-    reading = asyncio.create_task(read())
-    await herd.all_but_what_is_at(victim.address)
-    assert not reading.done()
-    await victim.kill()
-    await reading
-    assert_each_counts_once(responses, 1000)
-    assert by(responses, victim.address)[1]
-    assert by(responses, heir.address)[1] == 1000 - by(responses, victim.address)[1]
+        reading = asyncio.create_task(read())
+        await herd.all_but_what_is_at(victim.address)
+        assert not reading.done()
+        await victim.kill()
+        await reading
+        assert_each_counts_once(responses, 1000)
+        assert by(responses, victim.address)[1]
+        assert by(responses, heir.address)[1] == 1000 - by(responses, victim.address)[1]
 
 
 @pytest.mark.slow
 async def test_a_killed_worker_that_starts_anew_at_its_endpoint_finishes_what_it_was_at(
-    herd: Herd,
+    new_herd: NewHerd,
 ) -> None:
-    worker = await herd.process("worker")
-    call = aiter((await herd.dataset()).ScoreChoices(scoring(1000)))
-    responses = await first_result(call, worker.address)
-    worker.freeze()
-    endpoint = worker.endpoint
-    await worker.kill()
-    await herd.start(worker)
-    assert worker.endpoint == endpoint
-    responses += [response async for response in call]
-    assert_each_counts_once(responses, 1000)
-    generations = by(responses, worker.address)
-    assert set(generations) == {1, 2}
-    assert (await herd.worker(worker.address)).endpoint == endpoint
+    async with new_herd(**SMALL_PACKAGES) as herd:
+        worker = await herd.process("worker")
+        call = aiter((await herd.dataset()).ScoreChoices(scoring(1000)))
+        responses = await first_result(call, worker.address)
+        endpoint = worker.endpoint
+        await worker.kill()
+        await herd.start(worker)
+        assert worker.endpoint == endpoint
+        responses += [response async for response in call]
+        assert_each_counts_once(responses, 1000)
+        assert set(by(responses, worker.address)) == {1, 2}
+        assert (await herd.worker(worker.address)).endpoint == endpoint
 
 
 async def test_a_worker_whose_engine_hangs_while_its_heart_beats_loses_its_work_and_comes_back(
