@@ -25,7 +25,7 @@ PRICES = {"base_fee": 5, "token_fee": 2}
 USED = 5 + 2 * (7 + 2)
 """What the double's answer costs at these prices."""
 
-MONEY = 1_000_000
+MONEY = 10**15
 
 
 class LaterClock(SystemClock):

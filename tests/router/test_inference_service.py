@@ -185,29 +185,3 @@ async def test_inference_is_free(router: RouterHarness) -> None:
     stub = await router.stub(None)
     pricing = await stub.GetPricing(router_pb2.GetPricingRequest())
     assert (pricing.paid, pricing.base_fee, pricing.last_multiplier) == (False, "0", "1")
-
-
-async def test_the_multiplier_that_was_dispatched_last_is_told_exactly(
-    router: RouterHarness,
-) -> None:
-    stub = await someone(router)
-    waiting = stub.Infer(infer(multiplier="3"))
-    worker = await router.worker(kinds=(router_pb2.WORKER_KIND_EVALUATE,))
-    await text_of(await router.stub(router.dataset), infer(multiplier="2500000.5"))
-    assert worker.prompted
-    pricing = await stub.GetPricing(router_pb2.GetPricingRequest())
-    assert pricing.last_multiplier == "2500000.5"
-    waiting.cancel()
-    await text_of(await router.stub(router.dataset), infer(multiplier="900000000"))
-    pricing = await stub.GetPricing(router_pb2.GetPricingRequest())
-    assert pricing.last_multiplier == "900000000"
-
-
-async def test_the_last_multiplier_outlasts_a_restart(tmp_path: Path) -> None:
-    async with running_router(tmp_path) as router:
-        await router.worker()
-        await text_of(await someone(router), infer(multiplier="2.5"))
-    async with running_router(tmp_path) as router:
-        stub = await router.stub(None)
-        pricing = await stub.GetPricing(router_pb2.GetPricingRequest())
-        assert pricing.last_multiplier == "2.5"

@@ -280,7 +280,9 @@ class InferRequest(_message.Message):
     hold: _builtins.str
     """A hold on the ledger for the router, where the herd is paid."""
     multiplier: _builtins.str
-    """The multiplier offered on the price, as a decimal string of at least 1. Default: "1"."""
+    """The multiplier offered on the price, as a decimal string of at least 1. A higher one goes first;
+    where inference is free it weighs nothing. Default: "1".
+    """
     @_builtins.property
     def model(self) -> Global___ModelReference:
         """The model. Default, at a worker and at a router: the one that is loaded, where there is one."""
@@ -652,7 +654,9 @@ class ScoreChoicesRequest(_message.Message):
     hold: _builtins.str
     """A hold on the ledger for the router, where the herd is paid."""
     multiplier: _builtins.str
-    """The multiplier offered on the price, as a decimal string of at least 1. Default: "1"."""
+    """The multiplier offered on the price, as a decimal string of at least 1. A higher one goes first;
+    where inference is free it weighs nothing. Default: "1".
+    """
     @_builtins.property
     def model(self) -> Global___ModelReference:
         """The model."""

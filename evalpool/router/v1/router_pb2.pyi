@@ -164,7 +164,9 @@ class GetPricingResponse(_message.Message):
     token_fee: _builtins.str
     """Units a token, before the multiplier."""
     last_multiplier: _builtins.str
-    """The multiplier of the request that was dispatched last, a decimal string."""
+    """The multiplier of the request that was dispatched last, a decimal string; "1" where inference is
+    free.
+    """
     token_address: _builtins.str
     """The ledger's address that holds are made on."""
     @_builtins.property
@@ -213,7 +215,7 @@ class ChatRequest(_message.Message):
     hold: _builtins.str
     """A hold on the ledger for the router, where the herd is paid."""
     multiplier: _builtins.str
-    """The multiplier offered on the price, a decimal string. Default: "1"."""
+    """The multiplier offered on the price, a decimal string, as in InferRequest. Default: "1"."""
     @_builtins.property
     def model(self) -> _inference_pb2.ModelReference:
         """The model. Default: the herd's chat model."""
@@ -304,7 +306,7 @@ class EvaluateRequest(_message.Message):
     hold: _builtins.str
     """A hold on the ledger for the router, where the herd is paid."""
     multiplier: _builtins.str
-    """The multiplier offered on the price, a decimal string. Default: "1"."""
+    """The multiplier offered on the price, a decimal string, as in InferRequest. Default: "1"."""
     @_builtins.property
     def model(self) -> _inference_pb2.ModelReference:
         """The model that grades. Default: the herd's judge."""

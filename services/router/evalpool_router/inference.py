@@ -114,6 +114,7 @@ class Inference:
         meter: Meter,
     ) -> AsyncGenerator[inference_pb2.ScoreChoicesResponse, None]:
         model = await self._model(terms.model, terms, caller)
+        multiplier = self._toll.weight(terms.multiplier)
         job = ScoreJob(
             id=self._herd.next_number(),
             method="ScoreChoices",
@@ -122,7 +123,7 @@ class Inference:
             model=reference_of(model),
             deadline=deadline,
             begun=self._clock.monotonic(),
-            multiplier=terms.multiplier,
+            multiplier=multiplier,
             questions=tuple(request.questions),
         )
         self._herd.submit(
@@ -134,7 +135,7 @@ class Inference:
                 model=model.digest,
                 tokens=tuple(question_tokens(question) for question in job.questions),
                 deadline=job.deadline,
-                multiplier=terms.multiplier,
+                multiplier=multiplier,
                 scoring=True,
                 size_bytes=request.ByteSize(),
                 model_bytes=model.size_bytes,
@@ -279,6 +280,7 @@ class Inference:
         if named is None:
             named = await self._loaded_model(kind, caller) or self._settings.chat_model
         model = await self._model(named, terms, caller)
+        multiplier = self._toll.weight(terms.multiplier)
         job = InferJob(
             id=self._herd.next_number(),
             method=method,
@@ -287,7 +289,7 @@ class Inference:
             model=reference_of(model),
             deadline=deadline,
             begun=self._clock.monotonic(),
-            multiplier=terms.multiplier,
+            multiplier=multiplier,
             request=asked,
         )
         self._herd.submit(
@@ -299,7 +301,7 @@ class Inference:
                 model=model.digest,
                 tokens=(infer_tokens(asked),),
                 deadline=deadline,
-                multiplier=terms.multiplier,
+                multiplier=multiplier,
                 size_bytes=asked.ByteSize(),
                 model_bytes=model.size_bytes,
             ),

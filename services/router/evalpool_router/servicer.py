@@ -72,7 +72,7 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
             paid=prices.paid,
             base_fee=str(prices.base_fee),
             token_fee=str(prices.token_fee),
-            last_multiplier=pack_multiplier(self._inference.last_multiplier),
+            last_multiplier=pack_multiplier(self._toll.weight(self._inference.last_multiplier)),
         )
         if prices.paid:
             priced.token_address = settings.token_address

@@ -28,6 +28,8 @@ from evalpool_runtime.clock import Clock
 from evalpool_runtime.database import Database
 from evalpool_runtime.errors import FailedPrecondition, Unavailable, reasons
 
+NOTHING_OFFERED = Fraction(1)
+
 SLACK = timedelta(seconds=60)
 """What callers are told beyond the time that a hold must last: until its request comes, it ages."""
 
@@ -118,6 +120,10 @@ class Toll:
         self._retry_seconds = retry_seconds
         self._wake = asyncio.Event()
         self._deciding: set[asyncio.Task[None]] = set()
+
+    def weight(self, multiplier: Fraction) -> Fraction:
+        """What an offer counts for: nothing where it costs nothing."""
+        return multiplier if self.prices.paid else NOTHING_OFFERED
 
     def hold_time(self, seconds: float) -> timedelta:
         """How long a hold should last that is made for a request of so many seconds."""
