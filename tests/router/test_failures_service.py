@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import TypeAlias
 
 import grpc
 import pytest
@@ -136,18 +137,36 @@ async def test_a_slow_worker_holds_up_no_more_than_what_it_was_given(router: Rou
 # Garbage
 
 
-def _twice(result: Result) -> list[Result]:
-    return [result, result]
+Garbling: TypeAlias = Callable[[Result], list[Result]]
 
 
-def _and_one_never_asked_for(result: Result) -> list[Result]:
-    other = Result()
-    other.CopyFrom(result)
-    other.id = "q999"
-    return [result, other]
+def _twice() -> Garbling:
+    return lambda result: [result, result]
 
 
-def _changed(change: Callable[[Result], object]) -> Callable[[Result], list[Result]]:
+def _and_once_more_with_the_next() -> Garbling:
+    before: list[Result] = []
+
+    def garble(result: Result) -> list[Result]:
+        told = [*before, result]
+        before[:] = [result]
+        return told
+
+    return garble
+
+
+def _after_one_never_asked_for() -> Garbling:
+    def garble(result: Result) -> list[Result]:
+        other = Result()
+        other.CopyFrom(result)
+        other.id = "q999"
+        other.scores[0].sum_logprob -= 1.0
+        return [other, result]
+
+    return garble
+
+
+def _changed(change: Callable[[Result], object]) -> Garbling:
     def garble(result: Result) -> list[Result]:
         change(result)
         return [result]
@@ -155,15 +174,18 @@ def _changed(change: Callable[[Result], object]) -> Callable[[Result], list[Resu
     return garble
 
 
-@pytest.mark.parametrize("garble", [_twice, _and_one_never_asked_for])
+@pytest.mark.parametrize(
+    ("garbling", "surplus"),
+    [(_twice, 40), (_and_once_more_with_the_next, 39), (_after_one_never_asked_for, 40)],
+)
 async def test_what_comes_twice_or_was_never_asked_for_is_counted_once_or_not_at_all(
-    router: RouterHarness, garble: Callable[[Result], list[Result]]
+    router: RouterHarness, garbling: Callable[[], Garbling], surplus: int
 ) -> None:
     worker = await router.worker()
-    worker.garble = garble
+    worker.garble = garbling()
     stub = await router.stub(router.dataset)
     assert_complete(await all_of(stub.ScoreChoices(scoring(40))), 40)
-    assert await discarded(router) == 40
+    assert await discarded(router) == surplus
     totals = await idle(router)
     assert (totals.completed, totals.failed, totals.queued) == (40, 0, 0)
 
@@ -237,13 +259,19 @@ async def test_a_worker_that_starts_anew_at_its_endpoint_goes_on_under_the_next_
     await before.kill()
     async with WorkerDouble.new(before.identity, before.endpoint) as after:
         assert after.endpoint == before.endpoint
+        # As a worker that was stopped for a newer version of its engine.
+        after.engine_build = "double 2"
         await after.register(await router.stub(after.identity), instance="second")
         assert after.generation == before.generation + 1
         responses = [response async for response in call]
     assert_complete(responses, 100)
-    generations = Counter(result.provenance.generation for result in results_of(responses))
-    assert set(generations) == {1, 2}
-    assert generations[1] <= 10 * PACKAGES
+    origins = Counter(
+        (result.provenance.generation, result.provenance.engine_build)
+        for result in results_of(responses)
+    )
+    assert set(origins) == {(1, "double 1"), (2, "double 2")}
+    assert origins[1, "double 1"] <= 10 * PACKAGES
+    assert await discarded(router) == 0
 
 
 async def test_a_registration_that_is_repeated_costs_nothing_that_is_under_way(

@@ -48,6 +48,7 @@ class WorkerDouble(worker_pb2_grpc.WorkerServiceServicer):
         progress: What it tells of its standing before it takes questions up.
         leave_out: Ids of questions that it does not answer.
         computed_tokens: What it says that a text took.
+        engine_build: The build that it registers with, and answers by.
         failures: What it says of questions that it fails, by id.
         scored: Questions that it was sent, package by package.
         prompted: Requests of Infer that it was sent.
@@ -80,6 +81,7 @@ class WorkerDouble(worker_pb2_grpc.WorkerServiceServicer):
         self.cancelled = asyncio.Event()
         self.generation = 0
         self.computed_tokens = 9
+        self.engine_build = "double 1"
         self.endpoint = endpoint
         self._server = aio.server()
         self._authenticator = Authenticator(self.identity.address, SystemClock())
@@ -131,7 +133,7 @@ class WorkerDouble(worker_pb2_grpc.WorkerServiceServicer):
                 memory_bytes=memory,
                 models=models,
                 engine="double",
-                engine_build="double 1",
+                engine_build=self.engine_build,
                 instance=instance,
             )
         )
@@ -230,7 +232,7 @@ class WorkerDouble(worker_pb2_grpc.WorkerServiceServicer):
         provenance = inference_pb2.Provenance(
             model_digest=digest,
             engine="double",
-            engine_build="double 1",
+            engine_build=self.engine_build,
             worker=self.address,
             generation=self.generation,
             dispatch=dispatch,
