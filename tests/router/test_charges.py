@@ -13,13 +13,17 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 HOLD = HeldUnits("h", "payer", "router", 10**38, True, NOW)
 
 
-async def test_a_request_that_went_down_with_the_router_costs_nothing(
+async def test_a_request_that_is_gone_costs_nothing(
     database: OpenDatabase,
 ) -> None:
     opened = await database("evalpool_router.migrations")
     assert await opened.write(lambda tx: charges.take_up(tx, HOLD, NOW))
     assert await opened.read(charges.due) == []
-    await opened.write(charges.let_go)
+    later = NOW + timedelta(seconds=1)
+    assert await opened.write(lambda tx: charges.let_go(tx, NOW, ())) == 0
+    assert await opened.write(lambda tx: charges.let_go(tx, later, ("h",))) == 0
+    assert await opened.read(charges.due) == []
+    assert await opened.write(lambda tx: charges.let_go(tx, later, ("other",))) == 1
     # What was decided first stands.
     await opened.write(lambda tx: charges.decide(tx, "h", 5))
     assert await opened.read(charges.due) == [Charge("h", 0)]
@@ -42,6 +46,6 @@ async def test_only_what_has_long_been_settled_is_forgotten(database: OpenDataba
     assert await opened.write(lambda tx: charges.forget(tx, later)) == 1
 
     assert await opened.read(charges.due) == [Charge("decided", 5)]
-    await opened.write(charges.let_go)
+    await opened.write(lambda tx: charges.let_go(tx, later, ()))
     assert await opened.read(charges.due) == [Charge("decided", 5), Charge("open", 0)]
     assert await opened.write(lambda tx: charges.forget(tx, later + timedelta(days=1))) == 1

@@ -116,11 +116,11 @@ async def test_a_failure_names_the_hold(market: Market, home: Home, asked: tuple
         refused = json.loads(err)
         assert (status, refused["reason"]) == (1, "HOLD_REFUSED")
         assert refused["hold"] in refused["error"]
-        assert (await market.look(refused["hold"])).state == token_pb2.HOLD_STATE_OPEN
+        await market.settled(refused["hold"])
         _, shown, _ = await command("token", "hold", refused["hold"])
         assert refused["hold"] in shown
         assert market.router_address in shown
-        assert ["state", "open"] in [line.split() for line in shown.splitlines()]
+        assert ["state", "released"] in [line.split() for line in shown.splitlines()]
 
         worker.error = (grpc.StatusCode.INVALID_ARGUMENT, "CONTEXT_TOO_LONG")
         status, _, err = await command(*told, "100000")

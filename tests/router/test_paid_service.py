@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import timedelta
+from functools import partial
 from sqlite3 import connect
 
 import grpc
@@ -14,8 +16,10 @@ from grpc import aio
 from evalpool.identity import Identity
 from evalpool.router.v1 import router_pb2
 from evalpool.token.v1 import token_pb2
-from evalpool_router.hold import Charge
+from evalpool_router import charges
+from evalpool_router.hold import Charge, HeldUnits
 from evalpool_router.ledger import Ledger, LedgerUnavailable
+from evalpool_runtime.database import Database
 from tests.router.market import MONEY, USED, Market, refusal_of
 from tests.router.router_harness import (
     RouterHarness,
@@ -199,6 +203,41 @@ async def test_what_was_decided_is_captured_once_after_a_restart(
         assert figure(router, "captured_units_total") == USED
     async with market.router():
         assert await market.balance() == MONEY - USED
+
+
+async def test_a_hold_that_is_of_no_use_returns_at_once(market: Market) -> None:
+    async with market.router() as router:
+        stub = await router.stub(market.payer)
+        for hold in (await market.hold(10), await market.hold(seconds=86_400)):
+            await refusal_of(text_of(stub, infer(hold=hold)))
+            assert (await market.settled(hold)).state == RELEASED
+        assert await market.balance() == MONEY
+
+
+async def test_a_hold_whose_request_went_as_it_was_taken_up_returns(
+    market: Market, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evalpool_router.service.LET_GO_SECONDS", 0.01)
+    async with market.router() as router:
+        worker = await router.worker()
+        worker.open.clear()
+        stub = await router.stub(market.payer)
+        lasting = await market.hold()
+        answer = asyncio.create_task(text_of(stub, infer(hold=lasting)))
+        await worker.reached.wait()
+        gone = HeldUnits(await market.hold(), "", "", 100_000, True, market.clock.now())
+        path = router.service.running.runtime.data_dir / "router.db"
+        database = Database.open(f"sqlite:///{path}")
+        await database.write(partial(charges.take_up, hold=gone, now=market.clock.now()))
+        await database.close()
+        market.clock.later = timedelta(seconds=61)
+
+        assert (await market.settled(gone.id)).state == RELEASED
+        # One that is under way stays, however long.
+        assert (await market.look(lasting)).state == token_pb2.HOLD_STATE_OPEN
+        worker.open.set()
+        assert await answer == "Paris."
+        assert int((await market.settled(lasting)).captured) == USED
 
 
 async def test_a_charge_that_was_settled_long_ago_is_forgotten(market: Market) -> None:

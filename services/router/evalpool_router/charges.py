@@ -6,6 +6,7 @@ charged is written once, before anything is captured.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 
 from sqlalchemy import Connection, delete, select, update
@@ -36,13 +37,24 @@ def decide(connection: Connection, hold: str, quantity: int) -> None:
     )
 
 
-def let_go(connection: Connection) -> int:
-    """Charge nothing for requests that ended with the router's last process; gives how many."""
-    return int(
-        connection.execute(
-            update(charges).where(charges.c.charged.is_(None)).values(charged=0)
-        ).rowcount
+def let_go(connection: Connection, before: datetime, under_way: Collection[str]) -> int:
+    """Charge nothing for holds that were taken up before a moment for requests that are gone.
+
+    Args:
+        connection: The transaction.
+        before: The moment.
+        under_way: Holds whose requests are not gone.
+
+    Returns:
+        How many.
+    """
+    taken = connection.scalars(
+        select(charges.c.hold).where(charges.c.charged.is_(None), charges.c.create_time < before)
     )
+    gone = [hold for hold in taken if hold not in under_way]
+    for hold in gone:
+        decide(connection, hold, 0)
+    return len(gone)
 
 
 def due(connection: Connection) -> list[Charge]:

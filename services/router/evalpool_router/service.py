@@ -8,7 +8,6 @@ from datetime import timedelta
 from evalpool.models import ModelStore
 from evalpool.router.v1 import router_pb2_grpc
 from evalpool.token.v1.token_pb2_grpc import TokenServiceStub
-from evalpool_router import charges
 from evalpool_router.charge_metrics import ChargeMetrics
 from evalpool_router.herd import Herd
 from evalpool_router.inference import Inference
@@ -31,6 +30,7 @@ from evalpool_runtime.service import Runtime, ServiceDefinition
 FORGET_SECONDS = 300.0
 SWEEP_SECONDS = 3600.0
 MULTIPLIER_SECONDS = 5.0
+LET_GO_SECONDS = 60.0
 LAST_MOMENT = 0.3
 """Seconds before the end of the grace at which answers under way are ended properly."""
 
@@ -82,7 +82,7 @@ async def build(runtime: Runtime[RouterSettings]) -> None:
         retry_seconds=settings.ledger_seconds,
     )
     # There is one router a herd: what is open was under way in a process that is gone.
-    await database.write(charges.let_go)
+    await toll.let_go(timedelta())
     runtime.on_stop(toll.close)
     runtime.on_stop(herd.close)
     if settings.token_endpoint:
@@ -98,6 +98,7 @@ async def build(runtime: Runtime[RouterSettings]) -> None:
 
     runtime.spawn("end at the stop", end_in_time)
     runtime.every("last multiplier", MULTIPLIER_SECONDS, multiplier.keep)
+    runtime.every("charges of nobody", LET_GO_SECONDS, toll.let_go)
     runtime.every("old charges", SWEEP_SECONDS, toll.forget)
     runtime.every("uploads", SWEEP_SECONDS, uploads.sweep)
     runtime.every(

@@ -22,6 +22,7 @@ import structlog
 from evalpool.inference.v1 import inference_pb2
 from evalpool_router import charges
 from evalpool_router.charge_metrics import ChargeMetrics
+from evalpool_router.hold import HeldUnits
 from evalpool_router.ledger import Ledger, LedgerUnavailable
 from evalpool_router.prices import Flaw, Objection, Prices, objection
 from evalpool_runtime.clock import Clock
@@ -32,6 +33,12 @@ NOTHING_OFFERED = Fraction(1)
 
 SLACK = timedelta(seconds=60)
 """What callers are told beyond the time that a hold must last: until its request comes, it ages."""
+
+OF_NO_USE = frozenset({Flaw.SMALL, Flaw.EXPIRES})
+"""What is wrong with a hold that is given back at once: its holder could not, for a day or so."""
+
+GONE = timedelta(seconds=60)
+"""How old a hold that was taken up must be to be let go: no request is on its way to it."""
 
 KEPT = timedelta(days=1)
 """How long a charge that is done is kept: much longer than a hold that was read as open may take to
@@ -118,6 +125,7 @@ class Toll:
         self._metrics = metrics
         self._settle_time = settle_time
         self._retry_seconds = retry_seconds
+        self._under_way: set[str] = set()
         self._wake = asyncio.Event()
         self._deciding: set[asyncio.Task[None]] = set()
 
@@ -145,6 +153,7 @@ class Toll:
         try:
             yield meter
         finally:
+            # It stays under way until that is written.
             used = self.prices.charge(meter.tokens, offer.multiplier, held) if meter.served else 0
             await self._to_the_end(self._decide(offer.hold, used))
 
@@ -185,6 +194,21 @@ class Toll:
             )
             self._metrics.settled(charge, lost=not done)
 
+    async def let_go(self, age: timedelta = GONE) -> None:
+        """Charge nothing for holds that were taken up, and whose requests are gone.
+
+        They went with the router's last process, or before it was known that their hold was
+        written, or what was decided could not be written.
+
+        Args:
+            age: How long ago they must have been taken up.
+        """
+        before = self._clock.now() - age
+        if await self._database.write(
+            partial(charges.let_go, before=before, under_way=frozenset(self._under_way))
+        ):
+            self._wake.set()
+
     async def forget(self) -> None:
         """Forget charges that have long been done."""
         await self._database.write(partial(charges.forget, before=self._clock.now() - KEPT))
@@ -208,6 +232,12 @@ class Toll:
             yield last
 
     async def _take_up(self, offer: Offer) -> int:
+        """Let a hold pay for a request; gives what is held.
+
+        Raises:
+            FailedPrecondition: The hold is refused.
+            Unavailable: The token service cannot be asked.
+        """
         price = self.prices.price(offer.most_tokens, offer.multiplier)
         until = self._clock.now() + timedelta(seconds=offer.seconds) + self._settle_time
         if not offer.hold:
@@ -228,14 +258,29 @@ class Toll:
             sentence = f"there is none with this id for {self._router}; make one"
             raise self._refusal(Objection(Flaw.UNKNOWN, sentence), offer, price)
         refusal = objection(hold, payer=offer.payer, router=self._router, price=price, until=until)
-        if refusal is not None:
+        if refusal is not None and refusal.flaw not in OF_NO_USE:
             raise self._refusal(refusal, offer, price)
-        if not await self._database.write(
-            partial(charges.take_up, hold=hold, now=self._clock.now())
-        ):
+        if not await self._write_up(hold):
             sentence = "it pays for another request; make a new one"
             raise self._refusal(Objection(Flaw.TAKEN, sentence), offer, price)
+        if refusal is not None:
+            await self._to_the_end(self._decide(hold.id, 0))
+            raise self._refusal(refusal, offer, price)
         return hold.quantity
+
+    async def _write_up(self, hold: HeldUnits) -> bool:
+        """Write that a hold is taken up; False where it is or was by another request."""
+        if hold.id in self._under_way:
+            return False
+        self._under_way.add(hold.id)
+        taken = False
+        try:
+            now = self._clock.now()
+            taken = await self._database.write(partial(charges.take_up, hold=hold, now=now))
+        finally:
+            if not taken:
+                self._under_way.discard(hold.id)
+        return taken
 
     def _refusal(self, refusal: Objection, offer: Offer, price: int) -> FailedPrecondition:
         self._metrics.refused(refusal.flaw)
@@ -248,7 +293,10 @@ class Toll:
         )
 
     async def _decide(self, hold: str, quantity: int) -> None:
-        await self._database.write(partial(charges.decide, hold=hold, quantity=quantity))
+        try:
+            await self._database.write(partial(charges.decide, hold=hold, quantity=quantity))
+        finally:
+            self._under_way.discard(hold)
         self._wake.set()
 
     async def _to_the_end(self, work: Coroutine[Any, Any, None]) -> None:
