@@ -183,8 +183,8 @@ class Sampling(_message.Message):
     """The seed of the choice. The same seed and settings give the same text. Default: 0."""
     grammar: _builtins.str
     """A GBNF grammar that the text must follow, at most 64 KiB, with groups nested at most 100 deep. One
-    that can be read in so many ways that following it takes too much ends the call, at whatever place
-    of the text, with INVALID_ARGUMENT. Default: none.
+    that can be read in so many ways that following it takes too much, or that leads to where no token
+    may follow, ends the call, at whatever place of the text, with INVALID_ARGUMENT. Default: none.
     """
     logprobs: _builtins.int
     """Where set, each token comes with its log-probability, and with so many of the tokens that were

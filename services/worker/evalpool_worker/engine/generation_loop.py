@@ -7,6 +7,8 @@ tokens. Where the cache fills up all the same, the newest stream gives its cells
 what it has sampled stays, and is computed again together with its prompt. A stream that has become
 longer than the cache gets a longer one, into which everything is computed again.
 
+A stream whose grammar has been asked and has not answered sits steps out, and the others go on.
+
 What a stream's prompt shares with another's, such as a system prompt, is computed once.
 """
 
@@ -14,14 +16,16 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 from .base import FinishReason
 from .context import DecodeContext, NoRoomError
 from .errors import EngineError
-from .generation_stream import GenerationStream
+from .generation_step import GenerationStep
+from .generation_stream import GenerationEvent, GenerationStream
+from .grammars import Grammar, answered
 from .growing_context import GrowingContext
 from .library import release_threads
 from .log_probabilities import log_normalisers
@@ -36,31 +40,13 @@ _logger = logging.getLogger(__name__)
 # Cells a stream that have to be free for a new stream to come in.
 _HEADROOM = 32
 
+# How long after a grammar was asked a step waits for its answer; most take a tenth of that.
+_ANSWER_SECONDS = 0.001
+
+# How long to wait where there is nothing else to do, before looking for streams to let in and out.
+_LISTEN_SECONDS = 0.01
+
 _UNLOADED = "The model was unloaded."
-
-
-@dataclass(slots=True)
-class _Step:
-    """The columns of one batch, and which stream each asked-for output belongs to."""
-
-    tokens: list[int] = field(default_factory=list)
-    positions: list[int] = field(default_factory=list)
-    sequences: list[tuple[int, ...]] = field(default_factory=list)
-    wants_logits: list[bool] = field(default_factory=list)
-    streams: dict[GenerationStream, int] = field(default_factory=dict)
-    outputs: list[tuple[GenerationStream, int]] = field(default_factory=list)
-    prefilled: int = 0
-
-    def add(self, stream: GenerationStream, tokens: Sequence[int], wants_last: bool) -> None:
-        for offset, token in enumerate(tokens):
-            self.tokens.append(token)
-            self.positions.append(stream.computed + offset)
-            self.sequences.append((stream.sequence,))
-            self.wants_logits.append(False)
-        if wants_last:
-            self.wants_logits[-1] = True
-            self.outputs.append((stream, len(self.tokens) - 1))
-        self.streams[stream] = len(tokens)
 
 
 class GenerationLoop:
@@ -88,6 +74,7 @@ class GenerationLoop:
         self._condition = threading.Condition()
         self._waiting: deque[GenerationStream] = deque()
         self._active: list[GenerationStream] = []
+        self._asking: dict[Grammar, GenerationStream] = {}
         self._free_sequences = list(range(self._shape.sequences))
         self._prefixes = StreamPrefixes(self._shape) if model.shares_prefixes else None
         self._stopping = False
@@ -160,8 +147,13 @@ class GenerationLoop:
         try:
             while self._next_step():
                 try:
+                    if self._asking:
+                        self._hear(self._long_enough())
+                        if len(self._asking) == len(self._active):
+                            continue
                     context = self._long_enough()
-                    context.limit_threads(max(1, self._shape.threads - self._scoring.busy_threads))
+                    others = self._scoring.busy_threads + len(self._asking)
+                    context.limit_threads(max(1, self._shape.threads - others))
                     step = self._compute(context)
                     self._sample(context, step)
                 except Exception as error:
@@ -201,6 +193,7 @@ class GenerationLoop:
                 if stopping:
                     ending = [*self._active, *self._waiting]
                     self._active.clear()
+                    self._asking.clear()
                     self._waiting.clear()
                     self._condition.notify_all()
                 else:
@@ -239,13 +232,22 @@ class GenerationLoop:
         self._context.forget(stream.sequence)
         with self._condition:
             self._active.remove(stream)
+        if stream.asking:
+            del self._asking[stream.asking]
         self._free_sequences.append(stream.sequence)
         stream.sequence = -1
         stream.computed = 0
 
+    def _stepping(self) -> list[GenerationStream]:
+        """Streams that the next step computes something for."""
+        if not self._asking:
+            return self._active
+        return [stream for stream in self._active if not stream.asking]
+
     def _make_room(self, context: DecodeContext) -> int:
         """Let the newest streams wait until each of the others can get a token; the room left."""
         while True:
+            stepping = self._stepping()
             room = context.shape.cells - sum(stream.computed for stream in self._active)
             if self._prefixes:
                 # What is kept makes no chunk smaller: in others a text may come out otherwise.
@@ -253,14 +255,15 @@ class GenerationLoop:
                     self._prefixes.forget(context)
                 room -= self._prefixes.kept_tokens
             # One stream alone always fits: the context is longer than every stream.
-            if room >= len(self._active) or len(self._active) == 1:
+            if room >= len(stepping) or len(self._active) == 1:
                 return room
-            newest = self._active[-1]
+            # One whose grammar is asked stays: begun again it would choose a second time.
+            newest = stepping[-1]
             self._leave(newest)
             with self._condition:
                 self._waiting.appendleft(newest)
 
-    def _compute(self, context: DecodeContext) -> _Step:
+    def _compute(self, context: DecodeContext) -> GenerationStep:
         """Decode a batch; where it finds no room, with fewer prompt tokens."""
         room = self._make_room(context)
         if all(stream.prefilling for stream in self._active):
@@ -269,6 +272,9 @@ class GenerationLoop:
             prefill = min(self._chunk, room)
         while True:
             step = self._plan(context, prefill)
+            if not step.tokens:
+                # Those whose grammars are asked hold all the room.
+                return step
             context.fill(step.tokens, step.positions, step.sequences, step.wants_logits)
             try:
                 context.decode()
@@ -285,14 +291,15 @@ class GenerationLoop:
             self._prompt_tokens += step.prefilled
             return step
 
-    def _plan(self, context: DecodeContext, most: int) -> _Step:
+    def _plan(self, context: DecodeContext, most: int) -> GenerationStep:
         """Lay out a batch of at most this many tokens, but for streams that need just one."""
-        step = _Step()
-        for stream in self._active:
+        step = GenerationStep()
+        stepping = self._stepping()
+        for stream in stepping:
             if not stream.prefilling:
                 step.add(stream, stream.tokens[-1:], wants_last=True)
         room = most - len(step.tokens)
-        for stream in self._active:
+        for stream in stepping:
             if room <= 0:
                 break
             if stream.prefilling:
@@ -307,7 +314,7 @@ class GenerationLoop:
                 room -= len(tokens)
         return step
 
-    def _sample(self, context: DecodeContext, step: _Step) -> None:
+    def _sample(self, context: DecodeContext, step: GenerationStep) -> None:
         if not step.outputs:
             return
         logits = context.logits(len(step.outputs))
@@ -322,12 +329,43 @@ class GenerationLoop:
             before = stream.completion_tokens
             events, ended = stream.sample(context, index, logits[row], normalisers.get(row, 0.0))
             self._completion_tokens += stream.completion_tokens - before
-            if ended:
-                if self._prefixes:
-                    self._prefixes.keep(context, stream)
-                self._leave(stream)
-                stream.free()
-            stream.deliver(events)
+            if stream.asking:
+                self._asking[stream.asking] = stream
+            else:
+                self._deliver(context, stream, events, ended)
+
+    def _hear(self, context: DecodeContext) -> None:
+        """Go on with streams whose grammars answer; the others sit the next step out."""
+        while self._asking:
+            seconds = _LISTEN_SECONDS
+            if len(self._asking) < len(self._active):
+                last = max(grammar.asked for grammar in self._asking)
+                seconds = max(0.0, last + _ANSWER_SECONDS - time.monotonic())
+            told = answered(self._asking, seconds)
+            if not told:
+                return
+            for grammar in told:
+                stream = self._asking[grammar]
+                before = stream.completion_tokens
+                events, ended = stream.resume()
+                self._completion_tokens += stream.completion_tokens - before
+                if not stream.asking:
+                    del self._asking[grammar]
+                    self._deliver(context, stream, events, ended)
+
+    def _deliver(
+        self,
+        context: DecodeContext,
+        stream: GenerationStream,
+        events: list[GenerationEvent],
+        ended: bool,
+    ) -> None:
+        if ended:
+            if self._prefixes:
+                self._prefixes.keep(context, stream)
+            self._leave(stream)
+            stream.free()
+        stream.deliver(events)
 
     def _fail(self, streams: Sequence[GenerationStream], message: str) -> None:
         """End streams that are in slots."""

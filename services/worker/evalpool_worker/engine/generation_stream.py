@@ -19,6 +19,7 @@ from .base import (
 )
 from .context import DecodeContext
 from .errors import EngineError, InvalidParametersError
+from .grammars import Grammar
 from .log_probabilities import likeliest_tokens
 from .sampling import TokenSampler
 from .text_stream import TextStream
@@ -47,6 +48,7 @@ class GenerationStream:
         computed: How many of them the KV cache holds.
         shared: How many of them were computed for another stream.
         logprobs: Whether, and of how many of the likeliest tokens, log-probabilities are wanted.
+        asking: The grammar that it waits for before it has its next token; None for none.
     """
 
     def __init__(
@@ -78,6 +80,8 @@ class GenerationStream:
         self._unsent: list[int] = []
         self._unsent_logprobs: list[TokenLogprobs] = []
         self.logprobs = parameters.logprobs
+        self.asking: Grammar | None = None
+        self._held: tuple[NDArray[np.float32], float] | None = None
         self._sent: float | None = None
         self._submitted = clock()
         self._started: float | None = None
@@ -119,14 +123,37 @@ class GenerationStream:
             normaliser: Log of the sum of their exponentials, where log-probabilities are wanted.
 
         Returns:
-            What the caller gets, and whether it is the end.
+            What the caller gets, and whether it is the end. Neither where it is `asking`, until
+            `resume`.
         """
         try:
             token = self._sampler.sample(context, index, logits)
-        except InvalidParametersError as error:
-            return self.end(FinishReason.ERROR, str(error), error.field), True
         except EngineError as error:
-            return self.end(FinishReason.ERROR, str(error)), True
+            return self._fail(error), True
+        if token is None:
+            self.asking = self._sampler.grammar
+            # The next batch overwrites them.
+            self._held = logits.copy(), normaliser
+            return [], False
+        return self._take(token, logits, normaliser)
+
+    def resume(self) -> tuple[list[GenerationEvent], bool]:
+        """Go on with what the grammar has answered; gives what `sample` does."""
+        if self._held is None:
+            raise AssertionError("the stream waits for no grammar")
+        try:
+            token = self._sampler.resume()
+        except EngineError as error:
+            self.asking = None
+            return self._fail(error), True
+        if token is None:
+            return [], False
+        self.asking = None
+        return self._take(token, *self._held)
+
+    def _take(
+        self, token: int, logits: NDArray[np.float32], normaliser: float
+    ) -> tuple[list[GenerationEvent], bool]:
         if self._first is None:
             self._first = self._clock()
         if self._tokeniser.ends_generation(token):
@@ -190,6 +217,10 @@ class GenerationStream:
     def free(self) -> None:
         """Free the sampler."""
         self._sampler.free()
+
+    def _fail(self, error: EngineError) -> list[GenerationEvent]:
+        refused = error.field if isinstance(error, InvalidParametersError) else ""
+        return self.end(FinishReason.ERROR, str(error), refused)
 
     def _chunk(self, text: str, last: bool = False) -> list[GenerationEvent]:
         self._unsent_text += text

@@ -1,17 +1,23 @@
 """Grammars, each followed in a process of its own that is ended where it takes too much.
 
 See `grammar_process`. The process that they are forked from is started with a model's first grammar
-and lives until the model is freed.
+and lives until the model is freed. Who asks a grammar is a generator, which pauses until there is
+an answer, so that others need not wait for it.
 """
 
 from __future__ import annotations
 
 import os
+import select
 import socket
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Collection, Generator
+from contextlib import suppress
 from pathlib import Path
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,53 +41,79 @@ _ENVIRONMENT = ("LD_LIBRARY_PATH",)
 
 # By the clock; more is the machine's fault. Processor time is what a grammar is ended for.
 _WALL_SECONDS = 30.0
+_SHORTEST_WAIT = 0.001
+
+T = TypeVar("T")
+Asking: TypeAlias = Generator[None, None, T]
+"""What asks a grammar: it pauses for each answer, and at the end gives what it made of them."""
 
 
 class Grammar:
     """Where one stream stands in its grammar; one thread's at a time.
+
+    It is asked one question after the other. What asks should go on once `answered` names the
+    grammar; before that it would wait for the answer.
+
+    Attributes:
+        asked: When it was asked last, monotonic, seconds.
 
     Args:
         channel: To the process that follows it.
         n_vocab: Tokens of the vocabulary.
         text: GBNF.
 
-    Every method raises:
+    Every method raises, at once or when it goes on:
         InvalidParametersError: It can't be read, or takes too much to follow.
         EngineError: The machine is too busy to follow it.
     """
 
     def __init__(self, channel: socket.socket, n_vocab: int, text: str) -> None:
         self._channel = channel
-        self._channel.settimeout(_WALL_SECONDS)
         self._n_vocab = n_vocab
+        self.asked = time.monotonic()
         if self._receive() != READY:
             raise EngineError("No process can be had that follows the grammar.")
-        answer = self._ask(text.encode(errors="replace"))
+        self._send(text.encode(errors="replace"))
+        answer = self._answer()
         if answer[:1] == REFUSED:
             raise InvalidParametersError(
                 "grammar", f"grammar is not valid GBNF: {answer[1:].decode(errors='replace')}."
             )
 
-    def accepts(self, token: int) -> bool:
+    def accepts(self, token: int) -> Asking[bool]:
         """Whether the text may go on with this token; if so, it has."""
-        return self._ask(ACCEPT + TOKEN.pack(token)) == ALLOWED
+        self._send(ACCEPT + TOKEN.pack(token))
+        yield
+        return self._answer() == ALLOWED
 
-    def allowed(self) -> NDArray[np.bool_]:
+    def allowed(self) -> Asking[NDArray[np.bool_]]:
         """Shape (n_vocab,): with which tokens the text may go on."""
-        bits = np.frombuffer(self._ask(MASK), dtype=np.uint8)
+        self._send(MASK)
+        yield
+        bits = np.frombuffer(self._answer(), dtype=np.uint8)
         return np.unpackbits(bits, count=self._n_vocab).astype(np.bool_)
+
+    def fileno(self) -> int:
+        """The number of the socket over which the answer comes."""
+        return self._channel.fileno()
+
+    @property
+    def overdue(self) -> bool:
+        """Whether the answer should have come by now."""
+        return time.monotonic() >= self.asked + _WALL_SECONDS
 
     def close(self) -> None:
         """End what follows it."""
         self._channel.close()
 
-    def _ask(self, question: bytes) -> bytes:
-        try:
+    def _send(self, question: bytes) -> None:
+        self.asked = time.monotonic()
+        # Where the process has ended, that there is no answer tells it.
+        with suppress(BrokenPipeError, ConnectionResetError):
             self._channel.send(question)
-        except (BrokenPipeError, ConnectionResetError):
-            answer = b""
-        else:
-            answer = self._receive()
+
+    def _answer(self) -> bytes:
+        answer = self._receive()
         if not answer:
             raise InvalidParametersError(
                 "grammar",
@@ -92,6 +124,8 @@ class Grammar:
 
     def _receive(self) -> bytes:
         """The next answer; empty where the process has ended."""
+        left = self.asked + _WALL_SECONDS - time.monotonic()
+        self._channel.settimeout(max(left, _SHORTEST_WAIT))
         try:
             return self._channel.recv(LONGEST_MESSAGE)
         except ConnectionResetError:
@@ -101,6 +135,21 @@ class Grammar:
                 f"The grammar was not followed within {_WALL_SECONDS:g} s; "
                 "the machine may be overloaded."
             ) from error
+
+
+def answered(asked: Collection[Grammar], seconds: float) -> list[Grammar]:
+    """Those of the grammars that have answered, or are overdue; waits a while for the first.
+
+    Args:
+        asked: Grammars that have been asked something.
+        seconds: How long to wait at most; it is rounded up to milliseconds.
+    """
+    channels = select.poll()
+    by_number = {grammar.fileno(): grammar for grammar in asked}
+    for number in by_number:
+        channels.register(number, select.POLLIN)
+    told = [by_number[number] for number, _ in channels.poll(seconds * 1000)]
+    return told or [grammar for grammar in asked if grammar.overdue]
 
 
 class Grammars:
