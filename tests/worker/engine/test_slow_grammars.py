@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -19,6 +20,7 @@ from evalpool_worker.engine.base import (
     SamplingParameters,
     TokenLogprobs,
 )
+from evalpool_worker.engine.context import DecodeContext
 from evalpool_worker.engine.llama_cpp import LlamaCppEngine
 from evalpool_worker.engine.shape import EngineSettings
 from tests.waiting import until
@@ -136,7 +138,17 @@ async def test_a_grammar_that_never_answers_fails_as_the_machines_fault(
     assert stream.end.message.startswith("The grammar was not followed within ")
 
 
-async def test_one_that_waits_keeps_its_place_when_the_cache_is_full(smollm2_path: Path) -> None:
+async def test_one_that_waits_keeps_its_place_when_the_cache_is_full(
+    smollm2_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill = DecodeContext.fill
+
+    def never_nothing(context: DecodeContext, tokens: Sequence[int], *rest: Any) -> None:
+        # Where there is nothing to compute, a token is, in the place of what is kept.
+        assert tokens
+        fill(context, tokens, *rest)
+
+    monkeypatch.setattr(DecodeContext, "fill", never_nothing)
     engine = LlamaCppEngine(EngineSettings(threads=1, generate_context_tokens=96))
     await engine.load(smollm2_path, "digest")
     fills_it = SamplingParameters(

@@ -193,7 +193,6 @@ class GenerationLoop:
                 if stopping:
                     ending = [*self._active, *self._waiting]
                     self._active.clear()
-                    self._asking.clear()
                     self._waiting.clear()
                     self._condition.notify_all()
                 else:
