@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -26,6 +27,7 @@ from tests.dataset.dataset_harness import (
 )
 from tests.dataset.router_double import RouterDouble
 
+QUEUED = dataset_pb2.RUN_STATE_QUEUED
 COMPLETE = dataset_pb2.RUN_STATE_COMPLETE
 UNFUNDED = dataset_pb2.RUN_STATE_UNFUNDED
 LETTER = dataset_pb2.EVALUATOR_LETTER
@@ -44,6 +46,10 @@ class Account:
         self.ledger = ledger
         self._owner = owner
         self._stack = stack
+
+    def at(self, ledger: ServiceUnderTest) -> Account:
+        """The same at another ledger."""
+        return Account(ledger, self._owner, self._stack)
 
     async def pay_in(self, units: int) -> None:
         stub = await self._stub(self.ledger.operator)
@@ -152,18 +158,22 @@ async def test_a_dataset_service_without_an_account_says_so(tmp_path: Path) -> N
 
 
 async def test_a_ledger_that_is_away_is_waited_for(tmp_path: Path) -> None:
-    nobody = "127.0.0.1:1"
-    async with paid_herd(tmp_path, token_endpoint=nobody) as (harness, _):
+    with socket.create_server(("127.0.0.1", 0)) as place:
+        endpoint = f"127.0.0.1:{place.getsockname()[1]}"
+    async with paid_herd(tmp_path, token_endpoint=endpoint) as (harness, account):
         stub = await harness.load(lines(1))
         run = (await start(stub)).run
         async for message in stub.WatchScores(dataset_pb2.WatchScoresRequest(runs=[run])):
             if message.score.reason_code:
                 break
-        assert (message.score.state, message.score.reason_code) == (
-            dataset_pb2.RUN_STATE_QUEUED,
-            "UNAVAILABLE",
-        )
-        assert message.score.reason == "the token service cannot be asked for a hold"
+        waiting = message.score
+        assert (waiting.state, waiting.reason_code) == (QUEUED, "UNAVAILABLE")
+        assert waiting.reason == "the token service cannot be asked for a hold"
+
+        key = account.ledger.running.runtime.identity
+        async with running(TOKEN, tmp_path / "back", listen=endpoint, identity=key) as back:
+            await account.at(back).pay_in(7)
+            assert (await until(stub, run, COMPLETE)).done == 1
 
 
 async def test_a_hold_that_the_router_could_not_judge_pays_for_the_next_call(
