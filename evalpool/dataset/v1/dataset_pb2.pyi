@@ -134,7 +134,9 @@ class _RunStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RunState.Val
     it.
     """
     RUN_STATE_UNFUNDED: _RunState.ValueType  # 5
-    """The holds that were to pay for it are refused; it waits. The seed's Transfer-Error."""
+    """What it costs cannot be held, or the hold is refused; it waits until it is started again. The
+    seed's Transfer-Error.
+    """
 
 class RunState(_RunState, metaclass=_RunStateEnumTypeWrapper):
     """RunState is a run's status."""
@@ -156,7 +158,9 @@ RUN_STATE_FAILED: RunState.ValueType  # 4
 it.
 """
 RUN_STATE_UNFUNDED: RunState.ValueType  # 5
-"""The holds that were to pay for it are refused; it waits. The seed's Transfer-Error."""
+"""What it costs cannot be held, or the hold is refused; it waits until it is started again. The
+seed's Transfer-Error.
+"""
 Global___RunState: _TypeAlias = RunState  # noqa: Y015
 
 class _EvaluationState:
