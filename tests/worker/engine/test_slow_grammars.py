@@ -27,7 +27,7 @@ from tests.waiting import until
 from tests.worker.engine.calls import collect
 
 PROMPT = "Tell me a story about a fox."
-# No word: the model's favourite is always forbidden, so that the grammar is asked in every way.
+# No words: what the model would write at first is forbidden, so the grammar is asked in every way.
 CONSONANTS = SamplingParameters(
     max_tokens=24, temperature=0.8, seed=7, grammar="root ::= [b-df-hj-np-tv-xz]+", logprobs=1
 )
