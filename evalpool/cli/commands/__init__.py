@@ -11,6 +11,7 @@ from evalpool.cli.commands import (
     pool,
     pricing,
     status,
+    task,
     token,
     wallet,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "pool",
     "pricing",
     "status",
+    "task",
     "token",
     "wallet",
 ]

@@ -74,7 +74,7 @@ _EVALUATORS = {
     EvaluatorName.LETTER: dataset_pb2.EVALUATOR_LETTER,
     EvaluatorName.JUDGE: dataset_pb2.EVALUATOR_JUDGE,
 }
-_METRICS = {
+METRICS = {
     MetricName.ACC: dataset_pb2.METRIC_ACC,
     MetricName.ACC_NORM: dataset_pb2.METRIC_ACC_NORM,
     MetricName.ACC_BYTES: dataset_pb2.METRIC_ACC_BYTES,
@@ -92,7 +92,7 @@ Evaluator = Annotated[EvaluatorName, typer.Option(help="How answers are obtained
 @group.command()
 def create(
     dataset: DatasetId,
-    kind: Annotated[str, typer.Option(help="siqa or multiple_choice.")] = "siqa",
+    kind: Annotated[str, typer.Option(help="siqa, multiple_choice or continuation.")] = "siqa",
     title: Annotated[str, typer.Option(help="For people.")] = "",
     description: Annotated[str, typer.Option(help="For people.")] = "",
     evaluator: Evaluator = EvaluatorName.DEFAULT,
@@ -120,7 +120,7 @@ def create(
                     title=title,
                     description=description,
                     evaluator=_EVALUATORS[evaluator],
-                    metric=_METRICS[metric],
+                    metric=METRICS[metric],
                     system_prompt=system_prompt,
                     license=license_,
                     request_id=request_id or f"create-{uuid4()}",
@@ -177,6 +177,11 @@ def load(
         if output is Format.TABLE:
             _print_bad_rows(CallError.of(error))
         raise
+    print_loaded(response, output)
+
+
+def print_loaded(response: dataset_pb2.LoadDataResponse, output: Format) -> None:
+    """Say what has become of a file of questions."""
     if output is Format.JSON:
         print_json(response)
         return

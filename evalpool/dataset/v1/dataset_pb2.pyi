@@ -277,7 +277,7 @@ class Dataset(_message.Message):
     owner: _builtins.str
     """Who owns it."""
     kind: _builtins.str
-    """Its kind. Example: "siqa", "multiple_choice"."""
+    """Its kind. Example: "siqa", "multiple_choice", "continuation"."""
     evaluator: Global___Evaluator.ValueType
     """The default evaluator."""
     metric: Global___Metric.ValueType
@@ -351,7 +351,7 @@ class CreateDatasetRequest(_message.Message):
     id: _builtins.str
     """The dataset's id: 1 to 63 characters, `[a-z0-9]([a-z0-9-]*[a-z0-9])?`."""
     kind: _builtins.str
-    """The kind. Example: "siqa", "multiple_choice"."""
+    """The kind. Example: "siqa", "multiple_choice", "continuation"."""
     title: _builtins.str
     """The title, at most 200 characters. Default: the id."""
     description: _builtins.str

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from evalpool_dataset.parts.prompt import ChoicePrompt
+from evalpool_dataset.parts.prompt import ChoicePrompt, WrittenOutPrompt
 from evalpool_dataset.question import Question
 
 QUESTION = Question(1, "Zoë didn't wait.", "Why?", ("late", "tired", "shy"), 2)
@@ -37,3 +37,9 @@ def test_no_prompt_tells_which_answer_is_right() -> None:
 
 def test_the_system_prompt_is_part_of_the_version() -> None:
     assert ChoicePrompt("a").spec() != ChoicePrompt("b").spec()
+
+
+def test_a_prompt_that_is_written_out_is_asked_as_it_stands() -> None:
+    given = WrittenOutPrompt().continuations(Question(1, "", " Q:\nA: ", ("yes", " no"), 1))
+    assert given.prompt == " Q:\nA: "
+    assert given.texts == ("yes", " no")

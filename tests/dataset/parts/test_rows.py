@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from evalpool_dataset.loaders import Row, RowProblem
-from evalpool_dataset.parts.rows import MultipleChoiceRows, SiqaRows
+from evalpool_dataset.parts.rows import ContinuationRows, MultipleChoiceRows, SiqaRows
 from evalpool_dataset.question import Question
 
 SIQA_ROW = {
@@ -166,3 +166,24 @@ def test_columns_are_checked(columns: list[str], labelled: bool, wrong: list[str
     told = MultipleChoiceRows().check_columns(columns, labelled=labelled)
     assert [field for field, _ in told] == wrong
     assert all(";" in message for _, message in told)
+
+
+def test_a_prompt_that_is_written_out_is_kept_as_it_stands() -> None:
+    row = {"prompt": " Q: é\nA: ", "choices": ["yes", " no "], "answer_index": 1, "id": "x"}
+    assert ContinuationRows().parse(Row(7, row), 3) == Question(
+        3, "", " Q: é\nA: ", ("yes", " no "), 2
+    )
+
+
+@pytest.mark.parametrize("changes", [{"prompt": " "}, {"prompt": 3}, {"prompt": None}])
+def test_a_prompt_that_is_written_out_is_not_empty(changes: dict[str, object]) -> None:
+    row = {"prompt": "p", "choices": ["a", "b"], "answer": 1} | changes
+    assert only(ContinuationRows().parse(Row(7, row), 1))[0] == "prompt"
+
+
+@pytest.mark.parametrize("field", ["context", "question"])
+def test_what_would_make_a_prompt_is_refused_beside_one(field: str) -> None:
+    row = {"prompt": "p", "choices": ["a", "b"], "answer": 1, field: "x"}
+    found, message = only(ContinuationRows().parse(Row(7, row), 1))
+    assert found == field
+    assert "the fields are prompt, choices, id, answer or answer_index" in message

@@ -13,6 +13,7 @@ from evalpool_dataset.parts.base import (
     ScoreCalculator,
 )
 from evalpool_dataset.parts.kinds import (
+    CONTINUATION,
     MULTIPLE_CHOICE,
     SIQA,
     BrokenKind,
@@ -22,6 +23,7 @@ from evalpool_dataset.parts.kinds import (
 )
 
 __all__ = [
+    "CONTINUATION",
     "MULTIPLE_CHOICE",
     "SIQA",
     "BrokenKind",

@@ -14,9 +14,9 @@ from evalpool_dataset.digest import JsonValue, version_digest
 from evalpool_dataset.parts.base import Evaluator, EvaluatorSpec, Parts
 from evalpool_dataset.parts.calculator import ShareOfRightAnswers
 from evalpool_dataset.parts.info import KindInfo
-from evalpool_dataset.parts.prompt import SYSTEM_PROMPT, ChoicePrompt
+from evalpool_dataset.parts.prompt import SYSTEM_PROMPT, ChoicePrompt, WrittenOutPrompt
 from evalpool_dataset.parts.retriever import LetterRetriever
-from evalpool_dataset.parts.rows import MultipleChoiceRows, SiqaRows
+from evalpool_dataset.parts.rows import ContinuationRows, MultipleChoiceRows, SiqaRows
 from evalpool_dataset.question import Question
 from evalpool_dataset.scoring import Metric
 from evalpool_runtime.start import CannotStart
@@ -109,10 +109,26 @@ def _multiple_choice(parameters: Parameters) -> Parts:
     )
 
 
+def _continuation(parameters: Parameters) -> Parts:
+    return replace(
+        _siqa(parameters),
+        info=KindInfo(
+            "continuation",
+            "Prompts that are written out, each with 2 to 26 texts that may continue it, one of "
+            "which is right.",
+        ),
+        loader=ContinuationRows(),
+        prompt=WrittenOutPrompt(),
+    )
+
+
 _CHOICE_EVALUATORS = frozenset({Evaluator.LOGLIKELIHOOD, Evaluator.LETTER})
 
 SIQA = Kind("siqa", _CHOICE_EVALUATORS, Parameters(), _siqa)
 MULTIPLE_CHOICE = Kind("multiple_choice", _CHOICE_EVALUATORS, Parameters(), _multiple_choice)
+CONTINUATION = Kind(
+    "continuation", frozenset({Evaluator.LOGLIKELIHOOD}), Parameters(), _continuation
+)
 
 
 class BrokenKind(CannotStart):
@@ -128,7 +144,7 @@ def installed_kinds(added: Iterable[EntryPoint] | None = None) -> Mapping[str, K
     Raises:
         BrokenKind: An entry point cannot be loaded, gives no `Kind`, or takes a name that is taken.
     """
-    kinds = {kind.name: kind for kind in (SIQA, MULTIPLE_CHOICE)}
+    kinds = {kind.name: kind for kind in (SIQA, MULTIPLE_CHOICE, CONTINUATION)}
     for point in entry_points(group=ENTRY_POINT_GROUP) if added is None else added:
         kind = _load(point)
         if kind.name in kinds:

@@ -1,4 +1,4 @@
-"""The prompt template of multiple choice."""
+"""The prompt templates of multiple choice."""
 
 from __future__ import annotations
 
@@ -52,3 +52,20 @@ class ChoicePrompt:
     def spec(self) -> Spec:
         """For the digest."""
         return {"revision": "choice/1", "system_prompt": self.system_prompt}
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenOutPrompt:
+    """The prompt that a row has, as it stands; for `loglikelihood` alone."""
+
+    def continuations(self, question: Question) -> Continuations:
+        """For `loglikelihood`."""
+        return Continuations(prompt=question.question, texts=question.choices)
+
+    def conversation(self, question: Question) -> Conversation:
+        """Nothing asks for it: the kind is not used with `letter`."""
+        raise NotImplementedError("prompts that are written out are not asked as conversations")
+
+    def spec(self) -> Spec:
+        """For the digest."""
+        return {"revision": "written_out/1"}

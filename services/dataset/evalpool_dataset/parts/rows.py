@@ -93,8 +93,7 @@ class _ChoiceRows(ABC):
         for name in row.values:
             if self._is_unknown(name):
                 fields.refuse(name, self._unknown_message())
-        context = fields.text("context", required=False)
-        question = fields.text("question")
+        context, question = self._asked(fields)
         choices = self._choices(fields, row.values)
         answer = self._answer(fields, row.values, len(choices))
         if fields.problems:
@@ -104,6 +103,10 @@ class _ChoiceRows(ABC):
     @abstractmethod
     def spec(self) -> Spec:
         """For the digest."""
+
+    def _asked(self, fields: _Fields) -> tuple[str, str]:
+        """The context and the question."""
+        return fields.text("context", required=False), fields.text("question")
 
     @abstractmethod
     def _choices(self, fields: _Fields, values: Mapping[str, object]) -> tuple[str, ...]:
@@ -212,6 +215,23 @@ class MultipleChoiceRows(_ChoiceRows):
             )
             return ()
         return tuple(fields.checked(f"choices[{i}]", entry) for i, entry in enumerate(value))
+
+
+class ContinuationRows(MultipleChoiceRows):
+    """Rows whose prompts are written out: `prompt`, `choices`, the answer, and `id`.
+
+    A choice follows its prompt as both stand, so whatever is between them belongs to the prompt.
+    """
+
+    _required = ("prompt", "choices")
+    _optional = frozenset({"id"})
+
+    def spec(self) -> Spec:
+        """For the digest."""
+        return {"revision": "continuation/1"}
+
+    def _asked(self, fields: _Fields) -> tuple[str, str]:
+        return "", fields.text("prompt")
 
 
 def _encodable(text: str) -> bool:
