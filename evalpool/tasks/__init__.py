@@ -12,7 +12,7 @@ Example:
 from evalpool.tasks.data import read_splits
 from evalpool.tasks.errors import TaskError
 from evalpool.tasks.prompts import ChoicePrompt, choice_prompts
-from evalpool.tasks.rows import row_of
+from evalpool.tasks.rows import kind_of, row_of
 from evalpool.tasks.task_file import Shots, TaskFile, read_task
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "TaskError",
     "TaskFile",
     "choice_prompts",
+    "kind_of",
     "read_splits",
     "read_task",
     "row_of",

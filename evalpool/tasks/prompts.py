@@ -65,6 +65,8 @@ def _prompt(task: TaskFile, row: Row, examples: Iterable[Row]) -> ChoicePrompt:
     before = _before(task, row, examples)
     if isinstance(text, int):
         # Where the choices are prompts, what continues them is the same (partial scoring).
+        if task.metric != "acc":
+            raise TaskError(f"metric_list: {task.metric} says nothing where choices are prompts")
         continuation = f"{task.target_delimiter}{target}"
         prompts = tuple(before + choice for choice in choices)
         return ChoicePrompt(prompts, (continuation,) * len(choices), choices, _place(text, choices))

@@ -1,9 +1,13 @@
-"""What a dataset of the kind `continuation` holds for each question of a task."""
+"""What a dataset holds for each question of a task, of the kinds `continuation` and `ending`."""
 
 from __future__ import annotations
 
-from evalpool.tasks.errors import TaskError
 from evalpool.tasks.prompts import ChoicePrompt
+
+
+def kind_of(prompt: ChoicePrompt) -> str:
+    """The kind of dataset that a question belongs to."""
+    return "continuation" if len(prompt.prompts) == 1 else "ending"
 
 
 def row_of(prompt: ChoicePrompt) -> dict[str, object]:
@@ -11,14 +15,13 @@ def row_of(prompt: ChoicePrompt) -> dict[str, object]:
 
     The delimiter between prompt and choice goes to the prompt's end, so that the choices' lengths
     are theirs alone; white space there is tokenised with the choice, as lm-evaluation-harness does.
-
-    Raises:
-        TaskError: The choices are prompts, each with its own beginning.
     """
-    if len(prompt.prompts) != 1:
-        raise TaskError(
-            "doc_to_text: the choices are prompts (partial scoring), which a dataset cannot hold"
-        )
+    if kind_of(prompt) == "ending":
+        return {
+            "choices": list(prompt.prompts),
+            "ending": prompt.continuations[0],
+            "answer_index": prompt.answer,
+        }
     delimiter = prompt.continuations[0].removesuffix(prompt.choices[0])
     return {
         "prompt": prompt.prompts[0] + delimiter,

@@ -195,8 +195,9 @@ class RouterDouble(router_pb2_grpc.RouterServiceServicer):
         if failure is not None:
             result.failure.CopyFrom(failure)
         else:
-            for choice in question.choices:
-                result.scores.add(sum_logprob=self.sums(question.prompt, choice), tokens=1)
+            prompts = question.prompts or [question.prompt] * len(question.choices)
+            for prompt, choice in zip(prompts, question.choices, strict=True):
+                result.scores.add(sum_logprob=self.sums(prompt, choice), tokens=1)
         self.change(result)
         return result
 

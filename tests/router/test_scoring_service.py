@@ -203,10 +203,13 @@ async def test_a_full_queue_refuses_with_a_delay(tmp_path: Path) -> None:
 
 async def test_every_violation_of_a_request_is_told(router: RouterHarness) -> None:
     stub = await router.stub(router.dataset)
-    bad = scoring(3, multiplier="0.5")
+    bad = scoring(5, multiplier="0.5")
     bad.questions[1].id = "q0"
     bad.questions[2].choices.append("")
     del bad.questions[0].choices[:]
+    bad.questions[3].prompts.extend("p" for _ in bad.questions[3].choices)
+    bad.questions[4].prompt = ""
+    bad.questions[4].prompts.append("p")
     bad.reference = "r" * 129
     with pytest.raises(aio.AioRpcError) as refusal:
         await all_of(stub.ScoreChoices(bad))
@@ -216,6 +219,8 @@ async def test_every_violation_of_a_request_is_told(router: RouterHarness) -> No
         "questions[0].choices",
         "questions[1].id",
         "questions[2].choices",
+        "questions[3].prompts",
+        "questions[4].prompts",
     }
 
 

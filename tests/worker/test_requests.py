@@ -138,6 +138,8 @@ def test_questions_have_ids_of_their_own_and_choices_with_texts() -> None:
             question(id="a", prompt="x", choices=[]),
             question(id="", prompt="x", choices=["y", ""]),
             question(id="b" * 65, prompt="x", choices=["y"] * 65),
+            question(id="c", prompt="x", choices=["y", "z"], prompts=["p", "q"]),
+            question(id="d", choices=["y", "z"], prompts=["p"]),
         ]
     )
     with pytest.raises(InvalidFields) as caught:
@@ -150,6 +152,8 @@ def test_questions_have_ids_of_their_own_and_choices_with_texts() -> None:
         "questions[2].choices",
         "questions[3].id",
         "questions[3].choices",
+        "questions[4].prompts",
+        "questions[5].prompts",
     }
 
 

@@ -92,7 +92,9 @@ Evaluator = Annotated[EvaluatorName, typer.Option(help="How answers are obtained
 @group.command()
 def create(
     dataset: DatasetId,
-    kind: Annotated[str, typer.Option(help="siqa, multiple_choice or continuation.")] = "siqa",
+    kind: Annotated[
+        str, typer.Option(help="siqa, multiple_choice, continuation or ending.")
+    ] = "siqa",
     title: Annotated[str, typer.Option(help="For people.")] = "",
     description: Annotated[str, typer.Option(help="For people.")] = "",
     evaluator: Evaluator = EvaluatorName.DEFAULT,

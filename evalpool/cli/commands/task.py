@@ -21,7 +21,15 @@ from evalpool.cli.progress import Tracker
 from evalpool.client import Client
 from evalpool.client.datasets import load_file
 from evalpool.dataset.v1 import dataset_pb2
-from evalpool.tasks import TaskError, TaskFile, choice_prompts, read_splits, read_task, row_of
+from evalpool.tasks import (
+    TaskError,
+    TaskFile,
+    choice_prompts,
+    kind_of,
+    read_splits,
+    read_task,
+    row_of,
+)
 
 
 @group.command("import")
@@ -46,7 +54,7 @@ def import_task(
     output: Output = Format.TABLE,
     wallet: Wallet = DEFAULT_WALLET,
 ) -> None:
-    """Write a task's prompts out, and load them as a dataset of the kind continuation."""
+    """Write a task's prompts out, and load them as a dataset."""
     quiet = output is Format.JSON
     with Tracker(f"writing {file.name} out", quiet=quiet) as tracker:
         try:
@@ -55,8 +63,9 @@ def import_task(
                 task = replace(task, shots=replace(task.shots, number=shots))
             splits = read_splits(task, _given(data or []))
             total = len(splits.get(task.split, ()))
-            rows = []
+            kind, rows = "continuation", []
             for prompt in choice_prompts(task, splits):
+                kind = kind_of(prompt)
                 rows.append(row_of(prompt))
                 tracker.show("", len(rows), total)
         except TaskError as error:
@@ -64,7 +73,7 @@ def import_task(
 
     async def work() -> dataset_pb2.LoadDataResponse:
         async with client_of(wallet) as client:
-            await _make(client, dataset, task)
+            await _make(client, dataset, kind, task)
             with tempfile.NamedTemporaryFile("w", suffix=".jsonl", encoding="utf-8") as written:
                 written.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
                 written.flush()
@@ -73,7 +82,7 @@ def import_task(
     print_loaded(run(work()), output)
 
 
-async def _make(client: Client, dataset: str, task: TaskFile) -> None:
+async def _make(client: Client, dataset: str, kind: str, task: TaskFile) -> None:
     """Make the dataset, where there is none yet."""
     try:
         await client.dataset.GetDataset(dataset_pb2.GetDatasetRequest(id=dataset))
@@ -83,7 +92,7 @@ async def _make(client: Client, dataset: str, task: TaskFile) -> None:
         await client.dataset.CreateDataset(
             dataset_pb2.CreateDatasetRequest(
                 id=dataset,
-                kind="continuation",
+                kind=kind,
                 title=task.name,
                 description=f"lm-evaluation-harness's task {task.name}, "
                 f"{task.shots.number} examples before each question.",

@@ -615,6 +615,7 @@ class ChoiceQuestion(_message.Message):
     ID_FIELD_NUMBER: _builtins.int
     PROMPT_FIELD_NUMBER: _builtins.int
     CHOICES_FIELD_NUMBER: _builtins.int
+    PROMPTS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The caller's name for it, unique within the request, 1 to 64 characters."""
     prompt: _builtins.str
@@ -623,16 +624,23 @@ class ChoiceQuestion(_message.Message):
     def choices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The continuations, with their leading delimiter: 1 to 64, none empty."""
 
+    @_builtins.property
+    def prompts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The prompt of each choice, where each has its own (partial scoring, Trinh and Le, 2018); then
+        `prompt` is empty. Default: `prompt` is every choice's.
+        """
+
     def __init__(
         self,
         *,
         id: _builtins.str = ...,
         prompt: _builtins.str = ...,
         choices: _abc.Iterable[_builtins.str] | None = ...,
+        prompts: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["choices", b"choices", "id", b"id", "prompt", b"prompt"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["choices", b"choices", "id", b"id", "prompt", b"prompt", "prompts", b"prompts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

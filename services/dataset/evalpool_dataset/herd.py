@@ -160,7 +160,7 @@ class Herd:
             id=number,
             prediction=scored.prediction,
             answer=Answer(
-                prompt=asked.continuations.prompt,
+                prompt=asked.parts.prompt.continuations(asked.question).shown,
                 sum_logprobs=scored.sums,
                 predictions=scored.predictions,
                 reply=None,
@@ -328,7 +328,7 @@ def _requests(
     for number, question in asked.items():
         texts = question.continuations
         item = inference_pb2.ChoiceQuestion(
-            id=str(number), prompt=texts.prompt, choices=texts.texts
+            id=str(number), prompt=texts.prompt, choices=texts.texts, prompts=texts.prompts
         )
         if not request.questions or size + item.ByteSize() > REQUEST_BYTES:
             if request.questions:

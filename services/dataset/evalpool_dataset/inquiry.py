@@ -33,7 +33,8 @@ class Asked:
     def continuations(self) -> Continuations:
         """For `loglikelihood`: the prompt and the choices' texts, in the order shown."""
         plain = self.parts.prompt.continuations(self.question)
-        return Continuations(plain.prompt, self.order.shown(plain.texts))
+        prompts = self.order.shown(plain.prompts) if plain.prompts else ()
+        return Continuations(plain.prompt, self.order.shown(plain.texts), prompts)
 
     @property
     def conversation(self) -> Conversation:

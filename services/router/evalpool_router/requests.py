@@ -141,6 +141,10 @@ def parse_score_choices(request: inference_pb2.ScoreChoicesRequest) -> Terms:
             )
         if not all(question.choices):
             fields.refuse(f"{at}.choices", "a choice is empty; give each a text")
+        if question.prompts and (question.prompt or len(question.prompts) != len(question.choices)):
+            fields.refuse(
+                f"{at}.prompts", "they are not one a choice, in place of prompt; give one for each"
+            )
     fields.check()
     return terms
 
@@ -156,8 +160,7 @@ def infer_tokens(request: inference_pb2.InferRequest) -> int:
 
 def question_tokens(question: inference_pb2.ChoiceQuestion) -> int:
     """About how many tokens a question takes; its prompt is computed once for all choices."""
-    written = len(question.prompt.encode()) + sum(len(c.encode()) for c in question.choices)
-    return written // BYTES_A_TOKEN + len(question.choices)
+    return most_question_tokens(question) // BYTES_A_TOKEN + len(question.choices)
 
 
 def most_infer_tokens(request: inference_pb2.InferRequest) -> int:
@@ -170,7 +173,8 @@ def most_infer_tokens(request: inference_pb2.InferRequest) -> int:
 
 def most_question_tokens(question: inference_pb2.ChoiceQuestion) -> int:
     """Tokens that a question may take: every byte one."""
-    return len(question.prompt.encode()) + sum(len(c.encode()) for c in question.choices)
+    texts = (question.prompt, *question.prompts, *question.choices)
+    return sum(len(text.encode()) for text in texts)
 
 
 def parse_kinds(numbers: Iterable[int]) -> frozenset[Kind]:

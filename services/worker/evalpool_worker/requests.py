@@ -130,8 +130,15 @@ def parse_score_choices(request: inference_pb2.ScoreChoicesRequest) -> Scoring:
             )
         if not all(question.choices):
             fields.refuse(f"{at}.choices", "a choice is empty; give each a text")
+        if question.prompts and (question.prompt or len(question.prompts) != len(question.choices)):
+            fields.refuse(
+                f"{at}.prompts", "they are not one a choice, in place of prompt; give one for each"
+            )
     fields.check()
-    questions = tuple(ChoiceQuestion(q.id, q.prompt, tuple(q.choices)) for q in request.questions)
+    questions = tuple(
+        ChoiceQuestion(q.id, q.prompt, tuple(q.choices), tuple(q.prompts))
+        for q in request.questions
+    )
     return Scoring(model, questions, reference)
 
 

@@ -34,7 +34,7 @@ def point(target: str) -> EntryPoint:
 
 
 def test_the_kinds_built_in_are_there() -> None:
-    assert {"siqa", "multiple_choice", "continuation"} <= installed_kinds().keys()
+    assert {"siqa", "multiple_choice", "continuation", "ending"} <= installed_kinds().keys()
 
 
 @pytest.mark.parametrize("target", ["OURS", "make_kind"])

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from evalpool_dataset.parts.prompt import ChoicePrompt, WrittenOutPrompt
+from evalpool_dataset.parts.prompt import ChoicePrompt, ContinuedPrompt, EndedPrompts
 from evalpool_dataset.question import Question
 
 QUESTION = Question(1, "Zoë didn't wait.", "Why?", ("late", "tired", "shy"), 2)
@@ -40,6 +40,14 @@ def test_the_system_prompt_is_part_of_the_version() -> None:
 
 
 def test_a_prompt_that_is_written_out_is_asked_as_it_stands() -> None:
-    given = WrittenOutPrompt().continuations(Question(1, "", " Q:\nA: ", ("yes", " no"), 1))
+    given = ContinuedPrompt().continuations(Question(1, "", " Q:\nA: ", ("yes", " no"), 1))
     assert given.prompt == " Q:\nA: "
     assert given.texts == ("yes", " no")
+
+
+def test_choices_that_are_prompts_have_one_ending() -> None:
+    given = EndedPrompts().continuations(Question(1, "", " won.", ("So he", "So she"), 1))
+    assert given.prompt == ""
+    assert given.prompts == ("So he", "So she")
+    assert given.texts == (" won.", " won.")
+    assert given.shown == "So he\nSo she"

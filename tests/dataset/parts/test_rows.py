@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from evalpool_dataset.loaders import Row, RowProblem
-from evalpool_dataset.parts.rows import ContinuationRows, MultipleChoiceRows, SiqaRows
+from evalpool_dataset.parts.rows import ContinuationRows, EndingRows, MultipleChoiceRows, SiqaRows
 from evalpool_dataset.question import Question
 
 SIQA_ROW = {
@@ -187,3 +187,9 @@ def test_what_would_make_a_prompt_is_refused_beside_one(field: str) -> None:
     found, message = only(ContinuationRows().parse(Row(7, row), 1))
     assert found == field
     assert "the fields are prompt, choices, id, answer or answer_index" in message
+
+
+def test_beginnings_have_an_ending() -> None:
+    row = {"choices": ["So he", "So she"], "ending": " won.", "answer": "B"}
+    assert EndingRows().parse(Row(7, row), 1) == Question(1, "", " won.", ("So he", "So she"), 2)
+    assert only(EndingRows().parse(Row(7, row | {"ending": None}), 1))[0] == "ending"

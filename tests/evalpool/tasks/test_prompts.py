@@ -79,7 +79,18 @@ def test_a_row_holds_the_delimiter_at_the_end_of_its_prompt() -> None:
     }
 
 
-def test_choices_that_are_prompts_make_no_row() -> None:
+def test_choices_that_are_prompts_make_a_row_with_their_ending() -> None:
     first = next(choice_prompts(task("winogrande"), rows("winogrande")))
-    with pytest.raises(TaskError, match="partial scoring"):
-        row_of(first)
+    assert row_of(first) == {
+        "choices": [
+            "Sarah was better than Maria at task 7 so Sarah",
+            "Sarah was better than Maria at task 7 so Maria",
+        ],
+        "ending": " always got the easier cases.",
+        "answer_index": 1,
+    }
+
+
+def test_choices_that_are_prompts_are_not_normalised() -> None:
+    with pytest.raises(TaskError, match="metric_list: acc_norm says nothing"):
+        list(choice_prompts(replace(task("winogrande"), metric="acc_norm"), rows("winogrande")))

@@ -23,6 +23,7 @@ from evalpool_worker.engine.errors import (
     ModelLoadError,
     NoModelLoadedError,
 )
+from tests.worker.engine.calls import PACKING_NOISE
 from tests.worker.engine.contract import (
     GREEDY,
     QUESTIONS,
@@ -114,6 +115,25 @@ async def test_one_choice_and_many_choices_are_scored(engine: Engine) -> None:
         outcome = outcomes[question.id]
         assert isinstance(outcome, QuestionResult)
         assert len(outcome.scores) == len(question.choices)
+
+
+@own_model
+async def test_each_choice_may_have_a_prompt_of_its_own(engine: Engine) -> None:
+    prompts = ("The trophy is too big, for the trophy", "The box is too small, for the box")
+    choices = (" does not fit.", " does not fit.")
+    alone = [
+        ChoiceQuestion(prompt, prompt, (choice,))
+        for prompt, choice in zip(prompts, choices, strict=True)
+    ]
+    outcomes = await score(engine, (ChoiceQuestion("both", "", choices, prompts), *alone))
+    both = outcomes["both"]
+    assert isinstance(both, QuestionResult)
+    for question, found in zip(alone, both.scores, strict=True):
+        single = outcomes[question.id]
+        assert isinstance(single, QuestionResult)
+        assert found.tokens == single.scores[0].tokens
+        assert abs(found.sum_logprob - single.scores[0].sum_logprob) < PACKING_NOISE
+    assert both.scores[0] != both.scores[1]
 
 
 @own_model

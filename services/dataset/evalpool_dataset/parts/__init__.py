@@ -14,6 +14,7 @@ from evalpool_dataset.parts.base import (
 )
 from evalpool_dataset.parts.kinds import (
     CONTINUATION,
+    ENDING,
     MULTIPLE_CHOICE,
     SIQA,
     BrokenKind,
@@ -24,6 +25,7 @@ from evalpool_dataset.parts.kinds import (
 
 __all__ = [
     "CONTINUATION",
+    "ENDING",
     "MULTIPLE_CHOICE",
     "SIQA",
     "BrokenKind",

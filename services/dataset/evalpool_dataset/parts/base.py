@@ -44,10 +44,17 @@ class Continuations:
     Attributes:
         prompt: The prompt.
         texts: One a choice, with the leading delimiter.
+        prompts: The prompt of each choice, where each has its own; then `prompt` is empty.
     """
 
     prompt: str
     texts: tuple[str, ...]
+    prompts: tuple[str, ...] = ()
+
+    @property
+    def shown(self) -> str:
+        """The prompt, for people."""
+        return self.prompt or "\n".join(self.prompts)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,9 +14,9 @@ from evalpool_dataset.digest import JsonValue, version_digest
 from evalpool_dataset.parts.base import Evaluator, EvaluatorSpec, Parts
 from evalpool_dataset.parts.calculator import ShareOfRightAnswers
 from evalpool_dataset.parts.info import KindInfo
-from evalpool_dataset.parts.prompt import SYSTEM_PROMPT, ChoicePrompt, WrittenOutPrompt
+from evalpool_dataset.parts.prompt import SYSTEM_PROMPT, ChoicePrompt, ContinuedPrompt, EndedPrompts
 from evalpool_dataset.parts.retriever import LetterRetriever
-from evalpool_dataset.parts.rows import ContinuationRows, MultipleChoiceRows, SiqaRows
+from evalpool_dataset.parts.rows import ContinuationRows, EndingRows, MultipleChoiceRows, SiqaRows
 from evalpool_dataset.question import Question
 from evalpool_dataset.scoring import Metric
 from evalpool_runtime.start import CannotStart
@@ -118,7 +118,19 @@ def _continuation(parameters: Parameters) -> Parts:
             "which is right.",
         ),
         loader=ContinuationRows(),
-        prompt=WrittenOutPrompt(),
+        prompt=ContinuedPrompt(),
+    )
+
+
+def _ending(parameters: Parameters) -> Parts:
+    return replace(
+        _siqa(parameters),
+        info=KindInfo(
+            "ending",
+            "Texts that are written out, each with 2 to 26 beginnings, one of which is right.",
+        ),
+        loader=EndingRows(),
+        prompt=EndedPrompts(),
     )
 
 
@@ -129,6 +141,7 @@ MULTIPLE_CHOICE = Kind("multiple_choice", _CHOICE_EVALUATORS, Parameters(), _mul
 CONTINUATION = Kind(
     "continuation", frozenset({Evaluator.LOGLIKELIHOOD}), Parameters(), _continuation
 )
+ENDING = Kind("ending", frozenset({Evaluator.LOGLIKELIHOOD}), Parameters(), _ending)
 
 
 class BrokenKind(CannotStart):
@@ -144,7 +157,7 @@ def installed_kinds(added: Iterable[EntryPoint] | None = None) -> Mapping[str, K
     Raises:
         BrokenKind: An entry point cannot be loaded, gives no `Kind`, or takes a name that is taken.
     """
-    kinds = {kind.name: kind for kind in (SIQA, MULTIPLE_CHOICE, CONTINUATION)}
+    kinds = {kind.name: kind for kind in (SIQA, MULTIPLE_CHOICE, CONTINUATION, ENDING)}
     for point in entry_points(group=ENTRY_POINT_GROUP) if added is None else added:
         kind = _load(point)
         if kind.name in kinds:

@@ -54,18 +54,46 @@ class ChoicePrompt:
         return {"revision": "choice/1", "system_prompt": self.system_prompt}
 
 
+class _WrittenOut:
+    """Prompts that stand in the rows, for `loglikelihood` alone."""
+
+    __slots__ = ()
+
+    def conversation(self, question: Question) -> Conversation:
+        """Never asked for: the kinds are not used with `letter`.
+
+        Raises:
+            ValueError: Always.
+        """
+        raise ValueError("a prompt that is written out is no conversation")
+
+
 @dataclass(frozen=True, slots=True)
-class WrittenOutPrompt:
-    """The prompt that a row has, as it stands; for `loglikelihood` alone."""
+class ContinuedPrompt(_WrittenOut):
+    """A prompt that each choice continues, both as they stand."""
 
     def continuations(self, question: Question) -> Continuations:
         """For `loglikelihood`."""
         return Continuations(prompt=question.question, texts=question.choices)
 
-    def conversation(self, question: Question) -> Conversation:
-        """Nothing asks for it: the kind is not used with `letter`."""
-        raise NotImplementedError("prompts that are written out are not asked as conversations")
+    def spec(self) -> Spec:
+        """For the digest."""
+        return {"revision": "continued/1"}
+
+
+@dataclass(frozen=True, slots=True)
+class EndedPrompts(_WrittenOut):
+    """Choices that are prompts, each ended by the same text: partial scoring.
+
+    Trinh and Le, "A Simple Method for Commonsense Reasoning" (2018): what counts is how likely the
+    ending is, not the choice.
+    """
+
+    def continuations(self, question: Question) -> Continuations:
+        """For `loglikelihood`."""
+        endings = (question.question,) * len(question.choices)
+        return Continuations(prompt="", texts=endings, prompts=question.choices)
 
     def spec(self) -> Spec:
         """For the digest."""
-        return {"revision": "written_out/1"}
+        return {"revision": "ended/1"}

@@ -234,6 +234,23 @@ class ContinuationRows(MultipleChoiceRows):
         return "", fields.text("prompt")
 
 
+class EndingRows(MultipleChoiceRows):
+    """Rows with a text's possible beginnings, written out: `choices`, `ending`, the answer, `id`.
+
+    The ending follows each of the choices as both stand.
+    """
+
+    _required = ("choices", "ending")
+    _optional = frozenset({"id"})
+
+    def spec(self) -> Spec:
+        """For the digest."""
+        return {"revision": "ending/1"}
+
+    def _asked(self, fields: _Fields) -> tuple[str, str]:
+        return "", fields.text("ending")
+
+
 def _encodable(text: str) -> bool:
     try:
         text.encode()

@@ -27,11 +27,19 @@ class ChoiceQuestion:
         id: Given back with the result.
         prompt: What comes before every choice. May be empty where the model has a BOS or EOS token.
         choices: Whole continuations, the delimiter included (`" " + answer`).
+        prompts: What comes before each choice, where each has its own.
     """
 
     id: str
     prompt: str
     choices: tuple[str, ...]
+    prompts: tuple[str, ...] = ()
+
+    @property
+    def pairs(self) -> tuple[tuple[str, str], ...]:
+        """What comes before each choice, and the choice."""
+        prompts = self.prompts or (self.prompt,) * len(self.choices)
+        return tuple(zip(prompts, self.choices, strict=True))
 
 
 @dataclass(frozen=True, slots=True)

@@ -320,13 +320,10 @@ class FakeEngine:
         if refusal := self._refusal(question):
             return QuestionFailure(question.id, *refusal)
         scores = tuple(
-            ChoiceScore(
-                self._score_choice(info.model_digest, question.prompt, choice),
-                len(_tokens(choice)),
-            )
-            for choice in question.choices
+            ChoiceScore(self._score_choice(info.model_digest, prompt, choice), len(_tokens(choice)))
+            for prompt, choice in question.pairs
         )
-        prompt_tokens = max(1, len(_tokens(question.prompt)))
+        prompt_tokens = max(1, *(len(_tokens(prompt)) for prompt, _ in question.pairs))
         computed = prompt_tokens + sum(score.tokens - 1 for score in scores)
         self._counts["computed_tokens"] += computed
         return QuestionResult(question.id, scores, prompt_tokens, computed, started, self._now())
@@ -334,16 +331,16 @@ class FakeEngine:
     def _refusal(self, question: ChoiceQuestion) -> tuple[str, FailureCause] | None:
         if not question.choices:
             return "The question has no choices.", FailureCause.QUESTION
-        for number, choice in enumerate(question.choices, start=1):
+        for number, (prompt, choice) in enumerate(question.pairs, start=1):
             if not choice:
                 return f"Choice {number} adds no tokens to the prompt.", FailureCause.QUESTION
-            tokens = len(_tokens(question.prompt + choice))
+            tokens = len(_tokens(prompt + choice))
             if tokens > self._context_tokens:
                 return (
                     f"The prompt with choice {number} has {tokens} tokens; "
                     f"the model's context holds {self._context_tokens}."
                 ), FailureCause.CONTEXT
-        if len(question.choices) > 1 and len(set(question.choices)) == 1:
+        if len(question.choices) > 1 and len(set(question.pairs)) == 1:
             return "All choices are the same to the model's tokeniser.", FailureCause.QUESTION
         return None
 

@@ -87,7 +87,7 @@ def prepare_question(
         UnscorableError: The question can't be scored.
     """
     try:
-        pairs = [tokeniser.encode_pair(question.prompt, choice) for choice in question.choices]
+        pairs = [tokeniser.encode_pair(prompt, choice) for prompt, choice in question.pairs]
     except ValueError as error:
         raise UnscorableError(str(error)) from error
     for number, pair in enumerate(pairs, start=1):

@@ -19,7 +19,7 @@ def shared_prefix(questions: Sequence[ChoiceQuestion], tokeniser: Tokeniser) -> 
     """
     if len(questions) < 2:
         return ()
-    prompts = [question.prompt for question in questions]
+    prompts = [prompt for question in questions for prompt, _ in question.pairs]
     # What the first and the last of them in their order share, all share.
     first = min(prompts)
     text = first[: shared_length(first, max(prompts))]
@@ -28,7 +28,7 @@ def shared_prefix(questions: Sequence[ChoiceQuestion], tokeniser: Tokeniser) -> 
         return ()
     tokens = tokeniser.encode(text)
     for question in (questions[0], questions[-1]):
-        pair = tokeniser.encode_pair(question.prompt, question.choices[0])
+        pair = tokeniser.encode_pair(*question.pairs[0])
         own = pair.tokens[: pair.prompt_tokens - 1]
         tokens = tokens[: shared_length(tokens, own)]
     return tokens if len(tokens) >= _SHORTEST else ()
