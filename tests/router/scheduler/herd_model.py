@@ -19,6 +19,8 @@ from evalpool_router.scheduler import (
     Scheduler,
 )
 from evalpool_runtime.errors import DomainError
+from tests.router.scheduler.choices import Choices
+from tests.router.scheduler.leases import Leases
 from tests.router.scheduler.turns import Turns
 
 MODEL = "a" * 64
@@ -39,6 +41,10 @@ class HerdModel:
         draining: Workers that are to finish and get nothing new, by the operator's word.
         leaving: The same by their own word.
         sent_out: Questions of a request that some worker has been given before.
+        turns: Says whose turn it is.
+        choices: Says which worker is to get work.
+        leases: Says which workers are in the herd.
+        is_at_odds: A check of the scheduler's effects has failed, so that nothing more can be said.
     """
 
     def __init__(self, rules: Rules | None = None) -> None:
@@ -63,25 +69,27 @@ class HerdModel:
         self.draining: set[str] = set()
         self.leaving: set[str] = set()
         self.turns = Turns(self)
+        self.choices = Choices(self)
+        self.leases = Leases(self)
+        self.is_at_odds = False
         self.taken_back: defaultdict[int, set[int]] = defaultdict(set)
 
     def carry_out(self, effects: Iterable[Effect]) -> list[Dispatch]:
         new = []
+        self.is_at_odds = True
         for effect in effects:
             match effect:
                 case Dispatch():
-                    assert effect.id not in self.running
-                    assert effect.request not in self.ended
-                    assert self.may_take(effect.worker, effect.request, effect.questions)
-                    self.assert_takes_new_work(effect)
-                    self.turns.assert_fair(effect)
+                    self._check(effect)
                     self.turns.had(effect)
                     self.sent_out[effect.request].update(effect.questions)
+                    if not self.at(effect.worker):
+                        self.leases.got_on(effect.worker)
                     self.running[effect.id] = effect
                     self.dispatched.append(effect)
                     new.append(effect)
                 case Recall():
-                    del self.running[effect.dispatch]
+                    self._let_go(self.running[effect.dispatch])
                 case FailQuestions():
                     if effect.error in self.blamed:
                         for question in effect.questions:
@@ -92,7 +100,26 @@ class HerdModel:
                     if effect.error in self.blamed:
                         assert self.is_ended_rightly(effect.request)
                     self.ended[effect.request] = effect.error
+        self.is_at_odds = False
         return new
+
+    def _check(self, dispatch: Dispatch) -> None:
+        """It may be sent out, it is its turn, and it goes to the worker that is to have it."""
+        assert dispatch.id not in self.running
+        assert dispatch.request not in self.ended
+        assert self.requests[dispatch.request].deadline > self.now
+        assert not self.are_tries_used_up(dispatch.request)
+        assert self.may_take(dispatch.worker, dispatch.request, dispatch.questions)
+        self.assert_takes_new_work(dispatch)
+        self.turns.assert_fair(dispatch)
+        self.choices.assert_best(dispatch)
+
+    def _let_go(self, dispatch: Dispatch) -> bool:
+        """A dispatch is no longer under way; says whether it was."""
+        if self.running.pop(dispatch.id, None) is None:
+            return False
+        self.choices.let_go(dispatch.worker)
+        return True
 
     def join(
         self,
@@ -109,10 +136,14 @@ class HerdModel:
         self.memories[address] = memory
         self.leaving.discard(address)
         self._note(self.draining, address, draining)
+        self.leases.came(address)
         registration = Registration(
             address, generation, kinds, slots, frozenset(models), draining, memory
         )
-        return self.carry_out(self.scheduler.worker_registered(registration, self.now))
+        effects = self.scheduler.worker_registered(registration, self.now)
+        # What is taken from its older generation ends before.
+        self.choices.let_go(address)
+        return self.carry_out(effects)
 
     def score(
         self,
@@ -180,7 +211,7 @@ class HerdModel:
     ) -> tuple[int, ...]:
         """The worker sends results, of all its questions unless told otherwise."""
         asked = dispatch.questions if questions is None else tuple(questions)
-        self.scheduler.accepted(dispatch.id, self.now)
+        self.accept(dispatch)
         counting, effects = self.scheduler.questions_finished(
             dispatch.id, asked, self.now, tokens=tokens
         )
@@ -188,9 +219,15 @@ class HerdModel:
         self.carry_out(effects)
         return counting
 
+    def accept(self, dispatch: Dispatch) -> None:
+        """The worker has begun with it."""
+        self.scheduler.accepted(dispatch.id, self.now)
+        if dispatch.id in self.running:
+            self.leases.got_on(dispatch.worker)
+
     def finish(self, dispatch: Dispatch) -> None:
         """The worker's stream ends well."""
-        self.running.pop(dispatch.id, None)
+        self._let_go(dispatch)
         self.carry_out(self.scheduler.finished(dispatch.id, self.now))
 
     def complete(self, dispatch: Dispatch) -> None:
@@ -199,27 +236,27 @@ class HerdModel:
 
     def lose(self, dispatch: Dispatch) -> None:
         """The worker's stream breaks."""
-        self.running.pop(dispatch.id, None)
+        self._let_go(dispatch)
         self.carry_out(self.scheduler.lost(dispatch.id, self.now))
 
     def crash(self, address: str) -> None:
         """The worker's process dies in the midst of all that it is at, and it comes back."""
         for dispatch in self.at(address):
-            self.scheduler.accepted(dispatch.id, self.now)
+            self.accept(dispatch)
         for dispatch in self.at(address):
             # What is lost may end other dispatches.
-            if self.running.pop(dispatch.id, None) is not None:
+            if self._let_go(dispatch):
                 self.carry_out(self.scheduler.lost(dispatch.id, self.now, broke_off=True))
 
     def refuse(self, dispatch: Dispatch) -> None:
         """The worker says that it is busy, once it has been reached."""
-        self.running.pop(dispatch.id, None)
-        self.scheduler.accepted(dispatch.id, self.now)
+        self.accept(dispatch)
+        self._let_go(dispatch)
         self.carry_out(self.scheduler.refused(dispatch.id, self.now))
 
     def fail(self, dispatch: Dispatch, error: DomainError, *, blamed: bool = True) -> None:
         """The worker ends the dispatch with an error, by trouble that may be its own if blamed."""
-        self.running.pop(dispatch.id, None)
+        self._let_go(dispatch)
         if blamed and self.outstanding(dispatch):
             self.failed_at[dispatch.request].add((dispatch.worker, dispatch.generation))
             self.blamed.append(error)
@@ -229,7 +266,7 @@ class HerdModel:
         self, dispatch: Dispatch, questions: Iterable[int], error: DomainError
     ) -> None:
         """The worker could not answer some questions, by trouble that may be its own."""
-        self.scheduler.accepted(dispatch.id, self.now)
+        self.accept(dispatch)
         self.blamed.append(error)
         failing = [question for question in questions if question in self.outstanding(dispatch)]
         for question in failing:
@@ -242,9 +279,15 @@ class HerdModel:
 
     def send_a_part(self, dispatch: Dispatch) -> None:
         """A part of the answer goes to the caller."""
-        self.scheduler.accepted(dispatch.id, self.now)
+        self.accept(dispatch)
         self.scheduler.sent(dispatch.id)
         self.begun.add(dispatch.request)
+
+    def cancel(self, request: int) -> None:
+        """The caller goes."""
+        if request not in self.ended:
+            self.cancelled.add(request)
+        self.carry_out(self.scheduler.cancel(request, self.now))
 
     def outstanding(self, dispatch: Dispatch) -> list[int]:
         """Questions that a worker still has to answer."""
@@ -322,14 +365,26 @@ class HerdModel:
     def _note(workers: set[str], address: str, among: bool) -> None:
         (workers.add if among else workers.discard)(address)
 
-    def heartbeat(self, address: str, **told: object) -> None:
+    def leave(self, address: str) -> None:
+        """A worker says good-bye."""
+        self.leases.went(address)
+        self.carry_out(self.scheduler.worker_left(address, self.generations[address], self.now))
+
+    def heartbeat(self, address: str, *, computed_tokens: int = 0, **told: object) -> None:
         self._note(self.leaving, address, bool(told.get("leaving")))
-        self.carry_out(
-            self.scheduler.heartbeat(address, self.generations[address], self.now, **told)  # type: ignore[arg-type]
+        effects = self.scheduler.heartbeat(
+            address,
+            self.generations[address],
+            self.now,
+            computed_tokens=computed_tokens,
+            **told,  # type: ignore[arg-type]
         )
+        self.leases.beat(address, computed_tokens)
+        self.carry_out(effects)
 
     def wait(self, seconds: float) -> None:
         self.now += seconds
+        self.leases.pass_time()
         self.carry_out(self.scheduler.time_passed(self.now))
 
     def at(self, address: str) -> list[Dispatch]:

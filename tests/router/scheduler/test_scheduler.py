@@ -24,7 +24,7 @@ def test_cancelling_frees_the_slot_and_forgets_what_waits() -> None:
     run = herd.score(500)
     other = herd.infer()
     dispatch = herd.at("a")[0]
-    herd.carry_out(herd.scheduler.cancel(run, herd.now))
+    herd.cancel(run)
     assert dispatch.id not in herd.running
     assert [d.request for d in herd.at("a")] == [other]
     assert herd.scheduler.totals().queued == 0

@@ -35,13 +35,16 @@ class Turns:
         self._last[self._lane(dispatch.request)] = self._herd.now
 
     def assert_fair(self, dispatch: Dispatch) -> None:
-        """No other caller, whose work the same worker could take, was to go before this one.
+        """Nothing else that the same worker could take was to go before this.
 
-        Having waited counts, and an offer counts as so much waiting. What a worker has given back
-        goes before all that, and is not judged.
+        What a worker has given back goes before everything else. Then callers have their turns:
+        having waited counts, and an offer counts as so much waiting. A caller's turn goes to the
+        request that has waited longest, counted likewise.
         """
         if self._herd.sent_out[dispatch.request].intersection(dispatch.questions):
             return
+        self._assert_nothing_given_back_waits(dispatch)
+        self._assert_first_of_the_callers_own(dispatch)
         mine = self._lane(dispatch.request)
         others = {
             lane
@@ -53,6 +56,23 @@ class Turns:
             waiting = [r for r in self._waiting(other) if self._could_go(r, dispatch)]
             if waiting and len(waiting) == len(self._waiting(other)):
                 assert self._latest(other, waiting) >= earliest
+
+    def _assert_nothing_given_back_waits(self, instead: Dispatch) -> None:
+        herd = self._herd
+        view = herd.scheduler.worker(instead.worker, herd.now)
+        assert view is not None
+        for request in herd.requests:
+            if self._is_open(request) and herd.choices.has_room(view, request):
+                for question in herd.sent_out[request].intersection(herd.waiting(request)):
+                    assert herd.are_tries_used_up(request) or not herd.may_take(
+                        instead.worker, request, [question]
+                    )
+
+    def _assert_first_of_the_callers_own(self, dispatch: Dispatch) -> None:
+        worth = self._came[dispatch.request] - self._worth(dispatch.request)
+        for other in self._waiting(self._lane(dispatch.request)):
+            if self._could_go(other, dispatch):
+                assert worth <= self._came[other] - self._worth(other)
 
     def _earliest(self, lane: Lane) -> float:
         """The least that a caller's place in the order can be."""
@@ -84,11 +104,14 @@ class Turns:
     def _is_waiting(self, request: int) -> bool:
         """Whether a part of it that nobody has had yet waits."""
         herd = self._herd
+        return self._is_open(request) and bool(set(herd.waiting(request)) - herd.sent_out[request])
+
+    def _is_open(self, request: int) -> bool:
+        herd = self._herd
         return (
             request not in herd.ended
             and request not in herd.cancelled
             and herd.requests[request].deadline > herd.now
-            and bool(set(herd.waiting(request)) - herd.sent_out[request])
         )
 
     def _lane(self, request: int) -> Lane:
