@@ -21,6 +21,7 @@ class Served:
         data: Its data directory.
 
     Attributes:
+        data: Its data directory.
         identity: Its key.
         operator: Its operator's key.
         endpoint: Where it answers; after the first start the same each time.
@@ -32,8 +33,8 @@ class Served:
         self.operator = Identity.load_or_create(data / "keys" / "operator.json")
         self.endpoint = "127.0.0.1:0"
         self.log: list[dict[str, object]] = []
+        self.data = data
         self._name = name
-        self._data = data
         self._process: Process | None = None
         self._reading: asyncio.Task[None] | None = None
 
@@ -48,7 +49,7 @@ class Served:
             *(sys.executable, "-m", "evalpool", "serve", self._name),
             *("--listen", self.endpoint, "--metrics-listen", "", "--log-format", "json"),
             # It ends with this process too, however that ends.
-            *("--data-dir", str(self._data), "--stop-with-stdin", *flags),
+            *("--data-dir", str(self.data), "--stop-with-stdin", *flags),
             stdin=PIPE,
             stderr=PIPE,
             env={k: v for k, v in os.environ.items() if not k.startswith("EVALPOOL_")},

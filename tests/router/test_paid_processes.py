@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
-import sys
-from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, closing
 from pathlib import Path
@@ -25,51 +21,13 @@ from tests.router.cut_line import CutLine
 from tests.router.market import MONEY, PRICES, USED
 from tests.router.router_harness import infer, text_of
 from tests.router.worker_double import WorkerDouble
+from tests.served import Served
 from tests.waiting import until
 
 CAPTURED = token_pb2.HOLD_STATE_CAPTURED
 RELEASED = token_pb2.HOLD_STATE_RELEASED
 
 pytestmark = pytest.mark.slow
-
-
-class Served:
-    """A service as a process that can be killed and started again where it was.
-
-    Attributes:
-        name: Which service.
-        data: Its data directory.
-        identity: Its key.
-    """
-
-    def __init__(self, name: str, data: Path) -> None:
-        self.name = name
-        self.data = data
-        self.identity = Identity.load_or_create(data / "keys" / f"{name}.json")
-        self.endpoint = "127.0.0.1:0"
-        self._process: Process | None = None
-
-    async def start(self, *flags: str) -> None:
-        """Start it and wait until it answers."""
-        self._process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "evalpool", "serve", self.name),
-            *("--listen", self.endpoint, "--metrics-listen", "", "--log-format", "json"),
-            *("--data-dir", str(self.data), *flags),
-            stderr=PIPE,
-            env={k: v for k, v in os.environ.items() if not k.startswith("EVALPOOL_")},
-        )
-        assert self._process.stderr is not None
-        event = {"event": ""}
-        while event["event"] != "serving":
-            event = json.loads(await self._process.stderr.readline())
-        self.endpoint = event["endpoint"]
-
-    async def kill(self) -> None:
-        """SIGKILL, if it runs."""
-        if self._process is not None:
-            self._process.kill()
-            await self._process.communicate()
-            self._process = None
 
 
 class Market:
@@ -97,8 +55,7 @@ class Market:
         await self.token.start()
         self.line = await self._stack.enter_async_context(CutLine(self.token.endpoint))
         self.worker = await self._stack.enter_async_context(WorkerDouble.new())
-        operator = Identity.load_or_create(self.token.data / "keys" / "operator.json")
-        await (await self.ledger(operator)).Mint(
+        await (await self.ledger(self.token.operator)).Mint(
             token_pb2.MintRequest(
                 recipient=self.payer.address, quantity=str(MONEY), request_id="mint"
             )
