@@ -12,6 +12,8 @@ from evalpool_dataset.parts.base import (
     ResultRetriever,
     ScoreCalculator,
 )
+from evalpool_dataset.parts.calculator import ShareOfRightAnswers
+from evalpool_dataset.parts.info import KindInfo
 from evalpool_dataset.parts.kinds import (
     CONTINUATION,
     ENDING,
@@ -22,6 +24,9 @@ from evalpool_dataset.parts.kinds import (
     Parameters,
     installed_kinds,
 )
+from evalpool_dataset.parts.prompt import ChoicePrompt
+from evalpool_dataset.parts.retriever import LetterRetriever
+from evalpool_dataset.parts.rows import MultipleChoiceRows
 
 __all__ = [
     "CONTINUATION",
@@ -29,17 +34,22 @@ __all__ = [
     "MULTIPLE_CHOICE",
     "SIQA",
     "BrokenKind",
+    "ChoicePrompt",
     "Continuations",
     "Conversation",
     "Evaluator",
     "EvaluatorSpec",
     "Info",
     "Kind",
+    "KindInfo",
+    "LetterRetriever",
     "Loader",
+    "MultipleChoiceRows",
     "Parameters",
     "Parts",
     "PromptTemplate",
     "ResultRetriever",
     "ScoreCalculator",
+    "ShareOfRightAnswers",
     "installed_kinds",
 ]

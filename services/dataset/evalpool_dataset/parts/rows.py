@@ -59,19 +59,27 @@ class _Fields:
 
 
 class _ChoiceRows(ABC):
-    """What the kinds have in common."""
+    """What the kinds have in common.
+
+    Attributes:
+        answer_field: Where labels of a separate file go.
+        answer_fields: Every field that can hold the answer.
+        list_fields: Fields that hold a list.
+        required: Fields that a row must have, the answer aside.
+        optional: Fields that it may have.
+    """
 
     answer_field: str
     answer_fields: frozenset[str]
     list_fields: frozenset[str] = frozenset()
-    _required: tuple[str, ...]
-    _optional: frozenset[str] = frozenset()
+    required: tuple[str, ...]
+    optional: frozenset[str] = frozenset()
 
     def check_columns(self, columns: Sequence[str], *, labelled: bool) -> list[tuple[str, str]]:
         """What is wrong with a table's columns, as pairs of field and message."""
         wrong = [
             (name, f"the column is missing; the columns are {self._known()}")
-            for name in self._required
+            for name in self.required
             if name not in columns
         ]
         wrong += [(name, self._unknown_message()) for name in columns if self._is_unknown(name)]
@@ -140,7 +148,7 @@ class _ChoiceRows(ABC):
         return place or 0
 
     def _is_unknown(self, name: str) -> bool:
-        known = name in self._required or name in self._optional or name in self.answer_fields
+        known = name in self.required or name in self.optional or name in self.answer_fields
         return not known and not name.startswith("_")
 
     def _unknown_message(self) -> str:
@@ -151,7 +159,7 @@ class _ChoiceRows(ABC):
 
     def _known(self) -> str:
         answers = " or ".join(sorted(self.answer_fields))
-        return ", ".join([*self._required, *sorted(self._optional), answers])
+        return ", ".join([*self.required, *sorted(self.optional), answers])
 
 
 class SiqaRows(_ChoiceRows):
@@ -162,7 +170,7 @@ class SiqaRows(_ChoiceRows):
 
     answer_field = "label"
     answer_fields = frozenset({"label", "result"})
-    _required = ("context", "question", "answerA", "answerB", "answerC")
+    required = ("context", "question", "answerA", "answerB", "answerC")
 
     def spec(self) -> Spec:
         """For the digest."""
@@ -194,8 +202,8 @@ class MultipleChoiceRows(_ChoiceRows):
     answer_field = "answer"
     answer_fields = frozenset({"answer", "answer_index"})
     list_fields = frozenset({"choices"})
-    _required = ("question", "choices")
-    _optional = frozenset({"context", "id"})
+    required = ("question", "choices")
+    optional = frozenset({"context", "id"})
 
     def spec(self) -> Spec:
         """For the digest."""
@@ -223,8 +231,8 @@ class ContinuationRows(MultipleChoiceRows):
     A choice follows its prompt as both stand, so whatever is between them belongs to the prompt.
     """
 
-    _required = ("prompt", "choices")
-    _optional = frozenset({"id"})
+    required = ("prompt", "choices")
+    optional = frozenset({"id"})
 
     def spec(self) -> Spec:
         """For the digest."""
@@ -240,8 +248,8 @@ class EndingRows(MultipleChoiceRows):
     The ending follows each of the choices as both stand.
     """
 
-    _required = ("choices", "ending")
-    _optional = frozenset({"id"})
+    required = ("choices", "ending")
+    optional = frozenset({"id"})
 
     def spec(self) -> Spec:
         """For the digest."""
