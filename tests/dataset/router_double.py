@@ -41,7 +41,7 @@ class RouterDouble(router_pb2_grpc.RouterServiceServicer):
         reached: Set when a call has come as far as it goes before `open` is set.
         break_after: How many results a call gives before its stream breaks, a number a call; calls
             after the last one do not break.
-        progress: What a call of ScoreChoices tells of its standing before it starts.
+        progress: What a call tells of its standing before it starts; of Infer what has a reason.
         refusals: What the next calls are refused with before anything starts: code and reason.
         always: What every further call is refused with.
         price: Units that a call has to come with a hold for; None where it is free.
@@ -167,6 +167,14 @@ class RouterDouble(router_pb2_grpc.RouterServiceServicer):
             await self.reached.wait()
             self.open.set()
             await _fail(context, grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL")
+        for progress in self.progress:
+            if progress.reason_code:
+                yield inference_pb2.InferResponse(
+                    reference=request.reference,
+                    progress=inference_pb2.InferProgress(
+                        stage=progress.stage, reason_code=progress.reason_code
+                    ),
+                )
         await self._wait(len(self.inferred) - 1)
         for piece in self.reply(request.chat.messages[-1].content):
             yield inference_pb2.InferResponse(

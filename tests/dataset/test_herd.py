@@ -119,6 +119,21 @@ async def test_what_an_open_call_waits_for_is_told_until_a_worker_is_there(
     assert [type(outcome) for outcome in found[3:]] == [Answered, Answered]
 
 
+async def test_what_a_reply_waits_for_is_told_and_is_no_beginning(
+    herd: Herd, router: RouterDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evalpool_dataset.wait.TOLD_AFTER_SECONDS", 0.0)
+    nobody = inference_pb2.ScoreProgress(stage="no worker is there", reason_code="NO_WORKER")
+    router.progress = [nobody, nobody]
+
+    found = await outcomes(herd, LETTERS, asked(1))
+
+    waiting = Waiting(Problem("no worker is there", "NO_WORKER"))
+    assert found[:3] == [waiting, Waiting(None), Started((101,))]
+    assert isinstance(found[3], Answered)
+    assert found[3].answer.reply == "A"
+
+
 async def test_a_reply_is_read_and_kept(herd: Herd, router: RouterDouble) -> None:
     router.reply = lambda turn: "N/A" if "What is 2?" in turn else "B"
 

@@ -15,8 +15,9 @@ from tests.dataset.dataset_harness import ENDED, lines, sending, start, until
 from tests.router.router_harness import MODEL, running_router
 
 
+@pytest.mark.parametrize("evaluator", ["LOGLIKELIHOOD", "LETTER"])
 async def test_a_run_says_which_worker_is_missing_and_goes_on_when_one_comes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, evaluator: str
 ) -> None:
     monkeypatch.setattr("evalpool_dataset.wait.TOLD_AFTER_SECONDS", 0.0)
     async with (
@@ -37,14 +38,15 @@ async def test_a_run_says_which_worker_is_missing_and_goes_on_when_one_comes(
         options = dataset_pb2.LoadOptions(dataset="d", format=dataset_pb2.DATA_FORMAT_JSON_LINES)
         await stub.LoadData(sending(options, [lines(20)]))
 
-        run = (await start(stub, MODEL)).run
+        by = dataset_pb2.Evaluator.Value(f"EVALUATOR_{evaluator}")
+        run = (await start(stub, MODEL, evaluator=by)).run
 
         waiting = await until(stub, run, reason_code="NO_WORKER")
         assert waiting.state == dataset_pb2.RUN_STATE_QUEUED
         assert "no worker of the herd takes work of the kind evaluate; start one" in waiting.reason
-        scoring = await router.worker()
+        able = await router.worker()
         ended = await until(stub, run, *ENDED)
         assert (ended.state, ended.done) == (dataset_pb2.RUN_STATE_COMPLETE, 20)
         assert (ended.reason, ended.reason_code) == ("", "")
-        assert scoring.scored
-        assert not chatting.scored
+        assert able.called.is_set()
+        assert not chatting.called.is_set()

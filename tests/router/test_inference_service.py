@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import grpc
@@ -36,6 +37,55 @@ async def test_an_answer_streams_and_ends_with_its_origin(router: RouterHarness)
     assert complete.finish_reason == inference_pb2.FINISH_REASON_STOP
     assert complete.provenance.worker == worker.address
     assert complete.usage.completion_tokens == 2
+
+
+async def test_without_a_worker_a_prompt_says_so_until_one_comes(tmp_path: Path) -> None:
+    async with running_router(tmp_path, progress_seconds=0.05) as router:
+        call = aiter((await someone(router)).Infer(infer()))
+        for _ in range(2):
+            response = await anext(call)
+            assert response.reference == "mine"
+            assert response.progress.reason_code == "NO_WORKER"
+            assert "no worker of the herd takes work of the kind chat" in response.progress.stage
+        await router.worker()
+        rest = [response async for response in call]
+        assert "".join(response.chunk.text for response in rest) == "Paris."
+        assert rest[-1].HasField("complete")
+
+
+async def test_a_prompt_that_waits_for_its_turn_or_for_its_worker_hears_nothing(
+    tmp_path: Path,
+) -> None:
+    async with running_router(tmp_path, progress_seconds=0.01) as router:
+        worker = await router.worker(slots=1)
+        worker.open.clear()
+        stub = await someone(router)
+        at_work = asyncio.ensure_future(anext(aiter(stub.Infer(infer()))))
+        await worker.reached.wait()
+        in_the_queue = asyncio.ensure_future(anext(aiter(stub.Infer(infer()))))
+        scoring_call = aiter((await router.stub(router.dataset)).ScoreChoices(scoring(1)))
+        # Somebody else hears thrice meanwhile how it stands.
+        for _ in range(3):
+            await anext(scoring_call)
+        assert not at_work.done()
+        assert not in_the_queue.done()
+        worker.open.set()
+        for first in (at_work, in_the_queue):
+            assert (await first).chunk.text == "Par"
+
+
+async def test_a_chat_without_a_worker_sends_nothing_until_one_comes(tmp_path: Path) -> None:
+    async with running_router(tmp_path, progress_seconds=0.01) as router:
+        stub = await someone(router)
+        call = aiter(stub.Infer(infer()))
+        chatting = asyncio.ensure_future(
+            anext(aiter(stub.Chat(router_pb2.ChatRequest(question="Where?"))))
+        )
+        for _ in range(3):
+            assert (await anext(call)).HasField("progress")
+        assert not chatting.done()
+        await router.worker()
+        assert (await chatting).chunk.text == "Par"
 
 
 async def test_log_probabilities_are_asked_for_and_handed_on(router: RouterHarness) -> None:

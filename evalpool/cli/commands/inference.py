@@ -13,7 +13,7 @@ import typer
 from evalpool.cli.app import app, run
 from evalpool.cli.failure import Failure
 from evalpool.cli.options import DEFAULT_WALLET, Output, Wallet, client_of
-from evalpool.cli.output import Format, errors, print_json, print_table
+from evalpool.cli.output import Format, errors, print_json, print_table, printable
 from evalpool.cli.payment import Hold, Multiplier, Pay, one_way_to_pay, paying
 from evalpool.cli.subjects import model_digest
 from evalpool.client import Client
@@ -87,7 +87,7 @@ def infer(
                 request.chat.template = template
             else:
                 request.prompt = text
-            pieces = []
+            pieces, missing = [], ""
             places: list[inference_pb2.TokenLogprobs] | None = None if logprobs is None else []
             async with paying(client, pay, hold) as request.hold:
                 async for response in client.router.Infer(request):
@@ -97,6 +97,10 @@ def infer(
                             places.extend(response.chunk.logprobs)
                         if output is Format.TABLE:
                             print(response.chunk.text, end="", flush=True)
+                    elif response.HasField("progress"):
+                        if missing != response.progress.stage and output is Format.TABLE:
+                            errors.print(printable(response.progress.stage))
+                        missing = response.progress.stage
                     else:
                         _finish("".join(pieces), response.complete, output, request.hold, places)
 

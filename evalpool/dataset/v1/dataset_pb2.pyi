@@ -954,12 +954,11 @@ class Score(_message.Message):
     QUEUED and RUNNING with a reason_code: the herd does not take the run up, for a cause that is not
     the subject's. The run waits, or is asked for again by itself, and the code is empty again when a
     worker begins with a question, or is there for it. One of: NO_WORKER (no worker for this kind of
-    work, or none whose memory holds the model; under `loglikelihood` after 5 s of waiting, otherwise
-    once the router has given the request up), DEADLINE_EXCEEDED (in the time that the router gives a
-    request no worker came to it), QUEUE_FULL, WORKER_BUSY, OVERLOADED (the herd has no room),
-    UNAVAILABLE (the router cannot be reached), all of them for as long as it takes; or
-    MODEL_FETCH_FAILED (no worker could fetch the model), for about an hour, after which the run has
-    FAILED by it.
+    work, or none whose memory holds the model; told after 5 s of waiting), DEADLINE_EXCEEDED (in the
+    time that the router gives a request no worker came to it), QUEUE_FULL, WORKER_BUSY, OVERLOADED
+    (the herd has no room), UNAVAILABLE (the router cannot be reached), all of them for as long as it
+    takes; or MODEL_FETCH_FAILED (no worker could fetch the model), for about an hour, after which the
+    run has FAILED by it.
     UNFUNDED: HOLD_REFUSED.
     FAILED: what ended the run. MODEL_FETCH_FAILED, EVALUATION_FAILED and UNAVAILABLE or INTERNAL (of a
     kind of dataset that is not installed, or broken) are the machinery's.

@@ -571,6 +571,36 @@ class InferComplete(_message.Message):
 Global___InferComplete: _TypeAlias = InferComplete  # noqa: Y015
 
 @_typing.final
+class InferProgress(_message.Message):
+    """InferProgress tells what keeps a request from a worker. It comes before anything of the answer, about
+    once a second for as long as that lasts; who is only waiting for their turn hears nothing.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STAGE_FIELD_NUMBER: _builtins.int
+    REASON_CODE_FIELD_NUMBER: _builtins.int
+    stage: _builtins.str
+    """What is missing, for people."""
+    reason_code: _builtins.str
+    """NO_WORKER: no worker of the herd can take the request. The name of an ErrorReason without its
+    prefix.
+    """
+    def __init__(
+        self,
+        *,
+        stage: _builtins.str = ...,
+        reason_code: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason_code", b"reason_code", "stage", b"stage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InferProgress: _TypeAlias = InferProgress  # noqa: Y015
+
+@_typing.final
 class InferResponse(_message.Message):
     """One message of Infer. The last one, always, is `complete`, unless the call ends with an error."""
 
@@ -579,6 +609,7 @@ class InferResponse(_message.Message):
     REFERENCE_FIELD_NUMBER: _builtins.int
     CHUNK_FIELD_NUMBER: _builtins.int
     COMPLETE_FIELD_NUMBER: _builtins.int
+    PROGRESS_FIELD_NUMBER: _builtins.int
     reference: _builtins.str
     """The request's reference."""
     @_builtins.property
@@ -589,18 +620,23 @@ class InferResponse(_message.Message):
     def complete(self) -> Global___InferComplete:
         """The end."""
 
+    @_builtins.property
+    def progress(self) -> Global___InferProgress:
+        """What keeps the request waiting. Of the router; a worker sends none."""
+
     def __init__(
         self,
         *,
         reference: _builtins.str = ...,
         chunk: Global___InferChunk | None = ...,
         complete: Global___InferComplete | None = ...,
+        progress: Global___InferProgress | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "complete", b"complete", "event", b"event"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "complete", b"complete", "event", b"event", "progress", b"progress"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "complete", b"complete", "event", b"event", "reference", b"reference"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "complete", b"complete", "event", b"event", "progress", b"progress", "reference", b"reference"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["chunk", "complete"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["chunk", "complete", "progress"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 

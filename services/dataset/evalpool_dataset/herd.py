@@ -220,10 +220,16 @@ class Herd:
         request = _reply_request(model_digest, asked, f"{reference}/{number}")
         started: datetime | None = None
         pieces: list[str] = []
+        wait = Wait()
         answers = self._purse.ask(request, partial(self._stub.Infer, timeout=REPLY_SECONDS))
         try:
             async with aclosing(answers) as messages:
                 async for message in messages:
+                    waiting = wait.heard(_waited_for(message), self._clock.monotonic())
+                    if waiting is not None:
+                        yield waiting
+                    if message.HasField("progress"):
+                        continue
                     if started is None:
                         started = self._clock.now()
                         yield Started((number,))
@@ -286,7 +292,9 @@ def _problem(error: grpc.aio.AioRpcError) -> Problem:
     )
 
 
-def _waited_for(message: inference_pb2.ScoreChoicesResponse) -> Problem | None:
+def _waited_for(
+    message: inference_pb2.ScoreChoicesResponse | inference_pb2.InferResponse,
+) -> Problem | None:
     """What the questions of an open call wait for."""
     progress = message.progress
     return Problem(progress.stage, progress.reason_code) if progress.reason_code else None

@@ -31,12 +31,10 @@ from evalpool_router.scheduler import (
 )
 from evalpool_router.worker_link import WorkerLink
 from evalpool_runtime.clock import Clock
-from evalpool_runtime.errors import DomainError, reason_name, reasons
+from evalpool_runtime.errors import DomainError
 
 LONGEST_TICK = 0.5
 SHORTEST_TICK = 0.005
-
-NO_WORKER = reason_name(reasons.ERROR_REASON_NO_WORKER)
 
 J = TypeVar("J", bound=Job)
 
@@ -104,21 +102,35 @@ class Herd:
             raise
         self.carry_out(effects)
 
-    async def infer(self, job: InferJob) -> AsyncGenerator[inference_pb2.InferResponse, None]:
+    async def infer(
+        self, job: InferJob, progress_seconds: float
+    ) -> AsyncGenerator[inference_pb2.InferResponse, None]:
         """What comes of a submitted prompt; leaving the iteration cancels it.
+
+        Args:
+            job: The submitted prompt.
+            progress_seconds: After how long to say what keeps it from a worker, again and again.
 
         Raises:
             DomainError: It could not be answered.
         """
         try:
+            item: Message | Ended | None = None
+            while item is None:
+                try:
+                    async with asyncio.timeout(progress_seconds):
+                        item = await job.inbox.get()
+                except TimeoutError:
+                    if self.scheduler.lack(job.id):
+                        yield job.standstill(self.scheduler.stage(job.id))
             while True:
-                item = await job.inbox.get()
                 if isinstance(item, inference_pb2.InferResponse):
                     yield item
                 elif isinstance(item, Ended):
                     if item.error is not None:
                         raise item.error
                     return
+                item = await job.inbox.get()
         finally:
             self.abandon(job)
 
@@ -359,14 +371,10 @@ class Herd:
         )
 
     def _progress(self, job: ScoreJob) -> inference_pb2.ScoreChoicesResponse:
-        lacking = bool(self.scheduler.lack(job.id))
-        return inference_pb2.ScoreChoicesResponse(
-            reference=job.reference,
-            progress=inference_pb2.ScoreProgress(
-                queue_position=self.scheduler.position(job.id),
-                stage=self.scheduler.stage(job.id),
-                reason_code=NO_WORKER if lacking else "",
-            ),
+        return job.progress(
+            self.scheduler.position(job.id),
+            self.scheduler.stage(job.id),
+            lacking=bool(self.scheduler.lack(job.id)),
         )
 
     # Links

@@ -179,7 +179,7 @@ class Inference:
                     yield router_pb2.ChatResponse(
                         reference=response.reference, complete=response.complete
                     )
-                else:
+                elif response.HasField("chunk"):
                     yield router_pb2.ChatResponse(
                         reference=response.reference, chunk=response.chunk
                     )
@@ -307,7 +307,7 @@ class Inference:
             ),
         )
         counted = 0
-        async with aclosing(self._herd.infer(job)) as responses:
+        async with aclosing(self._herd.infer(job, self._settings.progress_seconds)) as responses:
             async for response in responses:
                 # A caller who breaks the answer off has had the text that was sent.
                 tokens = response.chunk.tokens

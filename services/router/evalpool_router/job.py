@@ -11,10 +11,12 @@ from typing import TypeAlias
 
 from evalpool.inference.v1 import inference_pb2
 from evalpool_router.scheduler import Kind
-from evalpool_runtime.errors import DomainError
+from evalpool_runtime.errors import DomainError, reason_name, reasons
 
 MOST_TOKENS = 2_000_000
 """Tokens that an answer may be said to have taken: those of 1,000 still add up in 32 bits."""
+
+NO_WORKER = reason_name(reasons.ERROR_REASON_NO_WORKER)
 
 Message: TypeAlias = inference_pb2.InferResponse | inference_pb2.ScoreChoicesResponse
 
@@ -78,6 +80,13 @@ class InferJob(Job):
         message.ClearField("multiplier")
         return message
 
+    def standstill(self, stage: str) -> inference_pb2.InferResponse:
+        """What the caller is told while no worker can take it."""
+        return inference_pb2.InferResponse(
+            reference=self.reference,
+            progress=inference_pb2.InferProgress(stage=stage, reason_code=NO_WORKER),
+        )
+
 
 @dataclass(slots=True, eq=False)
 class ScoreJob(Job):
@@ -120,6 +129,23 @@ class ScoreJob(Job):
         else:
             self.scored += 1
         add_usage(self.usage, result.usage)
+
+    def progress(
+        self, position: int, stage: str, *, lacking: bool
+    ) -> inference_pb2.ScoreChoicesResponse:
+        """How the questions stand.
+
+        Args:
+            position: Questions before them in the queue.
+            stage: What they are at.
+            lacking: Whether no worker can take them.
+        """
+        return inference_pb2.ScoreChoicesResponse(
+            reference=self.reference,
+            progress=inference_pb2.ScoreProgress(
+                queue_position=position, stage=stage, reason_code=NO_WORKER if lacking else ""
+            ),
+        )
 
     def completion(self) -> inference_pb2.ScoreChoicesResponse:
         """The answer's last message."""

@@ -140,7 +140,8 @@ class RouterSettings(ServiceSettings):
     progress_seconds: float = Field(
         1.0,
         gt=0,
-        description="Seconds without a result after which ScoreChoices says how it stands.",
+        description="Seconds without a result after which ScoreChoices says how it stands, and "
+        "Infer that no worker can take it.",
     )
     upload_quota: int = Field(20 * GIB, ge=0, description="Bytes that one owner may upload in all.")
     repository_bytes: int = Field(
