@@ -56,6 +56,37 @@ def test_a_text_is_continued_the_same_way_each_time(
     assert cli("infer", "-", *FRANCE[2:]).out == streamed.out
 
 
+def test_how_tokens_are_chosen_can_be_told(cli: Cli, tmp_path: Path) -> None:
+    grammar = tmp_path / "colour.gbnf"
+    grammar.write_text('root ::= " " ("red" | "green" | "blue")')
+    colour = ("infer", "A colour is", "--max-tokens", "8", "--grammar", str(grammar))
+    assert cli(*colour).out in {" red\n", " green\n", " blue\n"}
+    drawn = ("infer", "Once upon a time", "--max-tokens", "16", "--temperature", "1.5")
+    seeded = (*drawn, "--seed", "7", "--top-k", "0", "--top-p", "1", "--min-p", "0")
+    assert cli(*seeded).out == cli(*seeded).out != cli(*seeded[:-6], "--top-k", "1").out
+    assert "Paris" not in cli(*FRANCE, "--stop", "Par").out
+    again = ("infer", "la la la la la la", "--max-tokens", "8")
+    assert cli(*again).out != cli(*again, "--repeat-penalty", "1.5", "--presence-penalty", "2").out
+
+
+@pytest.mark.parametrize(
+    ("text", "option", "message"),
+    [
+        ("root ::= [a-", "--grammar", "sampling.grammar: is not valid GBNF"),
+        ("", "--top-p=0", "sampling.top_p"),
+        ("", "--repeat-penalty=0", "sampling.repeat_penalty"),
+        ("", "--stop=", "sampling.stop"),
+    ],
+)
+def test_what_cannot_be_chosen_by_names_the_field(
+    cli: Cli, tmp_path: Path, text: str, option: str, message: str
+) -> None:
+    file = tmp_path / "grammar.gbnf"
+    file.write_text(text)
+    options = (option, str(file)) if option == "--grammar" else (option,)
+    assert message in cli(*FRANCE, *options).failure
+
+
 def test_how_likely_the_model_held_each_token_is_shown(cli: Cli) -> None:
     found = cli(*FRANCE, "--logprobs", "2", "-o", "json").json
     assert len(found["logprobs"]) == 3

@@ -15,6 +15,20 @@ from evalpool.cli.failure import Failure
 from evalpool.cli.options import DEFAULT_WALLET, Output, Wallet, client_of
 from evalpool.cli.output import Format, errors, print_json, print_table, printable
 from evalpool.cli.payment import Hold, Multiplier, Pay, one_way_to_pay, paying
+from evalpool.cli.sampling import (
+    FrequencyPenalty,
+    Grammar,
+    Logprobs,
+    MaxTokens,
+    MinP,
+    PresencePenalty,
+    RepeatPenalty,
+    Seed,
+    Stop,
+    Temperature,
+    TopK,
+    TopP,
+)
 from evalpool.cli.subjects import model_digest
 from evalpool.client import Client
 from evalpool.embedding.v1 import embedding_pb2
@@ -30,17 +44,6 @@ Model = Annotated[
         "herd's choice.",
     ),
 ]
-MaxTokens = Annotated[int | None, typer.Option(min=1, help="Tokens at most.")]
-Temperature = Annotated[float | None, typer.Option(min=0.0, max=2.0, help="0: the likeliest.")]
-Seed = Annotated[int | None, typer.Option(min=0, help="Same seed, same text.")]
-Logprobs = Annotated[
-    int | None,
-    typer.Option(
-        min=0,
-        max=20,
-        help="Tell how likely the model held each token, and so many of the likeliest beside it.",
-    ),
-]
 
 
 @app.command()
@@ -49,7 +52,15 @@ def infer(
     model: Model = "",
     max_tokens: MaxTokens = None,
     temperature: Temperature = None,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    min_p: MinP = None,
+    repeat_penalty: RepeatPenalty = None,
+    frequency_penalty: FrequencyPenalty = None,
+    presence_penalty: PresencePenalty = None,
     seed: Seed = None,
+    stop: Stop = None,
+    grammar: Grammar = None,
     logprobs: Logprobs = None,
     as_chat: Annotated[
         bool, typer.Option("--chat", help="Take the prompt for a user's turn.")
@@ -72,14 +83,26 @@ def infer(
     text = sys.stdin.read() if prompt == "-" else prompt
     one_way_to_pay(pay, hold)
     template = "" if chat_template is None else chat_template.read_text(encoding="utf-8")
+    sampling = inference_pb2.Sampling(
+        max_tokens=max_tokens,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        min_p=min_p,
+        repeat_penalty=repeat_penalty,
+        frequency_penalty=frequency_penalty,
+        presence_penalty=presence_penalty,
+        seed=seed,
+        grammar="" if grammar is None else grammar.read_text(encoding="utf-8"),
+        stop=stop,
+        logprobs=logprobs,
+    )
 
     async def work() -> None:
         async with client_of(wallet) as client:
             request = inference_pb2.InferRequest(
                 model=await _reference(client, model),
-                sampling=inference_pb2.Sampling(
-                    max_tokens=max_tokens, temperature=temperature, seed=seed, logprobs=logprobs
-                ),
+                sampling=sampling,
                 multiplier=multiplier,
             )
             if as_chat or chat_template is not None:
