@@ -156,6 +156,14 @@ def test_documents_are_searched(cli: Cli, tmp_path: Path) -> None:
     assert "page=1" in table
     assert "stock market" not in table
 
+    grounded = ("chat", "Where is the cat?", "--dataset-hash", "mine", "-w", "reader")
+    answer = cli(*grounded, "--top-k", "1", "-o", "json").json
+    assert [each["content"] for each in answer["used"]] == ["A cat sits on the mat."]
+    assert "mat" in answer["text"]
+    shown = cli(*grounded).err.splitlines()
+    assert [line.split("  ", 1)[1] for line in shown[:2]] == [each["content"] for each in documents]
+    assert "used" not in cli("chat", "Where is the cat?", "-o", "json").json
+
     assert cli("documents", "delete", "mine", "-w", "reader").out == "deleted mine\n"
     deleted = cli("documents", "delete", "other", "-w", "reader", "-o", "json").json
     assert deleted == {"hash": "other"}
@@ -174,6 +182,7 @@ def test_what_cannot_be_done_is_one_line_with_its_reason(cli: Cli, tmp_path: Pat
         (("infer", "word " * 20_000), "CONTEXT_TOO_LONG"),
         (("chat", "hello", "--model", "nothing"), "MODEL_NOT_FOUND"),
         (("search", "nothing", "hello"), "DOCUMENT_SET_NOT_FOUND"),
+        (("chat", "hello", "--dataset-hash", "nothing"), "DOCUMENT_SET_NOT_FOUND"),
     ):
         assert cli(*command).failure.endswith(f"[{reason}]"), command
         assert cli(*command, "-o", "json").error["reason"] == reason

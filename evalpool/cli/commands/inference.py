@@ -1,4 +1,4 @@
-"""`evalpool infer`, `evalpool chat` and `evalpool search`."""
+"""`evalpool infer` and `evalpool chat`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from typing import Annotated
 import typer
 
 from evalpool.cli.app import app, run
+from evalpool.cli.commands.search import TopK as MostDocuments
+from evalpool.cli.commands.search import as_context, nearest, show_used
 from evalpool.cli.failure import Failure
 from evalpool.cli.options import DEFAULT_WALLET, Output, Wallet, client_of
 from evalpool.cli.output import Format, errors, print_json, print_table, printable
@@ -136,6 +138,16 @@ def chat(
         str, typer.Argument(help="One question. Default: a conversation, ended with ctrl-D.")
     ] = "",
     context: Annotated[str, typer.Option(help="What the answer is to be based on.")] = "",
+    documents: Annotated[
+        str,
+        typer.Option(
+            "--dataset-hash",
+            "-d",
+            help="A document set that answers are to be based on: its name or digest. What is used "
+            "of it is shown.",
+        ),
+    ] = "",
+    top_k: MostDocuments = 4,
     model: Model = "",
     max_tokens: MaxTokens = None,
     pay: Pay = "",
@@ -150,9 +162,12 @@ def chat(
         raise Failure("--hold pays for one question; give the question, or --pay")
 
     async def ask(client: Client, text: str) -> None:
+        used = await nearest(client, documents, text, top_k) if documents else []
+        if output is Format.TABLE:
+            show_used(used)
         request = router_pb2.ChatRequest(
             question=text,
-            context=context,
+            context=as_context(context, used),
             model=await _reference(client, model),
             sampling=inference_pb2.Sampling(max_tokens=max_tokens),
             multiplier=multiplier,
@@ -165,7 +180,8 @@ def chat(
                     if output is Format.TABLE:
                         print(response.chunk.text, end="", flush=True)
                 else:
-                    _finish("".join(pieces), response.complete, output, request.hold)
+                    answer = "".join(pieces)
+                    _finish(answer, response.complete, output, request.hold, used=used)
 
     async def work() -> None:
         async with client_of(wallet) as client:
@@ -176,42 +192,6 @@ def chat(
                 await ask(client, text)
 
     run(work())
-
-
-@app.command()
-def search(
-    documents: Annotated[str, typer.Argument(help="The document set's name or digest.")],
-    prompt: Annotated[str, typer.Argument(help="What to look for.")],
-    top_k: Annotated[int, typer.Option(min=1, max=100, help="Documents at most.")] = 4,
-    output: Output = Format.TABLE,
-    wallet: Wallet = DEFAULT_WALLET,
-) -> None:
-    """Find the documents nearest to a prompt."""
-
-    async def work() -> list[embedding_pb2.SearchResult]:
-        async with client_of(wallet) as client:
-            response = await client.embedding.SearchPrompt(
-                embedding_pb2.SearchPromptRequest(
-                    dataset_hash=documents, prompt=prompt, top_k=top_k
-                )
-            )
-            return list(response.results)
-
-    found = run(work())
-    if output is Format.JSON:
-        print_json(found)
-        return
-    print_table(
-        [">similarity", "content", "meta"],
-        [
-            (
-                f"{r.similarity:.3f}",
-                r.content,
-                " ".join(f"{key}={value}" for key, value in sorted(dict(r.meta).items())),
-            )
-            for r in found
-        ],
-    )
 
 
 def _questions() -> Iterator[str]:
@@ -241,9 +221,12 @@ def _finish(
     output: Format,
     hold: str,
     places: list[inference_pb2.TokenLogprobs] | None = None,
+    used: list[embedding_pb2.SearchResult] | None = None,
 ) -> None:
     if output is Format.JSON:
         told: dict[str, object] = {"text": text}
+        if used:
+            told["used"] = used
         if places is not None:
             told["logprobs"] = places
         if hold:

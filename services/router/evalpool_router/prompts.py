@@ -19,9 +19,10 @@ JUDGE_GRAMMAR = 'root ::= "10" | [0-9]'
 """GBNF of a grade: 0 to 10 and nothing else, so that a reply always parses."""
 
 JUDGE_TOKENS = 4
+"""Enough for "10" in any vocabulary, and the end of the turn."""
+
 MOST_GRADE_TOKENS = 4 * (CHAT_TOKENS + JUDGE_TOKENS) + 2048
 """Tokens that a grade may take beside the caller's texts: own answer, verdict, instructions."""
-"""Enough for "10" in any vocabulary, and the end of the turn."""
 
 
 def chat_question(question: str, context: str) -> inference_pb2.Chat:
