@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -102,6 +103,8 @@ class DecodeContext:
         self._handle = handle
         self._filling = shape.sequences + shape.spare_sequences - 1
         self._filled = 0
+        self._logits_address = 0
+        self._logits: NDArray[np.float32] = np.empty((0, self._n_vocab), dtype=np.float32)
         self._threads = shape.threads
         self._choice = ThreadChoice(shape.threads)
         self._memory = llama_cpp.llama_get_memory(handle)
@@ -185,7 +188,13 @@ class DecodeContext:
         pointer = llama_cpp.llama_get_logits(self._handle)
         if not pointer:
             raise DecodeFailedError("llama.cpp gave no logits for the batch.")
-        return np.ctypeslib.as_array(pointer, shape=(rows, self._n_vocab))
+        address = ctypes.addressof(pointer.contents)
+        if self._logits_address != address:
+            # They mostly stay where they are, and a view costs as much as choosing a token.
+            shape = (self.shape.outputs, self._n_vocab)
+            self._logits = np.ctypeslib.as_array(pointer, shape=shape)
+            self._logits_address = address
+        return self._logits[:rows]
 
     def forget_all(self) -> None:
         """Empty the KV cache."""

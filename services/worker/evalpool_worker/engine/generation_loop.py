@@ -320,8 +320,10 @@ class GenerationLoop:
         telling = [
             row for row, (stream, _) in enumerate(step.outputs) if stream.logprobs is not None
         ]
-        # All rows at once, and only those.
-        normalisers = dict(zip(telling, log_normalisers(logits[telling]).tolist(), strict=True))
+        normalisers: dict[int, float] = {}
+        if telling:
+            # All rows at once, and only those.
+            normalisers = dict(zip(telling, log_normalisers(logits[telling]).tolist(), strict=True))
         for row, (stream, index) in enumerate(step.outputs):
             if stream.cancelled:
                 continue

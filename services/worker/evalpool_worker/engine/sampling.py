@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Sequence
 
 import llama_cpp
@@ -90,12 +91,13 @@ class TokenSampler:
             InvalidParametersError: The grammar takes too much to follow, or allows nothing.
             EngineError: The logits are not finite, or the grammar is not followed in time.
         """
+        likeliest = int(logits.argmax())
         # NaN wins every maximum, so this finds it wherever it is. Single -inf are masks.
-        if not np.isfinite(logits.max()):
+        if not math.isfinite(logits[likeliest]):
             raise EngineError("The model's logits are not finite numbers.")
         if self._greedy:
             # What the chain would choose, without a list of all candidates.
-            return int(logits.argmax())
+            return likeliest
         if self.grammar is None:
             return int(llama_cpp.llama_sampler_sample(self._chain, context.handle, index))
         # The next batch overwrites them.

@@ -63,7 +63,7 @@ class EngineSettings:
     generate_slots: int = 16
     generate_context_tokens: int = 4096
     generate_chunk_tokens: int = 256
-    generate_chunk_seconds: float = 0.025
+    generate_chunk_seconds: float = 0.05
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,9 @@ class Tokeniser:
 
     def __init__(self, model: LoadedModel) -> None:
         self._vocab = model.vocab
+        # Of tokens that were asked about: between two steps of a generation every call counts.
+        self._pieces: dict[int, bytes] = {}
+        self._endings: dict[int, bool] = {}
         bos = int(llama_cpp.llama_vocab_bos(self._vocab))
         eos = int(llama_cpp.llama_vocab_eos(self._vocab))
         known_bos = bos if bos != llama_cpp.LLAMA_TOKEN_NULL else None
@@ -77,6 +80,12 @@ class Tokeniser:
 
     def piece(self, token: int) -> bytes:
         """The bytes that a token stands for; empty for control tokens."""
+        found = self._pieces.get(token)
+        if found is None:
+            found = self._pieces[token] = self._piece(token)
+        return found
+
+    def _piece(self, token: int) -> bytes:
         size = 64
         while True:
             buffer = ctypes.create_string_buffer(size)
@@ -94,7 +103,11 @@ class Tokeniser:
 
     def ends_generation(self, token: int) -> bool:
         """Whether the model says with this token that it has finished."""
-        return bool(llama_cpp.llama_vocab_is_eog(self._vocab, token))
+        found = self._endings.get(token)
+        if found is None:
+            found = bool(llama_cpp.llama_vocab_is_eog(self._vocab, token))
+            self._endings[token] = found
+        return found
 
     def _encode_plain(self, text: str) -> tuple[int, ...]:
         data = text.encode("utf-8")
