@@ -173,7 +173,8 @@ REFUSED: dict[str, tuple[Call, grpc.StatusCode, str, str, str]] = {
         create(metric=77), INVALID, "INVALID_FIELD", "metric", "acc or acc_norm or acc_bytes",
     ),
     "a dataset of an unknown kind": (
-        create(kind="chess"), INVALID, "INVALID_FIELD", "kind", "give one of multiple_choice, siqa",
+        create(kind="chess"), INVALID, "INVALID_FIELD", "kind",
+        "give one of continuation, ending, multiple_choice, siqa",
     ),
     "a dataset's id that is taken": (
         create(id="d", title="Another"),

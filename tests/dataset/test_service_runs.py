@@ -134,7 +134,7 @@ async def test_the_router_never_gets_which_answer_is_right(harness: DatasetHarne
     # Whatever is right, the same questions go out; the order follows from a secret.
     assert first == second
     fields = {f.name for f in inference_pb2.ChoiceQuestion.DESCRIPTOR.fields}
-    assert fields == {"id", "prompt", "choices"}
+    assert fields == {"id", "prompt", "choices", "prompts"}
     assert harness.router.callers == {harness.service.address}
 
 

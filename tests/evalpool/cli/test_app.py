@@ -202,7 +202,7 @@ def test_the_clients_own_dependencies_suffice_for_the_command_line() -> None:
     # As for those who install `evalpool` without any service.
     script = """
 import sys
-for name in ("alembic", "chromadb", "grpc_health", "grpc_reflection", "isodate", "jinja2",
+for name in ("alembic", "chromadb", "grpc_health", "grpc_reflection", "isodate",
              "llama_cpp", "numpy", "onnxruntime", "prometheus_client", "psycopg", "pyarrow",
              "pydantic_settings", "sqlalchemy", "structlog", "tokenizers", "uvloop"):
     sys.modules[name] = None
