@@ -123,6 +123,13 @@ class Herd:
         """The generation of a worker; 0 for one without a lease."""
         return (await self.worker(address)).generation
 
+    async def unfinished_at(self, address: str) -> int:
+        """How many questions a frozen worker is at, once what it had sent has come."""
+        before, now = -1, (await self.worker(address)).running
+        while now != before:
+            before, now = now, (await self.worker(address)).running
+        return now
+
     async def all_but_what_is_at(self, address: str) -> None:
         """Wait until nothing is left to do but what is at one worker."""
         operator = await self.router.operator()

@@ -101,9 +101,16 @@ async def test_what_a_killed_worker_was_at_is_done_by_another_and_what_it_had_an
 ) -> None:
     async with new_herd(**SMALL_PACKAGES) as herd:
         victim, heir = await herd.process("victim"), await herd.process("heir")
+        await herd.drain(heir.address, True)
         call = aiter((await herd.dataset()).ScoreChoices(scoring(1000)))
         responses = await first_result(call, victim.address)
         victim.freeze()
+        while not await herd.unfinished_at(victim.address):
+            # It was caught between its last answer and the end of its stream.
+            victim.thaw()
+            responses.append(await anext(call))
+            victim.freeze()
+        await herd.drain(heir.address, False)
 
         async def read() -> None:
             responses.extend([response async for response in call])
