@@ -1,4 +1,4 @@
-"""`evalpool dataset`: questions, runs and results."""
+"""`evalpool dataset`: making, loading and showing datasets."""
 
 from __future__ import annotations
 
@@ -20,15 +20,11 @@ from evalpool.cli.output import (
     moment,
     print_fields,
     print_json,
-    print_json_line,
     print_table,
-    printable,
     short,
 )
 from evalpool.cli.progress import Tracker
-from evalpool.cli.subjects import model_digest
-from evalpool.client import Client
-from evalpool.client.datasets import FINAL_RUN_STATES, FORMATS, load_file, results, watch_run
+from evalpool.client.datasets import FORMATS, load_file
 from evalpool.dataset.v1 import dataset_pb2
 from evalpool.errors import CallError
 
@@ -36,10 +32,6 @@ group = typer.Typer(help="Questions, runs and results.", no_args_is_help=True)
 app.add_typer(group, name="dataset")
 
 DatasetId = Annotated[str, typer.Argument(help="The dataset's id.")]
-RunId = Annotated[
-    str,
-    typer.Argument(metavar="run", help="The run's id, as `evalpool dataset evaluate` gives it."),
-]
 
 
 class EvaluatorName(StrEnum):
@@ -68,7 +60,7 @@ class FormatName(StrEnum):
     PARQUET = "parquet"
 
 
-_EVALUATORS = {
+EVALUATORS = {
     EvaluatorName.DEFAULT: dataset_pb2.EVALUATOR_UNSPECIFIED,
     EvaluatorName.LOGLIKELIHOOD: dataset_pb2.EVALUATOR_LOGLIKELIHOOD,
     EvaluatorName.LETTER: dataset_pb2.EVALUATOR_LETTER,
@@ -121,7 +113,7 @@ def create(
                     kind=kind,
                     title=title,
                     description=description,
-                    evaluator=_EVALUATORS[evaluator],
+                    evaluator=EVALUATORS[evaluator],
                     metric=METRICS[metric],
                     system_prompt=system_prompt,
                     license=license_,
@@ -247,112 +239,10 @@ def info(
     _print_dataset(run(work()), output)
 
 
-@group.command()
-def evaluate(
-    dataset: DatasetId,
-    model: Annotated[
-        str, typer.Argument(help="A model's digest, its name in the catalogue, or a GGUF file.")
-    ],
-    evaluator: Evaluator = EvaluatorName.DEFAULT,
-    version: Annotated[str, typer.Option(help="Default: the newest.")] = "",
-    wait: Annotated[bool, typer.Option(help="Follow the run to its end.")] = False,
-    output: Output = Format.TABLE,
-    wallet: Wallet = DEFAULT_WALLET,
-) -> None:
-    """Run a model on your own dataset."""
-
-    async def work() -> dataset_pb2.Score:
-        async with client_of(wallet) as client:
-            response = await client.dataset.Benchmark(
-                dataset_pb2.BenchmarkRequest(
-                    dataset=dataset,
-                    version=version,
-                    subject=await model_digest(client, model),
-                    evaluator=_EVALUATORS[evaluator],
-                    request_id=f"benchmark-{uuid4()}",
-                )
-            )
-            if not wait:
-                return response.score
-            return await _follow(client, response.score.run, quiet=output is Format.JSON)
-
-    _print_score(run(work()), output)
-
-
-@group.command()
-def score(
-    run_id: RunId,
-    watch: Annotated[bool, typer.Option(help="Follow the run to its end.")] = False,
-    output: Output = Format.TABLE,
-    wallet: Wallet = DEFAULT_WALLET,
-) -> None:
-    """Show a run's score."""
-
-    async def work() -> dataset_pb2.Score:
-        async with client_of(wallet) as client:
-            if watch:
-                return await _follow(client, run_id, quiet=output is Format.JSON)
-            response = await client.dataset.GetScore(dataset_pb2.GetScoreRequest(run=run_id))
-            return response.score
-
-    _print_score(run(work()), output)
-
-
-@group.command("results")
-def list_results(
-    run_id: RunId,
-    output: Output = Format.JSON,
-    wallet: Wallet = DEFAULT_WALLET,
-) -> None:
-    """Print a run's evaluations as JSON Lines, with each choice's sum of log-probabilities."""
-
-    async def work() -> list[dataset_pb2.ListResultsResponse]:
-        found = []
-        async with client_of(wallet) as client:
-            async for result in results(client, run_id):
-                if output is Format.JSON:
-                    print_json_line(result)
-                else:
-                    found.append(result)
-        return found
-
-    found = run(work())
-    if output is Format.TABLE:
-        _print_results(found)
-
-
-async def _follow(client: Client, run_id: str, *, quiet: bool) -> dataset_pb2.Score:
-    last = dataset_pb2.Score()
-    with Tracker(f"run {short(run_id)}", quiet=quiet) as tracker:
-        async for last in watch_run(client, run_id):
-            state = enum_text(dataset_pb2.RunState.Name(last.state), "RUN_STATE_")
-            tracker.show(state, last.done, last.total)
-            ended = last.state in FINAL_RUN_STATES
-            tracker.note("" if ended or not last.reason else f"{state}: {printable(last.reason)}")
-    return last
-
-
 def _print_bad_rows(error: CallError) -> None:
     # A single one is in the error's sentence.
     if error.reason == "INVALID_ROWS" and len(error.violations) > 1:
         print_table(["place", "problem"], [(v.field, v.description) for v in error.violations])
-
-
-def _print_results(found: list[dataset_pb2.ListResultsResponse]) -> None:
-    print_table(
-        [">question", "state", ">right", ">predicted", "Σ log p of each choice", "reply"],
-        [
-            (
-                r.question,
-                enum_text(dataset_pb2.EvaluationState.Name(r.state), "EVALUATION_STATE_"),
-                r.correct_answer,
-                r.prediction or "",
-                "  ".join(f"{each:.3f}" for each in r.sum_logprobs),
-                r.reply or r.reason,
-            )
-            for r in found
-        ],
-    )
 
 
 def _print_dataset(dataset: dataset_pb2.Dataset, output: Format) -> None:
@@ -377,25 +267,3 @@ def _print_dataset(dataset: dataset_pb2.Dataset, output: Format) -> None:
             "loaded (UTC)": moment(dataset.update_time),
         }
     )
-
-
-def _print_score(found: dataset_pb2.Score, output: Format) -> None:
-    if output is Format.JSON:
-        print_json(found)
-    else:
-        print_fields(
-            {
-                "run": found.run,
-                "dataset": found.dataset,
-                "subject": found.subject,
-                "evaluator": enum_text(dataset_pb2.Evaluator.Name(found.evaluator), "EVALUATOR_"),
-                "state": enum_text(dataset_pb2.RunState.Name(found.state), "RUN_STATE_"),
-                "reason": found.reason,
-                "progress": f"{found.done}/{found.total}",
-                "correct": found.correct,
-                "score": f"{found.score:.4f}" if found.done else None,
-                **{name: f"{value:.4f}" for name, value in sorted(found.metrics.items())},
-            }
-        )
-    if found.state == dataset_pb2.RUN_STATE_FAILED:
-        raise Failure(f"the run failed: {found.reason}", reason=found.reason_code)

@@ -47,7 +47,7 @@ def test_evaluating_with_wait_tells_what_the_run_waits_for(
             if score.reason:
                 told.set()
 
-    monkeypatch.setattr("evalpool.cli.commands.dataset.watch_run", watched)
+    monkeypatch.setattr("evalpool.cli.commands.runs.watch_run", watched)
     harness: DatasetHarness = background.do(begin())
     monkeypatch.setenv("EVALPOOL_DATASET", harness.service.endpoint)
     Wallets().add("owner", tmp_path / "dataset" / "people" / "owner.json")
