@@ -633,6 +633,8 @@ class Entry(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     REASON_CODE_FIELD_NUMBER: _builtins.int
     RETRY_TIME_FIELD_NUMBER: _builtins.int
+    POINTS_FIELD_NUMBER: _builtins.int
+    FULL_MARKS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The entry's id."""
     pool: _builtins.str
@@ -654,7 +656,7 @@ class Entry(_message.Message):
     done: _builtins.int
     """Questions answered."""
     correct: _builtins.int
-    """Questions answered rightly."""
+    """Questions answered rightly: given full marks."""
     total: _builtins.int
     """Questions in all."""
     run: _builtins.str
@@ -669,6 +671,12 @@ class Entry(_message.Message):
     DEADLINE_EXCEEDED are outages, for which the pool's end waits up to seven days; QUEUE_FULL,
     WORKER_BUSY and OVERLOADED are a busy herd, for which it waits the pool's grace.
     """
+    points: _builtins.int
+    """The points that it was given: one for each right answer; where answers are graded the sum of the
+    grades.
+    """
+    full_marks: _builtins.int
+    """The points that one question can give: 1; where answers are graded 10. 0 before the first score."""
     @_builtins.property
     def join_time(self) -> _timestamp_pb2.Timestamp:
         """When it was entered."""
@@ -704,10 +712,12 @@ class Entry(_message.Message):
         revision: _builtins.int = ...,
         reason_code: _builtins.str = ...,
         retry_time: _timestamp_pb2.Timestamp | None = ...,
+        points: _builtins.int = ...,
+        full_marks: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "join_time", b"join_time", "retry_time", b"retry_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["correct", b"correct", "done", b"done", "end_time", b"end_time", "id", b"id", "join_time", b"join_time", "participant", b"participant", "pool", b"pool", "prize_free", b"prize_free", "queue_position", b"queue_position", "reason", b"reason", "reason_code", b"reason_code", "retry_time", b"retry_time", "revision", b"revision", "run", b"run", "state", b"state", "subject", b"subject", "subject_name", b"subject_name", "total", b"total"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["correct", b"correct", "done", b"done", "end_time", b"end_time", "full_marks", b"full_marks", "id", b"id", "join_time", b"join_time", "participant", b"participant", "points", b"points", "pool", b"pool", "prize_free", b"prize_free", "queue_position", b"queue_position", "reason", b"reason", "reason_code", b"reason_code", "retry_time", b"retry_time", "revision", b"revision", "run", b"run", "state", b"state", "subject", b"subject", "subject_name", b"subject_name", "total", b"total"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -983,6 +993,8 @@ class LeaderboardRow(_message.Message):
     PRIZE_FREE_FIELD_NUMBER: _builtins.int
     INELIGIBLE_REASON_FIELD_NUMBER: _builtins.int
     JOIN_TIME_FIELD_NUMBER: _builtins.int
+    POINTS_FIELD_NUMBER: _builtins.int
+    FULL_MARKS_FIELD_NUMBER: _builtins.int
     rank: _builtins.int
     """The rank, from 1, in standard competition order (1224) of score × progress."""
     entry: _builtins.str
@@ -996,25 +1008,33 @@ class LeaderboardRow(_message.Message):
     state: Global___EntryState.ValueType
     """The entry's status."""
     correct: _builtins.int
-    """Questions answered rightly."""
+    """Questions answered rightly: given full marks."""
     done: _builtins.int
     """Questions answered."""
     total: _builtins.int
     """Questions in all."""
     score: _builtins.float
-    """correct / done, to show; ranking uses exact fractions."""
+    """points / (done × full_marks), to show; ranking uses exact fractions."""
     progress: _builtins.float
     """done / total, to show."""
     score_low: _builtins.float
-    """The lower end of the score's 95 % Wilson interval."""
+    """The lower end of the score's 95 % Wilson interval. Where answers are graded it is at least as wide
+    as need be: no grades of this mean vary more than full marks and none.
+    """
     score_high: _builtins.float
-    """The upper end of the score's 95 % Wilson interval."""
+    """The upper end of that interval."""
     reward: _builtins.str
     """What the entry would be paid if the pool ended now; once the plan is final, what it is paid."""
     prize_free: _builtins.bool
     """True: it ranks, but takes no prize."""
     ineligible_reason: _builtins.str
     """Why the entry takes no part in the rewards; empty where it does."""
+    points: _builtins.int
+    """The points that it was given: one for each right answer; where answers are graded the sum of the
+    grades.
+    """
+    full_marks: _builtins.int
+    """The points that one question can give: 1; where answers are graded 10. 0 before the first score."""
     @_builtins.property
     def tied_with(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Ids of the entries with the same score × progress."""
@@ -1044,10 +1064,12 @@ class LeaderboardRow(_message.Message):
         prize_free: _builtins.bool = ...,
         ineligible_reason: _builtins.str = ...,
         join_time: _timestamp_pb2.Timestamp | None = ...,
+        points: _builtins.int = ...,
+        full_marks: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["join_time", b"join_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["correct", b"correct", "done", b"done", "entry", b"entry", "ineligible_reason", b"ineligible_reason", "join_time", b"join_time", "participant", b"participant", "prize_free", b"prize_free", "progress", b"progress", "rank", b"rank", "reward", b"reward", "score", b"score", "score_high", b"score_high", "score_low", b"score_low", "state", b"state", "subject", b"subject", "subject_name", b"subject_name", "tied_with", b"tied_with", "total", b"total"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["correct", b"correct", "done", b"done", "entry", b"entry", "full_marks", b"full_marks", "ineligible_reason", b"ineligible_reason", "join_time", b"join_time", "participant", b"participant", "points", b"points", "prize_free", b"prize_free", "progress", b"progress", "rank", b"rank", "reward", b"reward", "score", b"score", "score_high", b"score_high", "score_low", b"score_low", "state", b"state", "subject", b"subject", "subject_name", b"subject_name", "tied_with", b"tied_with", "total", b"total"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -36,7 +36,11 @@ class _EvaluatorEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Evaluator.V
     EVALUATOR_LETTER: _Evaluator.ValueType  # 2
     """The letter that the model answers with."""
     EVALUATOR_JUDGE: _Evaluator.ValueType  # 3
-    """A model's grade from 0 to 10."""
+    """The grade from 0 to 10 that a judging model gives the reply."""
+    EVALUATOR_EXACT_MATCH: _Evaluator.ValueType  # 4
+    """What filters take from the reply, compared with the expected texts. lm-evaluation-harness's
+    `generate_until` with `exact_match`.
+    """
 
 class Evaluator(_Evaluator, metaclass=_EvaluatorEnumTypeWrapper):
     """Evaluator says how an answer is obtained and scored."""
@@ -48,7 +52,11 @@ EVALUATOR_LOGLIKELIHOOD: Evaluator.ValueType  # 1
 EVALUATOR_LETTER: Evaluator.ValueType  # 2
 """The letter that the model answers with."""
 EVALUATOR_JUDGE: Evaluator.ValueType  # 3
-"""A model's grade from 0 to 10."""
+"""The grade from 0 to 10 that a judging model gives the reply."""
+EVALUATOR_EXACT_MATCH: Evaluator.ValueType  # 4
+"""What filters take from the reply, compared with the expected texts. lm-evaluation-harness's
+`generate_until` with `exact_match`.
+"""
 Global___Evaluator: _TypeAlias = Evaluator  # noqa: Y015
 
 class _Metric:
@@ -78,6 +86,30 @@ METRIC_ACC_NORM: Metric.ValueType  # 2
 METRIC_ACC_BYTES: Metric.ValueType  # 3
 """The largest sum divided by the answer's UTF-8 bytes."""
 Global___Metric: _TypeAlias = Metric  # noqa: Y015
+
+class _PromptForm:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PromptFormEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PromptForm.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PROMPT_FORM_UNSPECIFIED: _PromptForm.ValueType  # 0
+    """The kind's default."""
+    PROMPT_FORM_PLAIN: _PromptForm.ValueType  # 1
+    """The text is continued as it stands."""
+    PROMPT_FORM_CHAT: _PromptForm.ValueType  # 2
+    """The text is a user's turn, in the model's own chat template, after the system prompt."""
+
+class PromptForm(_PromptForm, metaclass=_PromptFormEnumTypeWrapper):
+    """PromptForm says how a question is put to a model that writes a reply."""
+
+PROMPT_FORM_UNSPECIFIED: PromptForm.ValueType  # 0
+"""The kind's default."""
+PROMPT_FORM_PLAIN: PromptForm.ValueType  # 1
+"""The text is continued as it stands."""
+PROMPT_FORM_CHAT: PromptForm.ValueType  # 2
+"""The text is a user's turn, in the model's own chat template, after the system prompt."""
+Global___PromptForm: _TypeAlias = PromptForm  # noqa: Y015
 
 class _DataFormat:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -249,6 +281,318 @@ class GetInfoResponse(_message.Message):
 Global___GetInfoResponse: _TypeAlias = GetInfoResponse  # noqa: Y015
 
 @_typing.final
+class Reply(_message.Message):
+    """Reply says how models are to write, under `letter`, `exact_match` and `judge`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FORM_FIELD_NUMBER: _builtins.int
+    MAX_TOKENS_FIELD_NUMBER: _builtins.int
+    STOP_FIELD_NUMBER: _builtins.int
+    TEMPERATURE_FIELD_NUMBER: _builtins.int
+    SEED_FIELD_NUMBER: _builtins.int
+    form: Global___PromptForm.ValueType
+    """How a question is put. Default: the kind's."""
+    max_tokens: _builtins.int
+    """Tokens at most, 1 to 4,096. Default: the evaluator's."""
+    temperature: _builtins.str
+    """A decimal number from 0 to 2 with at most 3 digits after the point; 0 always takes the likeliest
+    token. Default: "0".
+    """
+    seed: _builtins.int
+    """The seed of the choice of tokens. Default: 0."""
+    @_builtins.property
+    def stop(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The reply ends before any of these: at most 16 of at most 256 bytes. Default: none."""
+
+    def __init__(
+        self,
+        *,
+        form: Global___PromptForm.ValueType = ...,
+        max_tokens: _builtins.int = ...,
+        stop: _abc.Iterable[_builtins.str] | None = ...,
+        temperature: _builtins.str = ...,
+        seed: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["form", b"form", "max_tokens", b"max_tokens", "seed", b"seed", "stop", b"stop", "temperature", b"temperature"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Reply: _TypeAlias = Reply  # noqa: Y015
+
+@_typing.final
+class RegexFilter(_message.Message):
+    """RegexFilter takes what a regular expression finds. lm-evaluation-harness's `regex`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATTERN_FIELD_NUMBER: _builtins.int
+    GROUP_SELECT_FIELD_NUMBER: _builtins.int
+    FALLBACK_FIELD_NUMBER: _builtins.int
+    pattern: _builtins.str
+    """The expression, in RE2's syntax, at most 1,000 characters; of its groups the first that took part
+    in the match is what is found.
+    """
+    group_select: _builtins.int
+    """Which of what is found: from 0, or from the last, -1. Default: the first."""
+    fallback: _builtins.str
+    """What stands where nothing is found. Default: "[invalid]"."""
+    def __init__(
+        self,
+        *,
+        pattern: _builtins.str = ...,
+        group_select: _builtins.int = ...,
+        fallback: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_fallback", b"_fallback", "fallback", b"fallback"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_fallback", b"_fallback", "fallback", b"fallback", "group_select", b"group_select", "pattern", b"pattern"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__fallback: _TypeAlias = _typing.Literal["fallback"]  # noqa: Y015
+    _WhichOneofArgType__fallback: _TypeAlias = _typing.Literal["_fallback", b"_fallback"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__fallback) -> _WhichOneofReturnType__fallback | None: ...
+
+Global___RegexFilter: _TypeAlias = RegexFilter  # noqa: Y015
+
+@_typing.final
+class MultiChoiceRegexFilter(_message.Message):
+    """MultiChoiceRegexFilter takes the choice that a reply means, as its letter in brackets, "(A)".
+    lm-evaluation-harness's `multi_choice_regex`.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATTERN_FIELD_NUMBER: _builtins.int
+    GROUP_SELECT_FIELD_NUMBER: _builtins.int
+    FALLBACK_FIELD_NUMBER: _builtins.int
+    IGNORE_CASE_FIELD_NUMBER: _builtins.int
+    IGNORE_PUNCTUATION_FIELD_NUMBER: _builtins.int
+    REGEXES_TO_IGNORE_FIELD_NUMBER: _builtins.int
+    pattern: _builtins.str
+    """As in RegexFilter."""
+    group_select: _builtins.int
+    """As in RegexFilter."""
+    fallback: _builtins.str
+    """As in RegexFilter."""
+    ignore_case: _builtins.bool
+    """Letters' case counts for nothing."""
+    ignore_punctuation: _builtins.bool
+    """Punctuation counts for nothing."""
+    regexes_to_ignore: _builtins.str
+    """What it finds counts for nothing, in replies and choices. Default: nothing."""
+    def __init__(
+        self,
+        *,
+        pattern: _builtins.str = ...,
+        group_select: _builtins.int = ...,
+        fallback: _builtins.str | None = ...,
+        ignore_case: _builtins.bool = ...,
+        ignore_punctuation: _builtins.bool = ...,
+        regexes_to_ignore: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_fallback", b"_fallback", "fallback", b"fallback"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_fallback", b"_fallback", "fallback", b"fallback", "group_select", b"group_select", "ignore_case", b"ignore_case", "ignore_punctuation", b"ignore_punctuation", "pattern", b"pattern", "regexes_to_ignore", b"regexes_to_ignore"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__fallback: _TypeAlias = _typing.Literal["fallback"]  # noqa: Y015
+    _WhichOneofArgType__fallback: _TypeAlias = _typing.Literal["_fallback", b"_fallback"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__fallback) -> _WhichOneofReturnType__fallback | None: ...
+
+Global___MultiChoiceRegexFilter: _TypeAlias = MultiChoiceRegexFilter  # noqa: Y015
+
+@_typing.final
+class Filter(_message.Message):
+    """Filter is one step from a reply to what is compared."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REGEX_FIELD_NUMBER: _builtins.int
+    MULTI_CHOICE_REGEX_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def regex(self) -> Global___RegexFilter:
+        """By a regular expression."""
+
+    @_builtins.property
+    def multi_choice_regex(self) -> Global___MultiChoiceRegexFilter:
+        """By the choices."""
+
+    def __init__(
+        self,
+        *,
+        regex: Global___RegexFilter | None = ...,
+        multi_choice_regex: Global___MultiChoiceRegexFilter | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["multi_choice_regex", b"multi_choice_regex", "regex", b"regex", "step", b"step"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["multi_choice_regex", b"multi_choice_regex", "regex", b"regex", "step", b"step"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_step: _TypeAlias = _typing.Literal["regex", "multi_choice_regex"]  # noqa: Y015
+    _WhichOneofArgType_step: _TypeAlias = _typing.Literal["step", b"step"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_step) -> _WhichOneofReturnType_step | None: ...
+
+Global___Filter: _TypeAlias = Filter  # noqa: Y015
+
+@_typing.final
+class FilterPipeline(_message.Message):
+    """FilterPipeline is a way from a reply to what is compared."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name, unique in the dataset, 1 to 64 characters of `[A-Za-z0-9._-]`. Example: "strict-match"."""
+    @_builtins.property
+    def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___Filter]:
+        """The steps, in order, at most 8. None: the reply as it is."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        steps: _abc.Iterable[Global___Filter] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "steps", b"steps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FilterPipeline: _TypeAlias = FilterPipeline  # noqa: Y015
+
+@_typing.final
+class ExactMatch(_message.Message):
+    """ExactMatch says what counts for nothing where texts are compared. lm-evaluation-harness's
+    `exact_match`.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IGNORE_CASE_FIELD_NUMBER: _builtins.int
+    IGNORE_PUNCTUATION_FIELD_NUMBER: _builtins.int
+    IGNORE_NUMBERS_FIELD_NUMBER: _builtins.int
+    REGEXES_TO_IGNORE_FIELD_NUMBER: _builtins.int
+    ignore_case: _builtins.bool
+    """Upper and lower case."""
+    ignore_punctuation: _builtins.bool
+    """Punctuation: ASCII's."""
+    ignore_numbers: _builtins.bool
+    """Digits."""
+    @_builtins.property
+    def regexes_to_ignore(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What these regular expressions find, in RE2's syntax: at most 16 of at most 1,000 characters."""
+
+    def __init__(
+        self,
+        *,
+        ignore_case: _builtins.bool = ...,
+        ignore_punctuation: _builtins.bool = ...,
+        ignore_numbers: _builtins.bool = ...,
+        regexes_to_ignore: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ignore_case", b"ignore_case", "ignore_numbers", b"ignore_numbers", "ignore_punctuation", b"ignore_punctuation", "regexes_to_ignore", b"regexes_to_ignore"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExactMatch: _TypeAlias = ExactMatch  # noqa: Y015
+
+@_typing.final
+class Judge(_message.Message):
+    """Judge says what grades replies under `judge`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    SEED_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The digest of the model: 64 hexadecimal digits. Default: the herd's judge, as it is when the
+    dataset is made.
+    """
+    seed: _builtins.int
+    """The seed of its choice of tokens. Default: 0."""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        seed: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "seed", b"seed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Judge: _TypeAlias = Judge  # noqa: Y015
+
+@_typing.final
+class Retrieval(_message.Message):
+    """Retrieval makes document sets the subjects: a model answers with what the set yields for a question."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    TOP_K_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The digest of the model that answers: 64 hexadecimal digits. Default: the herd's chat model, as it
+    is when the dataset is made.
+    """
+    top_k: _builtins.int
+    """Documents that a question is answered with: 1 to 100. Default: 4."""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        top_k: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "top_k", b"top_k"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Retrieval: _TypeAlias = Retrieval  # noqa: Y015
+
+@_typing.final
+class FewShot(_message.Message):
+    """FewShot tells of the examples that stand before each question, where whoever made the dataset wrote
+    some out.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    SAMPLER_FIELD_NUMBER: _builtins.int
+    SEED_FIELD_NUMBER: _builtins.int
+    SPLIT_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """Examples before each question: 0 to 1,000."""
+    sampler: _builtins.str
+    """How they were chosen. Example: "first_n"."""
+    seed: _builtins.int
+    """The seed that they were drawn with; 0 where none were drawn."""
+    split: _builtins.str
+    """The split that they were taken from, at most 200 characters. Example: "train"."""
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        sampler: _builtins.str = ...,
+        seed: _builtins.int = ...,
+        split: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["number", b"number", "sampler", b"sampler", "seed", b"seed", "split", b"split"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FewShot: _TypeAlias = FewShot  # noqa: Y015
+
+@_typing.final
 class Dataset(_message.Message):
     """Dataset describes a dataset; of its versions the newest."""
 
@@ -268,6 +612,12 @@ class Dataset(_message.Message):
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     LICENSE_FIELD_NUMBER: _builtins.int
     EVALUATORS_FIELD_NUMBER: _builtins.int
+    REPLY_FIELD_NUMBER: _builtins.int
+    FILTERS_FIELD_NUMBER: _builtins.int
+    EXACT_MATCH_FIELD_NUMBER: _builtins.int
+    JUDGE_FIELD_NUMBER: _builtins.int
+    RETRIEVAL_FIELD_NUMBER: _builtins.int
+    FEW_SHOT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The dataset's id: 1 to 63 characters, `[a-z0-9]([a-z0-9-]*[a-z0-9])?`."""
     title: _builtins.str
@@ -307,6 +657,32 @@ class Dataset(_message.Message):
         not installed any more, so that none can.
         """
 
+    @_builtins.property
+    def reply(self) -> Global___Reply:
+        """How models are to write, under `letter`, `exact_match` and `judge`."""
+
+    @_builtins.property
+    def filters(self) -> _containers.RepeatedCompositeFieldContainer[Global___FilterPipeline]:
+        """What is taken from a reply under `exact_match`: the first one decides, the others are counted
+        beside it. At most 8. None: the reply as it is.
+        """
+
+    @_builtins.property
+    def exact_match(self) -> Global___ExactMatch:
+        """What counts for nothing under `exact_match`."""
+
+    @_builtins.property
+    def judge(self) -> Global___Judge:
+        """What grades under `judge`."""
+
+    @_builtins.property
+    def retrieval(self) -> Global___Retrieval:
+        """Set: the subjects are document sets."""
+
+    @_builtins.property
+    def few_shot(self) -> Global___FewShot:
+        """The examples that stand before each question."""
+
     def __init__(
         self,
         *,
@@ -324,10 +700,16 @@ class Dataset(_message.Message):
         update_time: _timestamp_pb2.Timestamp | None = ...,
         license: _builtins.str = ...,
         evaluators: _abc.Iterable[_builtins.str] | None = ...,
+        reply: Global___Reply | None = ...,
+        filters: _abc.Iterable[Global___FilterPipeline] | None = ...,
+        exact_match: Global___ExactMatch | None = ...,
+        judge: Global___Judge | None = ...,
+        retrieval: Global___Retrieval | None = ...,
+        few_shot: Global___FewShot | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "exact_match", b"exact_match", "few_shot", b"few_shot", "judge", b"judge", "reply", b"reply", "retrieval", b"retrieval", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "description", b"description", "evaluator", b"evaluator", "evaluators", b"evaluators", "id", b"id", "kind", b"kind", "license", b"license", "metric", b"metric", "owner", b"owner", "question_count", b"question_count", "system_prompt", b"system_prompt", "title", b"title", "update_time", b"update_time", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "description", b"description", "evaluator", b"evaluator", "evaluators", b"evaluators", "exact_match", b"exact_match", "few_shot", b"few_shot", "filters", b"filters", "id", b"id", "judge", b"judge", "kind", b"kind", "license", b"license", "metric", b"metric", "owner", b"owner", "question_count", b"question_count", "reply", b"reply", "retrieval", b"retrieval", "system_prompt", b"system_prompt", "title", b"title", "update_time", b"update_time", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -348,6 +730,12 @@ class CreateDatasetRequest(_message.Message):
     SYSTEM_PROMPT_FIELD_NUMBER: _builtins.int
     LICENSE_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    REPLY_FIELD_NUMBER: _builtins.int
+    FILTERS_FIELD_NUMBER: _builtins.int
+    EXACT_MATCH_FIELD_NUMBER: _builtins.int
+    JUDGE_FIELD_NUMBER: _builtins.int
+    RETRIEVAL_FIELD_NUMBER: _builtins.int
+    FEW_SHOT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The dataset's id: 1 to 63 characters, `[a-z0-9]([a-z0-9-]*[a-z0-9])?`."""
     kind: _builtins.str
@@ -368,6 +756,32 @@ class CreateDatasetRequest(_message.Message):
     """Chosen by the caller: 1 to 128 characters of `[A-Za-z0-9._:-]`. Default: none, so that the call is
     no repeat of another.
     """
+    @_builtins.property
+    def reply(self) -> Global___Reply:
+        """How models are to write, under `letter`, `exact_match` and `judge`."""
+
+    @_builtins.property
+    def filters(self) -> _containers.RepeatedCompositeFieldContainer[Global___FilterPipeline]:
+        """What is taken from a reply under `exact_match`: the first one decides, the others are counted
+        beside it. At most 8. Default: one, "none", which takes the reply as it is.
+        """
+
+    @_builtins.property
+    def exact_match(self) -> Global___ExactMatch:
+        """What counts for nothing under `exact_match`."""
+
+    @_builtins.property
+    def judge(self) -> Global___Judge:
+        """What grades under `judge`."""
+
+    @_builtins.property
+    def retrieval(self) -> Global___Retrieval:
+        """Set, for the kind `open_ended`: the subjects are document sets. Default: they are models."""
+
+    @_builtins.property
+    def few_shot(self) -> Global___FewShot:
+        """The examples that stand before each question."""
+
     def __init__(
         self,
         *,
@@ -380,10 +794,16 @@ class CreateDatasetRequest(_message.Message):
         system_prompt: _builtins.str = ...,
         license: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        reply: Global___Reply | None = ...,
+        filters: _abc.Iterable[Global___FilterPipeline] | None = ...,
+        exact_match: Global___ExactMatch | None = ...,
+        judge: Global___Judge | None = ...,
+        retrieval: Global___Retrieval | None = ...,
+        few_shot: Global___FewShot | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["exact_match", b"exact_match", "few_shot", b"few_shot", "judge", b"judge", "reply", b"reply", "retrieval", b"retrieval"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "evaluator", b"evaluator", "id", b"id", "kind", b"kind", "license", b"license", "metric", b"metric", "request_id", b"request_id", "system_prompt", b"system_prompt", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "evaluator", b"evaluator", "exact_match", b"exact_match", "few_shot", b"few_shot", "filters", b"filters", "id", b"id", "judge", b"judge", "kind", b"kind", "license", b"license", "metric", b"metric", "reply", b"reply", "request_id", b"request_id", "retrieval", b"retrieval", "system_prompt", b"system_prompt", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -626,6 +1046,7 @@ class Question(_message.Message):
     QUESTION_FIELD_NUMBER: _builtins.int
     ANSWERS_FIELD_NUMBER: _builtins.int
     RESULT_FIELD_NUMBER: _builtins.int
+    EXPECTED_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     """Its place in the version, from 1."""
     context: _builtins.str
@@ -633,10 +1054,14 @@ class Question(_message.Message):
     question: _builtins.str
     """The question."""
     result: _builtins.int
-    """The right answer's place, from 1."""
+    """The right answer's place, from 1; 0 where there is nothing to choose from."""
     @_builtins.property
     def answers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The answers to choose from."""
+        """The answers to choose from. None where the answer is written freely."""
+
+    @_builtins.property
+    def expected(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The replies that are right, under `exact_match`; the one that is expected, under `judge`."""
 
     def __init__(
         self,
@@ -646,10 +1071,11 @@ class Question(_message.Message):
         question: _builtins.str = ...,
         answers: _abc.Iterable[_builtins.str] | None = ...,
         result: _builtins.int = ...,
+        expected: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "context", b"context", "id", b"id", "question", b"question", "result", b"result"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "context", b"context", "expected", b"expected", "id", b"id", "question", b"question", "result", b"result"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -905,6 +1331,8 @@ class Score(_message.Message):
     CURSOR_FIELD_NUMBER: _builtins.int
     REASON_CODE_FIELD_NUMBER: _builtins.int
     PROVENANCE_FIELD_NUMBER: _builtins.int
+    POINTS_FIELD_NUMBER: _builtins.int
+    FULL_MARKS_FIELD_NUMBER: _builtins.int
     run: _builtins.str
     """The run's id: 43 characters of base64url, the same for the same version, subject and evaluator
     with its parameters.
@@ -924,7 +1352,7 @@ class Score(_message.Message):
     reason: _builtins.str
     """Why it failed or waits, in one sentence."""
     correct: _builtins.int
-    """Questions answered rightly."""
+    """Questions answered rightly: given full marks."""
     done: _builtins.int
     """Questions done."""
     total: _builtins.int
@@ -932,7 +1360,7 @@ class Score(_message.Message):
     failed: _builtins.int
     """Questions that failed for good."""
     score: _builtins.float
-    """correct / done, to show."""
+    """points / (done × full_marks), to show."""
     progress: _builtins.float
     """done / total, to show."""
     queue_position: _builtins.int
@@ -963,9 +1391,15 @@ class Score(_message.Message):
     FAILED: what ended the run. MODEL_FETCH_FAILED, EVALUATION_FAILED and UNAVAILABLE or INTERNAL (of a
     kind of dataset that is not installed, or broken) are the machinery's.
     """
+    points: _builtins.int
+    """The points that were given: one for each right answer; under `judge` the sum of the grades."""
+    full_marks: _builtins.int
+    """The points that one question can give: 1; under `judge` 10."""
     @_builtins.property
     def metrics(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
-        """The score by each metric, to show, under `loglikelihood`. Keys: "acc", "acc_norm", "acc_bytes"."""
+        """The score by each metric, to show. Keys: under `loglikelihood` "acc", "acc_norm" and "acc_bytes";
+        under `exact_match` one for each filter pipeline, as in "exact_match,strict-match".
+        """
 
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
@@ -1002,10 +1436,12 @@ class Score(_message.Message):
         cursor: _builtins.int = ...,
         reason_code: _builtins.str = ...,
         provenance: _struct_pb2.Struct | None = ...,
+        points: _builtins.int = ...,
+        full_marks: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "provenance", b"provenance", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["correct", b"correct", "cursor", b"cursor", "dataset", b"dataset", "done", b"done", "end_time", b"end_time", "evaluator", b"evaluator", "failed", b"failed", "metrics", b"metrics", "progress", b"progress", "provenance", b"provenance", "queue_position", b"queue_position", "reason", b"reason", "reason_code", b"reason_code", "run", b"run", "score", b"score", "start_time", b"start_time", "state", b"state", "subject", b"subject", "total", b"total", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["correct", b"correct", "cursor", b"cursor", "dataset", b"dataset", "done", b"done", "end_time", b"end_time", "evaluator", b"evaluator", "failed", b"failed", "full_marks", b"full_marks", "metrics", b"metrics", "points", b"points", "progress", b"progress", "provenance", b"provenance", "queue_position", b"queue_position", "reason", b"reason", "reason_code", b"reason_code", "run", b"run", "score", b"score", "start_time", b"start_time", "state", b"state", "subject", b"subject", "total", b"total", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1291,6 +1727,26 @@ class ListResultsResponse(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class ExtractedEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     QUESTION_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     PROMPT_FIELD_NUMBER: _builtins.int
@@ -1308,6 +1764,11 @@ class ListResultsResponse(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     ENGINE_BUILD_FIELD_NUMBER: _builtins.int
     PREDICTIONS_FIELD_NUMBER: _builtins.int
+    POINTS_FIELD_NUMBER: _builtins.int
+    CHOICES_FIELD_NUMBER: _builtins.int
+    EXPECTED_FIELD_NUMBER: _builtins.int
+    EXTRACTED_FIELD_NUMBER: _builtins.int
+    JUDGING_FIELD_NUMBER: _builtins.int
     question: _builtins.int
     """The question's place in the version, from 1. The seed's dataset_id."""
     state: Global___EvaluationState.ValueType
@@ -1319,9 +1780,9 @@ class ListResultsResponse(_message.Message):
     prediction: _builtins.int
     """The predicted answer's place, from 1; 0 for an answer that is none."""
     correct: _builtins.bool
-    """True: the prediction is right."""
+    """True: it was given full marks."""
     reply: _builtins.str
-    """The model's reply under `letter` and `judge`."""
+    """The model's reply under `letter`, `exact_match` and `judge`."""
     inference_reference: _builtins.str
     """The reference of the request to the herd."""
     worker: _builtins.str
@@ -1332,6 +1793,8 @@ class ListResultsResponse(_message.Message):
     """Why it failed, in one sentence."""
     engine_build: _builtins.str
     """The engine build that answered."""
+    points: _builtins.int
+    """The points that it was given: 0 or 1; under `judge` the grade, 0 to 10."""
     @_builtins.property
     def sum_logprobs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """Each choice's sum of log-probabilities, in the question's order, under `loglikelihood`."""
@@ -1351,6 +1814,24 @@ class ListResultsResponse(_message.Message):
     @_builtins.property
     def predictions(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """The predictions by metric under `loglikelihood`. Keys: "acc", "acc_norm", "acc_bytes"."""
+
+    @_builtins.property
+    def choices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The choices, in the question's order. None where the answer is written freely."""
+
+    @_builtins.property
+    def expected(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The replies that are right, under `exact_match`; the one that is expected, under `judge`."""
+
+    @_builtins.property
+    def extracted(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """What each filter pipeline took from the reply, by its name, under `exact_match`."""
+
+    @_builtins.property
+    def judging(self) -> _struct_pb2.Struct:
+        """What graded the reply, under `judge`: model, engine build, worker, seed, and the digest of what it
+        was asked.
+        """
 
     def __init__(
         self,
@@ -1372,10 +1853,15 @@ class ListResultsResponse(_message.Message):
         reason: _builtins.str = ...,
         engine_build: _builtins.str = ...,
         predictions: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        points: _builtins.int = ...,
+        choices: _abc.Iterable[_builtins.str] | None = ...,
+        expected: _abc.Iterable[_builtins.str] | None = ...,
+        extracted: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        judging: _struct_pb2.Struct | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["inference_end_time", b"inference_end_time", "inference_start_time", b"inference_start_time", "latency", b"latency"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["inference_end_time", b"inference_end_time", "inference_start_time", b"inference_start_time", "judging", b"judging", "latency", b"latency"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "correct", b"correct", "correct_answer", b"correct_answer", "engine_build", b"engine_build", "inference_end_time", b"inference_end_time", "inference_reference", b"inference_reference", "inference_start_time", b"inference_start_time", "latency", b"latency", "prediction", b"prediction", "predictions", b"predictions", "prompt", b"prompt", "question", b"question", "reason", b"reason", "reply", b"reply", "state", b"state", "sum_logprobs", b"sum_logprobs", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "choices", b"choices", "correct", b"correct", "correct_answer", b"correct_answer", "engine_build", b"engine_build", "expected", b"expected", "extracted", b"extracted", "inference_end_time", b"inference_end_time", "inference_reference", b"inference_reference", "inference_start_time", b"inference_start_time", "judging", b"judging", "latency", b"latency", "points", b"points", "prediction", b"prediction", "predictions", b"predictions", "prompt", b"prompt", "question", b"question", "reason", b"reason", "reply", b"reply", "state", b"state", "sum_logprobs", b"sum_logprobs", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

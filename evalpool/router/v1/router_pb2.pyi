@@ -108,21 +108,40 @@ class GetInfoResponse(_message.Message):
 
     INFO_FIELD_NUMBER: _builtins.int
     UPLOAD_QUOTA_BYTES_FIELD_NUMBER: _builtins.int
+    CHAT_MODEL_FIELD_NUMBER: _builtins.int
+    JUDGE_MODEL_FIELD_NUMBER: _builtins.int
+    JUDGE_PROMPT_FIELD_NUMBER: _builtins.int
     upload_quota_bytes: _builtins.int
     """Bytes that an owner may upload in all."""
+    judge_prompt: _builtins.str
+    """What a judge is asked: the turns of the conversation with {context}, {question},
+    {expected_response} and {response} where the call's texts stand, and the grammar that holds its
+    reply. `prompt_digest` of EvaluateResponse is this text's SHA-256.
+    """
     @_builtins.property
     def info(self) -> _service_info_pb2.ServiceInfo:
         """Who this server is."""
+
+    @_builtins.property
+    def chat_model(self) -> _inference_pb2.ModelReference:
+        """The model of Chat where a call names none."""
+
+    @_builtins.property
+    def judge_model(self) -> _inference_pb2.ModelReference:
+        """The model of Evaluate where a call names none."""
 
     def __init__(
         self,
         *,
         info: _service_info_pb2.ServiceInfo | None = ...,
         upload_quota_bytes: _builtins.int = ...,
+        chat_model: _inference_pb2.ModelReference | None = ...,
+        judge_model: _inference_pb2.ModelReference | None = ...,
+        judge_prompt: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["info", b"info"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chat_model", b"chat_model", "info", b"info", "judge_model", b"judge_model"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["info", b"info", "upload_quota_bytes", b"upload_quota_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chat_model", b"chat_model", "info", b"info", "judge_model", b"judge_model", "judge_prompt", b"judge_prompt", "upload_quota_bytes", b"upload_quota_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -252,6 +271,7 @@ class ChatResponse(_message.Message):
     REFERENCE_FIELD_NUMBER: _builtins.int
     CHUNK_FIELD_NUMBER: _builtins.int
     COMPLETE_FIELD_NUMBER: _builtins.int
+    PROGRESS_FIELD_NUMBER: _builtins.int
     reference: _builtins.str
     """The request's reference."""
     @_builtins.property
@@ -262,18 +282,23 @@ class ChatResponse(_message.Message):
     def complete(self) -> _inference_pb2.InferComplete:
         """The end."""
 
+    @_builtins.property
+    def progress(self) -> _inference_pb2.InferProgress:
+        """What keeps the request waiting."""
+
     def __init__(
         self,
         *,
         reference: _builtins.str = ...,
         chunk: _inference_pb2.InferChunk | None = ...,
         complete: _inference_pb2.InferComplete | None = ...,
+        progress: _inference_pb2.InferProgress | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "complete", b"complete", "event", b"event"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "complete", b"complete", "event", b"event", "progress", b"progress"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "complete", b"complete", "event", b"event", "reference", b"reference"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "complete", b"complete", "event", b"event", "progress", b"progress", "reference", b"reference"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["chunk", "complete"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["chunk", "complete", "progress"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -293,6 +318,7 @@ class EvaluateRequest(_message.Message):
     REFERENCE_FIELD_NUMBER: _builtins.int
     HOLD_FIELD_NUMBER: _builtins.int
     MULTIPLIER_FIELD_NUMBER: _builtins.int
+    SEED_FIELD_NUMBER: _builtins.int
     question: _builtins.str
     """The question, 1 to 64 KiB."""
     expected_response: _builtins.str
@@ -300,13 +326,17 @@ class EvaluateRequest(_message.Message):
     context: _builtins.str
     """What the answer was based on, at most 64 KiB. Default: nothing."""
     response: _builtins.str
-    """The response to grade, at most 64 KiB. Default: the herd's own answer to the question."""
+    """The response to grade, at most 64 KiB; it may be empty. Default, where it is not set: the herd's
+    own answer to the question.
+    """
     reference: _builtins.str
     """Given back, at most 128 characters."""
     hold: _builtins.str
     """A hold on the ledger for the router, where the herd is paid."""
     multiplier: _builtins.str
     """The multiplier offered on the price, a decimal string, as in InferRequest. Default: "1"."""
+    seed: _builtins.int
+    """The seed of the judge's choice of tokens, which follows the grammar at temperature 0. Default: 0."""
     @_builtins.property
     def model(self) -> _inference_pb2.ModelReference:
         """The model that grades. Default: the herd's judge."""
@@ -317,17 +347,20 @@ class EvaluateRequest(_message.Message):
         question: _builtins.str = ...,
         expected_response: _builtins.str = ...,
         context: _builtins.str = ...,
-        response: _builtins.str = ...,
+        response: _builtins.str | None = ...,
         model: _inference_pb2.ModelReference | None = ...,
         reference: _builtins.str = ...,
         hold: _builtins.str = ...,
         multiplier: _builtins.str = ...,
+        seed: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_response", b"_response", "model", b"model", "response", b"response"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "expected_response", b"expected_response", "hold", b"hold", "model", b"model", "multiplier", b"multiplier", "question", b"question", "reference", b"reference", "response", b"response"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_response", b"_response", "context", b"context", "expected_response", b"expected_response", "hold", b"hold", "model", b"model", "multiplier", b"multiplier", "question", b"question", "reference", b"reference", "response", b"response", "seed", b"seed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__response: _TypeAlias = _typing.Literal["response"]  # noqa: Y015
+    _WhichOneofArgType__response: _TypeAlias = _typing.Literal["_response", b"_response"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__response) -> _WhichOneofReturnType__response | None: ...
 
 Global___EvaluateRequest: _TypeAlias = EvaluateRequest  # noqa: Y015
 
@@ -341,10 +374,21 @@ class EvaluateResponse(_message.Message):
     REFERENCE_FIELD_NUMBER: _builtins.int
     PROVENANCE_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
+    PROMPT_DIGEST_FIELD_NUMBER: _builtins.int
+    SEED_FIELD_NUMBER: _builtins.int
+    RESPONSE_FIELD_NUMBER: _builtins.int
     score: _builtins.int
     """The grade, 0 to 10."""
     reference: _builtins.str
     """The request's reference."""
+    prompt_digest: _builtins.str
+    """The SHA-256 of what the judge is asked, the caller's texts apart: 64 hexadecimal digits. GetInfo
+    gives the text.
+    """
+    seed: _builtins.int
+    """The seed of the judge's choice of tokens."""
+    response: _builtins.str
+    """The response that was graded."""
     @_builtins.property
     def provenance(self) -> _inference_pb2.Provenance:
         """What gave it."""
@@ -360,10 +404,13 @@ class EvaluateResponse(_message.Message):
         reference: _builtins.str = ...,
         provenance: _inference_pb2.Provenance | None = ...,
         usage: _inference_pb2.Usage | None = ...,
+        prompt_digest: _builtins.str = ...,
+        seed: _builtins.int = ...,
+        response: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["provenance", b"provenance", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["provenance", b"provenance", "reference", b"reference", "score", b"score", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["prompt_digest", b"prompt_digest", "provenance", b"provenance", "reference", b"reference", "response", b"response", "score", b"score", "seed", b"seed", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
