@@ -380,8 +380,12 @@ class MultiChoiceRegexFilter(_message.Message):
     """Letters' case counts for nothing."""
     ignore_punctuation: _builtins.bool
     """Punctuation counts for nothing."""
-    regexes_to_ignore: _builtins.str
-    """What it finds counts for nothing, in replies and choices. Default: nothing."""
+    @_builtins.property
+    def regexes_to_ignore(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What these expressions find counts for nothing, in replies and choices: at most 16 of at most
+        1,000 characters.
+        """
+
     def __init__(
         self,
         *,
@@ -390,7 +394,7 @@ class MultiChoiceRegexFilter(_message.Message):
         fallback: _builtins.str | None = ...,
         ignore_case: _builtins.bool = ...,
         ignore_punctuation: _builtins.bool = ...,
-        regexes_to_ignore: _builtins.str = ...,
+        regexes_to_ignore: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_fallback", b"_fallback", "fallback", b"fallback"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
