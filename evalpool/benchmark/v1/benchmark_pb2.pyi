@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from evalpool.common.v1 import service_info_pb2 as _service_info_pb2
+from evalpool.common.v1 import subject_kind_pb2 as _subject_kind_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
@@ -407,6 +408,7 @@ class Pool(_message.Message):
     ENTRY_COUNT_FIELD_NUMBER: _builtins.int
     QUESTION_COUNT_FIELD_NUMBER: _builtins.int
     SETTLE_TIME_FIELD_NUMBER: _builtins.int
+    SUBJECT_KIND_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The pool's id: the id of the transfer that made it."""
     title: _builtins.str
@@ -424,7 +426,7 @@ class Pool(_message.Message):
     dataset_version: _builtins.str
     """The dataset's version, a SHA-256 digest, pinned when the pool was made."""
     evaluator: _builtins.str
-    """The evaluator: "loglikelihood", "letter" or "judge"."""
+    """The evaluator: "loglikelihood", "letter", "exact_match" or "judge"."""
     minimum_score: _builtins.str
     """The score that an entry must lie above to be eligible, an exact fraction or decimal. Example:
     "1/3". Empty where there is none.
@@ -437,6 +439,8 @@ class Pool(_message.Message):
     """Entries in it, of every status."""
     question_count: _builtins.int
     """The number of questions in the dataset's version."""
+    subject_kind: _subject_kind_pb2.SubjectKind.ValueType
+    """What is entered in it."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """When it opens."""
@@ -474,10 +478,11 @@ class Pool(_message.Message):
         entry_count: _builtins.int = ...,
         question_count: _builtins.int = ...,
         settle_time: _timestamp_pb2.Timestamp | None = ...,
+        subject_kind: _subject_kind_pb2.SubjectKind.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "grace", b"grace", "settle_time", b"settle_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocation", b"allocation", "dataset", b"dataset", "dataset_version", b"dataset_version", "end_time", b"end_time", "entry_count", b"entry_count", "evaluator", b"evaluator", "funder", b"funder", "funds", b"funds", "grace", b"grace", "id", b"id", "max_entries_per_day", b"max_entries_per_day", "minimum_score", b"minimum_score", "question_count", b"question_count", "settle_time", b"settle_time", "start_time", b"start_time", "state", b"state", "tie_rule", b"tie_rule", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocation", b"allocation", "dataset", b"dataset", "dataset_version", b"dataset_version", "end_time", b"end_time", "entry_count", b"entry_count", "evaluator", b"evaluator", "funder", b"funder", "funds", b"funds", "grace", b"grace", "id", b"id", "max_entries_per_day", b"max_entries_per_day", "minimum_score", b"minimum_score", "question_count", b"question_count", "settle_time", b"settle_time", "start_time", b"start_time", "state", b"state", "subject_kind", b"subject_kind", "tie_rule", b"tie_rule", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

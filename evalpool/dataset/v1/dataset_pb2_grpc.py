@@ -85,6 +85,11 @@ class DatasetServiceStub:
                 request_serializer=evalpool_dot_dataset_dot_v1_dot_dataset__pb2.ListModelsRequest.SerializeToString,
                 response_deserializer=evalpool_dot_dataset_dot_v1_dot_dataset__pb2.ListModelsResponse.FromString,
                 _registered_method=True)
+        self.GetSubject = channel.unary_unary(
+                '/evalpool.dataset.v1.DatasetService/GetSubject',
+                request_serializer=evalpool_dot_dataset_dot_v1_dot_dataset__pb2.GetSubjectRequest.SerializeToString,
+                response_deserializer=evalpool_dot_dataset_dot_v1_dot_dataset__pb2.GetSubjectResponse.FromString,
+                _registered_method=True)
         self.Benchmark = channel.unary_unary(
                 '/evalpool.dataset.v1.DatasetService/Benchmark',
                 request_serializer=evalpool_dot_dataset_dot_v1_dot_dataset__pb2.BenchmarkRequest.SerializeToString,
@@ -186,6 +191,15 @@ class DatasetServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetSubject(self, request, context):
+        """What would be evaluated on a dataset under a digest: a model, or on a retrieval dataset a document
+        set that can be searched. One that is still being embedded is FAILED_PRECONDITION
+        (DOCUMENT_SET_NOT_READY), with a retry delay. The owner of the dataset, or the benchmark service.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Benchmark(self, request, context):
         """Starts the run of a subject on a version with an evaluator, or returns the one that exists; failed
         questions of an existing run are tried again. The owner, or the benchmark service.
@@ -269,6 +283,11 @@ def add_DatasetServiceServicer_to_server(servicer, server):
                     servicer.ListModels,
                     request_deserializer=evalpool_dot_dataset_dot_v1_dot_dataset__pb2.ListModelsRequest.FromString,
                     response_serializer=evalpool_dot_dataset_dot_v1_dot_dataset__pb2.ListModelsResponse.SerializeToString,
+            ),
+            'GetSubject': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetSubject,
+                    request_deserializer=evalpool_dot_dataset_dot_v1_dot_dataset__pb2.GetSubjectRequest.FromString,
+                    response_serializer=evalpool_dot_dataset_dot_v1_dot_dataset__pb2.GetSubjectResponse.SerializeToString,
             ),
             'Benchmark': grpc.unary_unary_rpc_method_handler(
                     servicer.Benchmark,
@@ -523,6 +542,33 @@ class DatasetService:
             '/evalpool.dataset.v1.DatasetService/ListModels',
             evalpool_dot_dataset_dot_v1_dot_dataset__pb2.ListModelsRequest.SerializeToString,
             evalpool_dot_dataset_dot_v1_dot_dataset__pb2.ListModelsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetSubject(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/evalpool.dataset.v1.DatasetService/GetSubject',
+            evalpool_dot_dataset_dot_v1_dot_dataset__pb2.GetSubjectRequest.SerializeToString,
+            evalpool_dot_dataset_dot_v1_dot_dataset__pb2.GetSubjectResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -66,6 +66,11 @@ class DatasetServiceStub:
     """One model that can be evaluated: from the herd's catalogue or its repository. Any signed caller."""
     ListModels: _grpc.UnaryUnaryMultiCallable[_dataset_pb2.ListModelsRequest, _dataset_pb2.ListModelsResponse]
     """The models that have been evaluated here. The seed's Get-Models. Any signed caller."""
+    GetSubject: _grpc.UnaryUnaryMultiCallable[_dataset_pb2.GetSubjectRequest, _dataset_pb2.GetSubjectResponse]
+    """What would be evaluated on a dataset under a digest: a model, or on a retrieval dataset a document
+    set that can be searched. One that is still being embedded is FAILED_PRECONDITION
+    (DOCUMENT_SET_NOT_READY), with a retry delay. The owner of the dataset, or the benchmark service.
+    """
     Benchmark: _grpc.UnaryUnaryMultiCallable[_dataset_pb2.BenchmarkRequest, _dataset_pb2.BenchmarkResponse]
     """Starts the run of a subject on a version with an evaluator, or returns the one that exists; failed
     questions of an existing run are tried again. The owner, or the benchmark service.
@@ -126,6 +131,11 @@ class DatasetServiceAsyncStub(DatasetServiceStub):
     """One model that can be evaluated: from the herd's catalogue or its repository. Any signed caller."""
     ListModels: _aio.UnaryUnaryMultiCallable[_dataset_pb2.ListModelsRequest, _dataset_pb2.ListModelsResponse]  # type: ignore[assignment]
     """The models that have been evaluated here. The seed's Get-Models. Any signed caller."""
+    GetSubject: _aio.UnaryUnaryMultiCallable[_dataset_pb2.GetSubjectRequest, _dataset_pb2.GetSubjectResponse]  # type: ignore[assignment]
+    """What would be evaluated on a dataset under a digest: a model, or on a retrieval dataset a document
+    set that can be searched. One that is still being embedded is FAILED_PRECONDITION
+    (DOCUMENT_SET_NOT_READY), with a retry delay. The owner of the dataset, or the benchmark service.
+    """
     Benchmark: _aio.UnaryUnaryMultiCallable[_dataset_pb2.BenchmarkRequest, _dataset_pb2.BenchmarkResponse]  # type: ignore[assignment]
     """Starts the run of a subject on a version with an evaluator, or returns the one that exists; failed
     questions of an existing run are tried again. The owner, or the benchmark service.
@@ -231,6 +241,17 @@ class DatasetServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_dataset_pb2.ListModelsResponse, _abc.Awaitable[_dataset_pb2.ListModelsResponse]]:
         """The models that have been evaluated here. The seed's Get-Models. Any signed caller."""
+
+    @_abc_1.abstractmethod
+    def GetSubject(
+        self,
+        request: _dataset_pb2.GetSubjectRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_dataset_pb2.GetSubjectResponse, _abc.Awaitable[_dataset_pb2.GetSubjectResponse]]:
+        """What would be evaluated on a dataset under a digest: a model, or on a retrieval dataset a document
+        set that can be searched. One that is still being embedded is FAILED_PRECONDITION
+        (DOCUMENT_SET_NOT_READY), with a retry delay. The owner of the dataset, or the benchmark service.
+        """
 
     @_abc_1.abstractmethod
     def Benchmark(

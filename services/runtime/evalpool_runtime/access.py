@@ -97,6 +97,7 @@ ACCESS: Mapping[str, frozenset[Who]] = {
             "ListQuestions": {Who.OWNER},
             "GetModel": {Who.SIGNED},
             "ListModels": {Who.SIGNED},
+            "GetSubject": _OWNER_OR_BENCHMARK,
             "Benchmark": _OWNER_OR_BENCHMARK,
             "Evaluate": _OWNER_OR_BENCHMARK,
             "GetScore": _OWNER_OR_BENCHMARK,
