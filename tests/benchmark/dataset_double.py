@@ -41,6 +41,7 @@ class DatasetDouble(DatasetServiceServicer):
         broken: Ids of datasets that GetDataset fails on.
         benchmarked: The requests of Benchmark, in order.
         before_answering: What happens between the start of a run and Benchmark's answer.
+        tells_points: Whether scores tell of points; older services' do not.
         endpoint: Where it answers.
     """
 
@@ -52,6 +53,7 @@ class DatasetDouble(DatasetServiceServicer):
         self.benchmarked: list[pb.BenchmarkRequest] = []
         self.asked_for_dataset = asyncio.Event()
         self.before_answering: Callable[[pb.BenchmarkRequest], Awaitable[None]] | None = None
+        self.tells_points = True
         self.endpoint = ""
         self._reachable = True
         self._runs: dict[RunKey, pb.Score] = {}
@@ -59,17 +61,19 @@ class DatasetDouble(DatasetServiceServicer):
         self._restored = 0
         self._changed = asyncio.Condition()
 
-    def add_dataset(self, dataset: str, owner: str, questions: int = 10) -> None:
-        """Make a dataset, or a new version of it."""
+    def add_dataset(
+        self, dataset: str, owner: str, questions: int = 10, *, graded: bool = False
+    ) -> None:
+        """Make a dataset, or a new version of it; one whose answers a judge grades."""
         known = self.datasets.get(dataset)
         version = f"{int(known.version, 16) + 1 if known else 1:064x}"
         self.datasets[dataset] = pb.Dataset(
             id=dataset,
             title=f"The dataset {dataset}",
             owner=owner,
-            kind="siqa",
-            evaluator=pb.EVALUATOR_LOGLIKELIHOOD,
-            evaluators=["letter", "loglikelihood"],
+            kind="open_ended" if graded else "siqa",
+            evaluator=pb.EVALUATOR_JUDGE if graded else pb.EVALUATOR_LOGLIKELIHOOD,
+            evaluators=["judge"] if graded else ["letter", "loglikelihood"],
             version=version,
             question_count=questions,
         )
@@ -90,12 +94,13 @@ class DatasetDouble(DatasetServiceServicer):
         state: pb.RunState.ValueType,
         *,
         correct: int = 0,
+        points: int | None = None,
         done: int | None = None,
         reason: str = "",
         reason_code: str = "",
         **more: Any,
     ) -> None:
-        """Move every run of a subject on."""
+        """Move every run of a subject on; a right answer is a point unless points are given."""
         async with self._changed:
             for score in self._runs.values():
                 if score.subject != subject:
@@ -104,6 +109,8 @@ class DatasetDouble(DatasetServiceServicer):
                 complete = score.total if state == pb.RUN_STATE_COMPLETE else 0
                 score.MergeFrom(pb.Score(state=state, cursor=self._cursor, **more))
                 score.correct = correct
+                if self.tells_points:
+                    score.points = correct if points is None else points
                 score.done = complete if done is None else done
                 score.reason = reason
                 score.reason_code = reason_code
@@ -125,9 +132,9 @@ class DatasetDouble(DatasetServiceServicer):
             if score.subject == subject:
                 score.queue_position = position
 
-    async def complete(self, subject: str, correct: int) -> None:
+    async def complete(self, subject: str, correct: int, points: int | None = None) -> None:
         """End every run of a subject with a score."""
-        await self.set_score(subject, pb.RUN_STATE_COMPLETE, correct=correct)
+        await self.set_score(subject, pb.RUN_STATE_COMPLETE, correct=correct, points=points)
 
     async def GetDataset(self, request: pb.GetDatasetRequest, context: Any) -> Any:
         self.asked_for_dataset.set()
@@ -170,6 +177,9 @@ class DatasetDouble(DatasetServiceServicer):
                     total=self.datasets[request.dataset].question_count,
                     cursor=self._cursor,
                 )
+                if self.tells_points:
+                    graded = request.evaluator == pb.EVALUATOR_JUDGE
+                    score.full_marks = 10 if graded else 1
                 self._runs[key] = score
             elif score.state in (pb.RUN_STATE_FAILED, pb.RUN_STATE_UNFUNDED):
                 self._cursor += 1

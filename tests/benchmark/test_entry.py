@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from fractions import Fraction
 
 import pytest
 from hypothesis import given
@@ -44,7 +45,16 @@ SUBMITTED = Entry(
 
 
 def score(cursor: int, state: RunState, done: int = 0, **changes: object) -> Score:
-    made = Score(run="run", cursor=cursor, state=state, correct=done // 2, done=done, total=10)
+    made = Score(
+        run="run",
+        cursor=cursor,
+        state=state,
+        correct=done // 2,
+        done=done,
+        total=10,
+        points=6 * done,
+        full_marks=10,
+    )
     return replace(made, **changes)  # type: ignore[arg-type]
 
 
@@ -67,6 +77,7 @@ def test_an_entry_goes_through_its_states() -> None:
         2,
         0,
     )
+    assert (entry.points, entry.full_marks, entry.score) == (24, 10, Fraction(3, 5))
     entry = follow(entry, score(3, RunState.COMPLETE, 10), NOW)
     assert (entry.state, entry.done, entry.end_time) == (EntryState.SCORED, 10, NOW)
     assert entry.revision == 4
@@ -247,6 +258,7 @@ def test_entering_again_begins_a_new_attempt_that_old_scores_do_not_touch() -> N
     again = enter_again(first, "a model", 8, NOW)
     assert again.state is EntryState.SUBMITTED
     assert (again.attempt, again.join_order, again.end_time, again.reason) == (2, 8, None, "")
+    assert (again.points, again.full_marks, again.score) == (0, 0, Fraction(0))
     assert again.benchmark_request == "entry:2" != first.benchmark_request
     assert follow(again, score(6, RunState.COMPLETE, 10), NOW) is again
     bound = bind(again, score(5, RunState.QUEUED), NOW)

@@ -45,7 +45,7 @@ POOL = Pool(
 )
 
 
-def entry(order: int, correct: int, participant: int, state: EntryState, prize_free: bool) -> Entry:
+def entry(order: int, points: int, participant: int, state: EntryState, prize_free: bool) -> Entry:
     return Entry(
         id=f"entry-{order}",
         pool=POOL.id,
@@ -55,7 +55,8 @@ def entry(order: int, correct: int, participant: int, state: EntryState, prize_f
         state=state,
         join_time=NOW,
         join_order=order,
-        correct=correct,
+        points=points,
+        full_marks=4,
         done=10,
         total=10,
         prize_free=prize_free,
@@ -63,7 +64,7 @@ def entry(order: int, correct: int, participant: int, state: EntryState, prize_f
 
 
 ENTRIES = st.lists(
-    st.tuples(st.integers(0, 10), st.integers(0, 8), st.sampled_from(EntryState), st.booleans()),
+    st.tuples(st.integers(0, 40), st.integers(0, 8), st.sampled_from(EntryState), st.booleans()),
     max_size=14,
 ).map(lambda rows: [entry(order, *row) for order, row in enumerate(rows)])
 CONTRIBUTIONS = st.lists(st.integers(1, 10**38), min_size=1, max_size=6).map(

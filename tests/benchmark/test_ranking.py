@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from fractions import Fraction
 from itertools import pairwise
+from math import sqrt
 from typing import Any
 
 import pytest
@@ -12,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evalpool_benchmark.entry import Entry, EntryState, cut_off
-from evalpool_benchmark.ranking import eligible, merit, rank, wilson_interval
+from evalpool_benchmark.ranking import Z_95, eligible, merit, rank, wilson_interval
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
 
-def scored(order: int, correct: int, total: int = 10, **changes: Any) -> Entry:
+def scored(order: int, points: int, total: int = 10, full_marks: int = 1, **changes: Any) -> Entry:
     values: dict[str, Any] = {
         "id": f"entry-{order}",
         "pool": "pool",
@@ -27,7 +28,8 @@ def scored(order: int, correct: int, total: int = 10, **changes: Any) -> Entry:
         "state": EntryState.SCORED,
         "join_time": NOW,
         "join_order": order,
-        "correct": correct,
+        "points": points,
+        "full_marks": full_marks,
         "done": total,
         "total": total,
     }
@@ -40,11 +42,13 @@ def boards(draw: st.DrawFn) -> list[Entry]:
     for order in range(draw(st.integers(0, 12))):
         total = draw(st.integers(0, 6))
         done = draw(st.integers(0, total))
+        full_marks = draw(st.sampled_from([1, 4, 10]))
         entries.append(
             scored(
                 order,
-                draw(st.integers(0, done)),
+                draw(st.integers(0, done * full_marks)),
                 total,
+                full_marks,
                 done=done,
                 state=draw(st.sampled_from(EntryState)),
                 participant=f"participant-{draw(st.integers(0, 4))}",
@@ -88,7 +92,8 @@ def test_only_complete_entries_above_the_minimum_take_part_one_a_participant(
         assert entry.state is EntryState.SCORED
         assert entry.done == entry.total > 0
         assert not entry.prize_free
-        assert minimum is None or Fraction(entry.correct, entry.total) > minimum
+        most = entry.total * entry.full_marks
+        assert minimum is None or Fraction(entry.points, most) > minimum
     participants = [place.entry.participant for place in taking_part]
     assert len(participants) == len(set(participants))
     # Whoever has an entry that could take part has one that does, and no better one.
@@ -120,10 +125,34 @@ def test_ties_share_a_rank_and_the_next_one_is_skipped() -> None:
     assert places[0].tied_with == ("entry-2",)
 
 
-def test_equal_fractions_of_different_counts_tie_exactly() -> None:
+def test_equal_fractions_of_different_counts_and_full_marks_tie_exactly() -> None:
     third = scored(0, 1, 3)
     same = scored(1, 111_111_111, 333_333_333)
-    assert [place.rank for place in rank([third, same])] == [1, 1]
+    graded = scored(2, 50, 15, full_marks=10)
+    assert [place.rank for place in rank([third, same, graded])] == [1, 1, 1]
+
+
+@given(
+    points=st.integers(0, 99),
+    full_marks=st.sampled_from([1, 4, 10]),
+    others=st.lists(st.integers(0, 100), max_size=8),
+)
+def test_one_more_point_never_ranks_an_entry_lower(
+    points: int, full_marks: int, others: list[int]
+) -> None:
+    def rank_with(points: int) -> int:
+        board = [scored(order, each, 10, 10) for order, each in enumerate(others, start=1)]
+        this = scored(0, points, 100 // full_marks, full_marks)
+        return next(place.rank for place in rank([*board, this]) if place.entry.id == "entry-0")
+
+    points = min(points, 100 // full_marks * full_marks - 1)
+    assert rank_with(points + 1) <= rank_with(points)
+
+
+def test_where_answers_are_graded_points_count_and_not_how_many_had_full_marks() -> None:
+    even = scored(0, 60, full_marks=10, correct=0)
+    extreme = scored(1, 50, full_marks=10, correct=5)
+    assert [place.entry.id for place in rank([extreme, even])] == ["entry-0", "entry-1"]
 
 
 def test_progress_counts_as_much_as_the_score() -> None:
@@ -143,6 +172,8 @@ def test_a_disqualified_entry_makes_way_for_the_participants_next_best() -> None
 def test_a_score_at_the_minimum_does_not_lie_above_it() -> None:
     assert eligible(rank([scored(0, 5)], Fraction(1, 2))) == ()
     assert len(eligible(rank([scored(0, 6)], Fraction(1, 2)))) == 1
+    assert eligible(rank([scored(0, 50, full_marks=10)], Fraction(1, 2))) == ()
+    assert len(eligible(rank([scored(0, 51, full_marks=10)], Fraction(1, 2)))) == 1
 
 
 def test_an_entry_cut_off_by_the_end_keeps_its_rank_and_takes_no_part() -> None:
@@ -168,10 +199,38 @@ def test_wilson_interval_of_known_cases(correct: int, done: int, low: float, hig
     assert interval == pytest.approx((low, high), abs=1e-4)
 
 
-@given(st.integers(0, 10_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
-def test_the_interval_holds_the_score_and_lies_within_0_and_1(counts: tuple[int, int]) -> None:
-    correct, done = counts
-    low, high = wilson_interval(correct, done)
+COUNTS = st.tuples(st.integers(0, 10_000), st.sampled_from([1, 4, 10])).flatmap(
+    lambda of: st.tuples(st.integers(0, of[0] * of[1]), st.just(of[0]), st.just(of[1]))
+)
+
+
+@given(COUNTS)
+def test_the_interval_holds_the_score_and_lies_within_0_and_1(
+    counts: tuple[int, int, int],
+) -> None:
+    points, done, full_marks = counts
+    low, high = wilson_interval(points, done, full_marks)
     assert 0 <= low <= high <= 1
     if done:
-        assert low - 1e-12 <= correct / done <= high + 1e-12
+        assert low - 1e-12 <= points / (done * full_marks) <= high + 1e-12
+
+
+@given(st.lists(st.integers(0, 10), min_size=1, max_size=60))
+def test_the_interval_of_grades_is_at_least_as_wide_as_their_own_variance_makes_it(
+    grades: list[int],
+) -> None:
+    done = len(grades)
+    low, high = wilson_interval(sum(grades), done, 10)
+    mean = sum(grades) / (10 * done)
+    variance = sum((grade / 10 - mean) ** 2 for grade in grades) / done
+    # The same score interval, with the variance that these grades have.
+    denominator = 1 + Z_95**2 / done
+    spread = Z_95 * sqrt(variance / done + Z_95**2 / (4 * done**2)) / denominator
+    centre = (mean + Z_95**2 / (2 * done)) / denominator
+    assert low <= max(0.0, centre - spread) + 1e-9
+    assert high >= min(1.0, centre + spread) - 1e-9
+
+
+def test_grades_of_none_and_full_marks_have_the_interval_of_right_and_wrong_answers() -> None:
+    assert wilson_interval(70, 10, 10) == wilson_interval(7, 10)
+    assert wilson_interval(100, 10, 10)[1] == 1.0

@@ -8,6 +8,7 @@ from functools import partial
 
 from sqlalchemy import Connection
 
+from evalpool_benchmark.datasets import Datasets, SubjectInfo
 from evalpool_benchmark.entry import (
     Entry,
     EntryState,
@@ -16,7 +17,7 @@ from evalpool_benchmark.entry import (
     entry_id,
     withdraw,
 )
-from evalpool_benchmark.peers import Datasets, PeerRefused, PeerUnavailable, SubjectInfo
+from evalpool_benchmark.peers import PeerRefused, PeerUnavailable
 from evalpool_benchmark.pool import FROZEN, Pool, PoolState
 from evalpool_benchmark.store import entries, pools
 from evalpool_benchmark.store.entries import JoinRequest

@@ -16,6 +16,7 @@ from sqlalchemy import Connection
 
 from evalpool_benchmark.entry import Entry, cut_off
 from evalpool_benchmark.leaderboard import Leaderboard, rows_of
+from evalpool_benchmark.ledger import Ledger, Payment
 from evalpool_benchmark.metrics import BenchmarkMetrics
 from evalpool_benchmark.payout import (
     PayoutLine,
@@ -24,7 +25,7 @@ from evalpool_benchmark.payout import (
     plan,
     returns_contributions,
 )
-from evalpool_benchmark.peers import Ledger, Payment, PeerRefused, PeerUnavailable
+from evalpool_benchmark.peers import PeerRefused, PeerUnavailable
 from evalpool_benchmark.pool import Pool, PoolState, freeze, last_freeze_time, settle
 from evalpool_benchmark.ranking import rank
 from evalpool_benchmark.reconciler import Reconciler

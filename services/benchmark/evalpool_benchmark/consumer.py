@@ -14,6 +14,7 @@ from functools import partial
 import structlog
 from sqlalchemy import Connection
 
+from evalpool_benchmark.datasets import DatasetInfo, Datasets
 from evalpool_benchmark.decisions import Decision, decide, new_pool
 from evalpool_benchmark.funding import (
     CreatePool,
@@ -23,15 +24,9 @@ from evalpool_benchmark.funding import (
     TopUp,
     read_request,
 )
+from evalpool_benchmark.ledger import Ledger, NoticeRead
 from evalpool_benchmark.metrics import BenchmarkMetrics
-from evalpool_benchmark.peers import (
-    DatasetInfo,
-    Datasets,
-    Ledger,
-    NoticeRead,
-    PeerRefused,
-    PeerUnavailable,
-)
+from evalpool_benchmark.peers import PeerRefused, PeerUnavailable
 from evalpool_benchmark.read_ahead import ReadAhead
 from evalpool_benchmark.store import fundings
 from evalpool_benchmark.wakes import Wakes

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from functools import partial
 
-from evalpool_benchmark.peers import Ledger, PeerRefused, PeerUnavailable
+from evalpool_benchmark.ledger import Ledger
+from evalpool_benchmark.peers import PeerRefused, PeerUnavailable
 from evalpool_benchmark.store import fundings
 from evalpool_benchmark.store.fundings import Funding
 from evalpool_runtime.database import Database

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from sqlalchemy import Connection
 
+from evalpool_benchmark.datasets import DatasetInfo
 from evalpool_benchmark.funding import CreatePool, Credit, FundingState, Refusal, TopUp
 from evalpool_benchmark.payout import Contribution
-from evalpool_benchmark.peers import DatasetInfo
 from evalpool_benchmark.pool import Pool
 from evalpool_benchmark.store import fundings, pools
 from evalpool_runtime.errors import reasons
@@ -46,6 +46,7 @@ def new_pool(credit: Credit, request: CreatePool, dataset: DatasetInfo) -> Pool 
         grace=request.grace,
         minimum_score=request.minimum_score,
         max_entries_per_day=request.max_entries_per_day,
+        subject_kind=dataset.subject_kind,
     )
 
 

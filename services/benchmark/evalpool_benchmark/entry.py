@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
+from fractions import Fraction
 
 from evalpool.transfer_ids import derived_id
 from evalpool_benchmark.faults import Fault, fault_of, is_outage
@@ -58,9 +59,11 @@ class Score:
         run: The run's id.
         cursor: Grows with every change of any run.
         state: The run's status.
-        correct: Questions answered rightly.
+        correct: Questions answered rightly: given full marks.
         done: Questions done.
         total: Questions in all.
+        points: The points that were given.
+        full_marks: The points that one question can give, at least 1.
         queue_position: Questions of other runs before this one's.
         reason: Why it failed or waits, in one sentence; empty while the herd is at it.
         reason_code: The same as an error reason's name.
@@ -72,6 +75,8 @@ class Score:
     correct: int
     done: int
     total: int
+    points: int
+    full_marks: int
     queue_position: int = 0
     reason: str = ""
     reason_code: str = ""
@@ -95,9 +100,11 @@ class Entry:
         revision: Counts its changes, from 1.
         run: The run that it follows; empty until the dataset service has been told.
         score_cursor: The cursor of the newest score applied.
-        correct: Questions answered rightly.
+        correct: Questions answered rightly: given full marks.
         done: Questions answered.
         total: Questions in all.
+        points: The points that it was given: one for each right answer, or the sum of the grades.
+        full_marks: The points that one question can give; 0 before the first score.
         queue_position: Questions before it in the queue.
         reason: The cause of a failure, a wait or a disqualification, in one sentence.
         reason_code: The same as an error reason's name.
@@ -124,6 +131,8 @@ class Entry:
     correct: int = 0
     done: int = 0
     total: int = 0
+    points: int = 0
+    full_marks: int = 0
     queue_position: int = 0
     reason: str = ""
     reason_code: str = ""
@@ -131,6 +140,11 @@ class Entry:
     failures: int = 0
     retry_time: datetime | None = None
     end_time: datetime | None = None
+
+    @property
+    def score(self) -> Fraction:
+        """Its points, of those that the questions answered can give; 0 where there are none."""
+        return Fraction(self.points, self.done * self.full_marks) if self.done else Fraction(0)
 
     @property
     def is_final(self) -> bool:
@@ -235,6 +249,8 @@ def enter_again(entry: Entry, subject_name: str, join_order: int, now: datetime)
         run="",
         correct=0,
         done=0,
+        points=0,
+        full_marks=0,
         queue_position=0,
         reason="",
         reason_code="",
@@ -259,6 +275,8 @@ def _apply(entry: Entry, score: Score, now: datetime) -> Entry:
         correct=score.correct,
         done=score.done,
         total=score.total,
+        points=score.points,
+        full_marks=score.full_marks,
         queue_position=0,
         reason=score.reason,
         reason_code=score.reason_code,

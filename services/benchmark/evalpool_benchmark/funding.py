@@ -38,7 +38,7 @@ MAX_DURATION = timedelta(days=5 * 366)
 """The longest time from a transfer to its pool's end: a slip must not lock money away for ever."""
 MAX_TITLE = 200
 MAX_ENTRIES_PER_DAY = 1_000_000
-EVALUATORS = ("loglikelihood", "letter", "judge")
+EVALUATORS = ("loglikelihood", "letter", "exact_match", "judge")
 
 _TAG_NAMES = (
     "X-Dataset",

@@ -21,9 +21,11 @@ class Row:
         subject_name: For people.
         participant: Who entered it.
         state: The entry's status.
-        correct: Questions answered rightly.
+        correct: Questions answered rightly: given full marks.
         done: Questions answered.
         total: Questions in all.
+        points: The points that it was given.
+        full_marks: The points that one question can give; 0 before the first score.
         tied_with: Ids of the entries with the same score × progress.
         reward: Units that it would be paid if the pool ended now, or is paid.
         prize_free: True where it ranks but takes no prize.
@@ -40,6 +42,8 @@ class Row:
     correct: int
     done: int
     total: int
+    points: int
+    full_marks: int
     tied_with: tuple[str, ...]
     reward: int
     prize_free: bool
@@ -48,8 +52,8 @@ class Row:
 
     @property
     def score(self) -> float:
-        """Correct / done, to show."""
-        return self.correct / self.done if self.done else 0.0
+        """Points / (done × full marks), to show."""
+        return self.points / (self.done * self.full_marks) if self.done else 0.0
 
     @property
     def progress(self) -> float:
@@ -59,7 +63,7 @@ class Row:
     @property
     def interval(self) -> tuple[float, float]:
         """The score's 95 % Wilson interval, to show."""
-        return wilson_interval(self.correct, self.done)
+        return wilson_interval(self.points, self.done, self.full_marks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +113,8 @@ def rows_of(places: Sequence[Place], rewards: Mapping[str, int]) -> tuple[Row, .
             correct=place.entry.correct,
             done=place.entry.done,
             total=place.entry.total,
+            points=place.entry.points,
+            full_marks=place.entry.full_marks,
             tied_with=place.tied_with,
             reward=rewards.get(place.entry.id, 0),
             prize_free=place.entry.prize_free,

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from evalpool.benchmark.v1 import benchmark_pb2 as pb
+from evalpool.common.v1 import subject_kind_pb2
 from evalpool_benchmark.entry import Entry, EntryState
 from evalpool_benchmark.funding import FundingState
 from evalpool_benchmark.leaderboard import Leaderboard, Row
 from evalpool_benchmark.payout import Contribution, PayoutLine
-from evalpool_benchmark.pool import Pool, PoolState
+from evalpool_benchmark.pool import Pool, PoolState, SubjectKind
 from evalpool_benchmark.store.fundings import Funding
 from evalpool_runtime.protobuf import duration, timestamp
 
@@ -36,6 +37,10 @@ FUNDING_STATES = {
     FundingState.ADDED: pb.FUNDING_STATE_ADDED,
     FundingState.REFUNDED: pb.FUNDING_STATE_REFUNDED,
     FundingState.KEPT: pb.FUNDING_STATE_KEPT,
+}
+SUBJECT_KINDS = {
+    SubjectKind.MODEL: subject_kind_pb2.SUBJECT_KIND_MODEL,
+    SubjectKind.DOCUMENT_SET: subject_kind_pb2.SUBJECT_KIND_DOCUMENT_SET,
 }
 _POOL_STATES_BY_NUMBER = {number: state for state, number in POOL_STATES.items()}
 
@@ -69,6 +74,7 @@ def pool_message(pool: Pool, entry_count: int, now: datetime) -> pb.Pool:
         state=POOL_STATES[pool.state(now)],
         entry_count=entry_count,
         question_count=pool.question_count,
+        subject_kind=SUBJECT_KINDS[pool.subject_kind],
     )
     if pool.settle_time is not None:
         message.settle_time.CopyFrom(timestamp(pool.settle_time))
@@ -127,6 +133,8 @@ def entry_message(entry: Entry, *, with_detail: bool) -> pb.Entry:
         prize_free=entry.prize_free,
         revision=entry.revision,
         reason_code=entry.reason_code,
+        points=entry.points,
+        full_marks=entry.full_marks,
     )
     if entry.end_time is not None:
         message.end_time.CopyFrom(timestamp(entry.end_time))
@@ -185,4 +193,6 @@ def _row_message(row: Row) -> pb.LeaderboardRow:
         prize_free=row.prize_free,
         ineligible_reason=row.ineligible_reason,
         join_time=timestamp(row.join_time),
+        points=row.points,
+        full_marks=row.full_marks,
     )

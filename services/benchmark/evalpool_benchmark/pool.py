@@ -28,6 +28,13 @@ class PoolState(StrEnum):
     RETURNED = "returned"
 
 
+class SubjectKind(StrEnum):
+    """What is entered in a pool."""
+
+    MODEL = "model"
+    DOCUMENT_SET = "document_set"
+
+
 class Phase(StrEnum):
     """What is stored of a pool's state; the rest follows from the times."""
 
@@ -60,6 +67,7 @@ class Pool:
         start_time: When it opens.
         end_time: When it closes.
         grace: What work in flight gets after the end.
+        subject_kind: What is entered in it.
         funds: Units in it, all contributions together.
         minimum_score: What an eligible score must lie above, as written; empty where nothing.
         max_entries_per_day: Entries a participant may make in 24 hours; 0 where there is no limit.
@@ -82,6 +90,7 @@ class Pool:
     start_time: datetime
     end_time: datetime
     grace: timedelta
+    subject_kind: SubjectKind = SubjectKind.MODEL
     funds: int = 0
     minimum_score: str = ""
     max_entries_per_day: int = 0

@@ -1,8 +1,9 @@
 """Ranks, ties, intervals and eligibility, in exact arithmetic.
 
-An entry's merit is score × progress, that is (correct / done) × (done / total) = correct / total,
-as a fraction. Floats appear only where a number is shown. Equal merits are ordered by the earlier
-join; ranks are standard competition ranks (1224): one more than the number of better entries.
+An entry's score is its points, of those that the questions answered can give; its merit is score ×
+progress, that is points / (done × full marks) × done / total = points / (total × full marks), as a
+fraction. Floats appear only where a number is shown. Equal merits are ordered by the earlier join;
+ranks are standard competition ranks (1224): one more than the number of better entries.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def merit(entry: Entry) -> Fraction | None:
     ranks = entry.state is EntryState.SCORED or entry.state in IN_FLIGHT or entry.is_cut_off
     if not ranks or entry.done == 0 or entry.total == 0:
         return None
-    return Fraction(entry.correct, entry.done) * Fraction(entry.done, entry.total)
+    return entry.score * Fraction(entry.done, entry.total)
 
 
 def rank(entries: Iterable[Entry], minimum_score: Fraction | None = None) -> tuple[Place, ...]:
@@ -100,25 +101,34 @@ def eligible(places: Sequence[Place]) -> tuple[Place, ...]:
     return tuple(place for place in places if place.is_eligible)
 
 
-def wilson_interval(correct: int, done: int, z: float = Z_95) -> tuple[float, float]:
-    """The Wilson score interval of a proportion, to show (Wilson 1927).
+def wilson_interval(
+    points: int, done: int, full_marks: int = 1, z: float = Z_95
+) -> tuple[float, float]:
+    """The Wilson score interval of a mean of marks, to show (Wilson 1927).
+
+    Where a question gives one point or none this is the interval of a proportion. Where it can give
+    part of its full marks, the interval is at least as wide as need be: of all marks from none to
+    full with mean p none vary more than those that are either, and theirs is the variance p (1 - p)
+    that it is made from.
 
     Args:
-        correct: Successes.
-        done: Trials; with 0 trials nothing is known and the interval is 0 to 1.
+        points: The points given, 0 to `done` × `full_marks`.
+        done: Questions answered; with none nothing is known and the interval is 0 to 1.
+        full_marks: The points that one question can give, at least 1.
         z: The normal quantile; 95 % by default.
 
     Returns:
-        The lower and the upper end, within 0 and 1.
+        The lower and the upper end, as shares of full marks within 0 and 1.
     """
     if done == 0:
         return 0.0, 1.0
-    share = correct / done
+    most = done * full_marks
+    share = points / most
     denominator = 1 + z * z / done
     centre = share + z * z / (2 * done)
     spread = z * sqrt(share * (1 - share) / done + z * z / (4 * done * done))
-    low = 0.0 if correct == 0 else max(0.0, (centre - spread) / denominator)
-    high = 1.0 if correct == done else min(1.0, (centre + spread) / denominator)
+    low = 0.0 if points == 0 else max(0.0, (centre - spread) / denominator)
+    high = 1.0 if points == most else min(1.0, (centre + spread) / denominator)
     return low, high
 
 
@@ -138,7 +148,7 @@ def _ineligible(entry: Entry, minimum_score: Fraction | None) -> str:
             pass
     if entry.total == 0 or entry.done < entry.total:
         return "Not evaluated completely."
-    if minimum_score is not None and Fraction(entry.correct, entry.done) <= minimum_score:
+    if minimum_score is not None and entry.score <= minimum_score:
         return f"The score does not lie above the pool's minimum of {minimum_score}."
     if entry.prize_free:
         return "Entries of the operator and of the dataset's owner take no prize."

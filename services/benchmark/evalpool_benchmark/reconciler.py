@@ -16,9 +16,10 @@ from functools import partial
 import structlog
 from sqlalchemy import Connection
 
+from evalpool_benchmark.datasets import CursorAhead, Datasets
 from evalpool_benchmark.entry import Entry, Score, bind, follow, refuse
 from evalpool_benchmark.metrics import BenchmarkMetrics
-from evalpool_benchmark.peers import CursorAhead, Datasets, PeerRefused, PeerUnavailable
+from evalpool_benchmark.peers import PeerRefused, PeerUnavailable
 from evalpool_benchmark.read_ahead import ReadAhead
 from evalpool_benchmark.store import entries, fundings, pools
 from evalpool_benchmark.wakes import Wakes

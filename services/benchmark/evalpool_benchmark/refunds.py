@@ -9,9 +9,10 @@ from functools import partial
 
 import structlog
 
+from evalpool_benchmark.ledger import Ledger, Payment
 from evalpool_benchmark.metrics import BenchmarkMetrics
 from evalpool_benchmark.payout import refund_request, refund_tags
-from evalpool_benchmark.peers import Ledger, Payment, PeerRefused, PeerUnavailable
+from evalpool_benchmark.peers import PeerRefused, PeerUnavailable
 from evalpool_benchmark.store import fundings
 from evalpool_benchmark.wakes import Wakes
 from evalpool_runtime.database import Database

@@ -48,6 +48,7 @@ pools = Table(
     Column("phase", Text, nullable=False),
     Column("freeze_time", UtcDateTime),
     Column("settle_time", UtcDateTime),
+    Column("subject_kind", Text, nullable=False, server_default="model"),
     Index("ix_pools_phase_end_time", "phase", "end_time"),
     Index("ix_pools_dataset_sequence", "dataset", "sequence"),
 )
@@ -106,6 +107,8 @@ entries = Table(
     Column("end_time", UtcDateTime),
     Column("failures", Integer, nullable=False, server_default="0"),
     Column("retry_time", UtcDateTime),
+    Column("points", BigInteger, nullable=False, server_default="0"),
+    Column("full_marks", Integer, nullable=False, server_default="0"),
     UniqueConstraint("pool", "subject", name="uq_entries_pool_subject"),
     UniqueConstraint("pool", "join_order", name="uq_entries_pool_join_order"),
     Index("ix_entries_state", "state"),

@@ -13,9 +13,10 @@ from evalpool_benchmark.admission import Admission
 from evalpool_benchmark.closing import Closing
 from evalpool_benchmark.consumer import NoticeConsumer
 from evalpool_benchmark.credits import Credits
+from evalpool_benchmark.datasets import Datasets
 from evalpool_benchmark.leaderboards import Leaderboards
+from evalpool_benchmark.ledger import Ledger
 from evalpool_benchmark.metrics import BenchmarkMetrics
-from evalpool_benchmark.peers import Datasets, Ledger
 from evalpool_benchmark.reconciler import Reconciler
 from evalpool_benchmark.refunds import Refunds
 from evalpool_benchmark.servicer import BenchmarkServicer, UseCases

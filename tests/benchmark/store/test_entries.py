@@ -10,6 +10,7 @@ from functools import partial
 import pytest
 
 from evalpool_benchmark.admission import Join, exclude, join, take_out
+from evalpool_benchmark.datasets import SubjectInfo
 from evalpool_benchmark.decisions import decide
 from evalpool_benchmark.entry import (
     FIRST_PAUSE,
@@ -22,7 +23,6 @@ from evalpool_benchmark.entry import (
     refuse,
 )
 from evalpool_benchmark.funding import Credit
-from evalpool_benchmark.peers import SubjectInfo
 from evalpool_benchmark.pool import Phase, Pool
 from evalpool_benchmark.store import entries, pools
 from evalpool_runtime.database import Database
@@ -270,7 +270,7 @@ async def test_open_runs_are_those_in_flight_and_those_that_can_mend(store: Data
         ]
     ):
         entry = await enter(store, f"{n:064}", pool="pool-2" if n else "pool-1")
-        score = Score(f"run-{n}", n + 1, state, 1, 2, 10, reason_code=code)
+        score = Score(f"run-{n}", n + 1, state, 1, 2, 10, 1, 1, reason_code=code)
         await store.write(partial(entries.save, entry=bind(entry, score, NOW)))
     assert sorted(await store.read(entries.open_runs)) == ["run-0", "run-3"]
     assert await store.read(partial(entries.open_runs, pool="pool-2")) == ["run-3"]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
+from fractions import Fraction
 from functools import partial
 from importlib.resources import files
 from typing import Any
@@ -11,10 +12,12 @@ from typing import Any
 import pytest
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection, MetaData, Table, insert
+from sqlalchemy import Column, Connection, MetaData, Table, insert
 
 from evalpool_benchmark.entry import EntryState
-from evalpool_benchmark.store import entries, results
+from evalpool_benchmark.pool import SubjectKind
+from evalpool_benchmark.store import entries, pools, results
+from evalpool_runtime.columns import Json
 from evalpool_runtime.database import Database
 from evalpool_runtime.migrations import migrate
 
@@ -22,18 +25,20 @@ NOW = datetime(2026, 3, 1, tzinfo=UTC)
 PACKAGE = "evalpool_benchmark.migrations"
 
 
+def move(connection: Connection, step: Callable[[Config, str], None]) -> None:
+    """Bring the tables to the first version."""
+    config = Config()
+    config.set_main_option("script_location", str(files(PACKAGE)))
+    config.attributes["connection"] = connection
+    step(config, "0001")
+
+
 @pytest.fixture
 async def first_version(database_url: str) -> AsyncIterator[Database]:
     """A database as the first version of the service made it."""
     database = Database.open(database_url)
 
-    def upgrade(connection: Connection) -> None:
-        config = Config()
-        config.set_main_option("script_location", str(files(PACKAGE)))
-        config.attributes["connection"] = connection
-        command.upgrade(config, "0001")
-
-    await database.write(upgrade)
+    await database.write(partial(move, step=command.upgrade))
     yield database
     await database.close()
 
@@ -91,7 +96,7 @@ def fill(connection: Connection) -> None:
     rows = [
         entry("lost", 1, "failed", "WORKER_LOST", machinery_failed=True),
         entry("broken", 2, "failed", "INVALID_GGUF"),
-        entry("scored", 3, "scored"),
+        entry("scored", 3, "scored", correct=7, done=10),
     ]
     for name, values in (("pools", [POOL]), ("entries", rows)):
         connection.execute(insert(Table(name, MetaData(), autoload_with=connection)), values)
@@ -140,3 +145,66 @@ async def test_a_plan_keeps_the_batches_that_it_may_have_been_sent_in(
 
     kept = await first_version.read(partial(results.plan_of, pool="pool"))
     assert [(line.line, line.batch) for line in kept] == [(0, 0), (9_999, 0), (10_000, 1)]
+
+
+async def test_until_points_came_each_right_answer_was_one(first_version: Database) -> None:
+    row = {
+        "rank": 1,
+        "entry": "scored",
+        "subject": "subject of scored",
+        "subject_name": "",
+        "participant": "somebody",
+        "state": "scored",
+        "correct": 7,
+        "done": 10,
+        "total": 10,
+        "tied_with": [],
+        "reward": "100",
+        "prize_free": False,
+        "ineligible_reason": "",
+        "join_time": NOW.isoformat(),
+    }
+
+    def keep_leaderboards(connection: Connection) -> None:
+        column = Column("rows", Json)
+        snapshots = Table("snapshots", MetaData(), column, autoload_with=connection)
+        boards = [
+            {
+                "pool": "pool",
+                "revision": revision,
+                "time": NOW,
+                "final": False,
+                "funds": "100",
+                "rows": rows,
+            }
+            for revision, rows in ((1, []), (2, [row]))
+        ]
+        connection.execute(insert(snapshots), boards)
+
+    await first_version.write(fill)
+    await first_version.write(keep_leaderboards)
+
+    await migrate(first_version, PACKAGE)
+
+    kept = await first_version.read(partial(entries.require, entry_id="scored"))
+    assert (kept.points, kept.full_marks, kept.score) == (7, 1, Fraction(7, 10))
+    empty, board = await first_version.read(
+        partial(results.snapshots_after, pool="pool", revision=0, limit=2)
+    )
+    assert empty.rows == ()
+    assert [(row.points, row.full_marks, row.score) for row in board.rows] == [(7, 1, 0.7)]
+    pool = await first_version.read(partial(pools.require, pool_id="pool"))
+    assert pool.subject_kind is SubjectKind.MODEL
+
+
+async def test_the_newest_tables_go_back_to_the_first_version_and_come_again(
+    first_version: Database,
+) -> None:
+    await first_version.write(fill)
+    await migrate(first_version, PACKAGE)
+
+    await first_version.write(partial(move, step=command.downgrade))
+    await migrate(first_version, PACKAGE)
+
+    kept = await first_version.read(partial(entries.require, entry_id="scored"))
+    assert (kept.points, kept.full_marks) == (7, 1)

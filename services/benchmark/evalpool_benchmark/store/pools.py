@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Row, and_, func, insert, select, update
 
 from evalpool_benchmark.payout import Contribution
-from evalpool_benchmark.pool import Phase, Pool, PoolState
+from evalpool_benchmark.pool import Phase, Pool, PoolState, SubjectKind
 from evalpool_benchmark.schema import contributions, entries, pools
 from evalpool_runtime.errors import NotFound, reasons
 
@@ -198,6 +198,7 @@ def _columns(pool: Pool) -> dict[str, Any]:
         "phase": pool.phase.value,
         "freeze_time": pool.freeze_time,
         "settle_time": pool.settle_time,
+        "subject_kind": pool.subject_kind.value,
     }
 
 
@@ -205,4 +206,5 @@ def _pool(row: Row[Any]) -> Pool:
     values = dict(row._mapping)
     values["grace"] = values.pop("grace_microseconds") * _MICROSECOND
     values["phase"] = Phase(values["phase"])
+    values["subject_kind"] = SubjectKind(values["subject_kind"])
     return Pool(**values)
