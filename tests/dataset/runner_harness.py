@@ -29,9 +29,30 @@ Behaviour = Callable[[dict[int, Asked]], AsyncIterator[Outcome]]
 
 
 def answered(number: int, asked: Asked, prediction: int | None = None) -> Answered:
-    answer = Answer("p", (-1.0, -2.0, -3.0), {"acc": 1}, None, START, START, "r", "w", "b")
-    right = asked.question.answer if prediction is None else prediction
-    return Answered(number, right, answer, {"engine": "double"}, compared=True)
+    right = asked.question.answer
+    prediction = right if prediction is None else prediction
+    answer = Answer(
+        prompt="p",
+        sum_logprobs=(-1.0, -2.0, -3.0),
+        predictions={"acc": prediction},
+        reply=None,
+        extracted=None,
+        judging=None,
+        start_time=START,
+        end_time=START,
+        reference="r",
+        worker="w",
+        engine_build="b",
+    )
+    return Answered(
+        id=number,
+        prediction=prediction,
+        points=int(prediction == right),
+        right={"acc": prediction == right},
+        answer=answer,
+        provenance={"engine": "double"},
+        compared=True,
+    )
 
 
 async def all_right(asked: dict[int, Asked]) -> AsyncIterator[Outcome]:
@@ -51,9 +72,9 @@ class Herd:
         self.calls = 0
 
     async def evaluate(
-        self, evaluator: Evaluator, model_digest: str, asked: dict[int, Asked], reference: str
+        self, evaluator: Evaluator, subject: str, asked: dict[int, Asked], reference: str
     ) -> AsyncIterator[Outcome]:
-        assert (evaluator, model_digest) == (Evaluator.LOGLIKELIHOOD, DIGEST)
+        assert (evaluator, subject) == (Evaluator.LOGLIKELIHOOD, DIGEST)
         self.calls += 1
         self.asked += asked
         behaviour = self.behaviours.pop(0) if self.behaviours else all_right
@@ -122,14 +143,18 @@ class Running:
         """When the first of the run's leases lapses."""
 
         def work(connection: Connection) -> datetime | None:
-            found = evaluations.list_results(connection, "run", 0, 1000)
+            found = evaluations.list_results(
+                connection, runs.require_run(connection, "run"), 0, 1000
+            )
             return min(r.evaluation.until for r in found if r.evaluation.until is not None)
 
         return await self.database.read(work)
 
     async def states(self) -> list[tuple[str, int]]:
         def work(connection: Connection) -> list[tuple[str, int]]:
-            found = evaluations.list_results(connection, "run", 0, 1000)
+            found = evaluations.list_results(
+                connection, runs.require_run(connection, "run"), 0, 1000
+            )
             return [(r.evaluation.state.value, r.evaluation.attempts) for r in found]
 
         return await self.database.read(work)

@@ -31,6 +31,7 @@ def definition(dataset: str = "d", kind: str = "siqa") -> Definition:
         evaluator="loglikelihood",
         metric="acc",
         system_prompt="",
+        parameters={},
         create_time=NOW,
     )
 
@@ -58,7 +59,7 @@ def add_run(
     version = add_version(connection, dataset, f"{questions:064}", questions)
     number = definitions.keep_model(connection, model())
     parameters = version.parts["evaluator"]
-    return runs.add_run(connection, run, version, number, "loglikelihood", parameters, NOW)
+    return runs.add_run(connection, run, version, number, "loglikelihood", parameters, 1, NOW)
 
 
 def lapse_at(now: datetime) -> Callable[[Evaluation], Evaluation]:

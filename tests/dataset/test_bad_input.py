@@ -174,7 +174,7 @@ REFUSED: dict[str, tuple[Call, grpc.StatusCode, str, str, str]] = {
     ),
     "a dataset of an unknown kind": (
         create(kind="chess"), INVALID, "INVALID_FIELD", "kind",
-        "give one of continuation, ending, multiple_choice, siqa",
+        "give one of continuation, ending, generation, multiple_choice, open_ended, siqa",
     ),
     "a dataset's id that is taken": (
         create(id="d", title="Another"),
@@ -301,6 +301,9 @@ SIGNED: list[Callable[[Stub, aio.Metadata], Awaitable[Any]]] = [
     lambda s, m: s.ListDatasets(dataset_pb2.ListDatasetsRequest(), metadata=m),
     lambda s, m: s.ListQuestions(dataset_pb2.ListQuestionsRequest(dataset="d"), metadata=m),
     lambda s, m: s.GetModel(dataset_pb2.GetModelRequest(digest=MODEL), metadata=m),
+    lambda s, m: s.GetSubject(
+        dataset_pb2.GetSubjectRequest(dataset="d", subject=MODEL), metadata=m
+    ),
     lambda s, m: s.ListModels(dataset_pb2.ListModelsRequest(), metadata=m),
     lambda s, m: s.Benchmark(
         dataset_pb2.BenchmarkRequest(dataset="d", subject=OTHER_MODEL), metadata=m

@@ -49,10 +49,10 @@ def failed(evaluation: Evaluation, *, retryable: bool = True, now: datetime = NO
 
 
 def test_a_result_is_accepted_once() -> None:
-    done = complete(start(leased(), fence=1), fence=1, prediction=2)
+    done = complete(start(leased(), fence=1), fence=1, prediction=2, points=1)
     assert (done.state, done.prediction, done.attempts) == (State.DONE, 2, 1)
     with pytest.raises(NotHeld):
-        complete(done, fence=1, prediction=3)
+        complete(done, fence=1, prediction=3, points=1)
 
 
 def test_a_result_of_an_older_claim_is_dropped() -> None:
@@ -60,17 +60,17 @@ def test_a_result_of_an_older_claim_is_dropped() -> None:
     again = leased(late, now=NOON + LEASE + timedelta(seconds=1))
     assert again.fence == 2
     with pytest.raises(NotHeld):
-        complete(again, fence=1, prediction=2)
-    assert complete(again, fence=2, prediction=1).prediction == 1
+        complete(again, fence=1, prediction=2, points=1)
+    assert complete(again, fence=2, prediction=1, points=1).prediction == 1
 
 
 def test_a_result_that_comes_after_the_lease_lapsed_counts_if_nobody_took_it_back() -> None:
     assert leased().until == NOON + LEASE
-    assert complete(leased(), fence=1, prediction=2).state is State.DONE
+    assert complete(leased(), fence=1, prediction=2, points=1).state is State.DONE
 
 
 def test_a_result_implies_that_a_worker_had_started() -> None:
-    assert complete(leased(), fence=1, prediction=0).attempts == 1
+    assert complete(leased(), fence=1, prediction=0, points=1).attempts == 1
 
 
 def test_failed_starts_cost_no_attempt_and_are_bounded_with_pauses_between() -> None:
@@ -207,7 +207,7 @@ def test_a_retried_evaluation_has_all_of_its_attempts_and_a_new_fence() -> None:
 
 
 def test_only_failed_ones_can_be_retried() -> None:
-    for evaluation in (Evaluation(), leased(), complete(leased(), fence=1, prediction=1)):
+    for evaluation in (Evaluation(), leased(), complete(leased(), fence=1, prediction=1, points=1)):
         with pytest.raises(NotPossible):
             retry(evaluation)
 
@@ -268,12 +268,14 @@ class Life(RuleBasedStateMachine):
     def completes(self, data: st.DataObject, prediction: int) -> None:
         fence = data.draw(st.sampled_from(self.fences))
         if self.evaluation.is_held_by(fence):
-            self.evaluation = complete(self.evaluation, fence=fence, prediction=prediction)
+            self.evaluation = complete(
+                self.evaluation, fence=fence, prediction=prediction, points=1
+            )
             self.starts.add(fence)
             self.results.append(prediction)
         else:
             with pytest.raises(NotHeld):
-                complete(self.evaluation, fence=fence, prediction=prediction)
+                complete(self.evaluation, fence=fence, prediction=prediction, points=1)
 
     @rule(data=st.data(), retryable=st.booleans())
     def fails(self, data: st.DataObject, retryable: bool) -> None:

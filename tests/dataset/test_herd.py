@@ -12,14 +12,14 @@ from evalpool.channel import open_channel
 from evalpool.identity import Identity
 from evalpool.inference.v1 import inference_pb2
 from evalpool.router.v1 import router_pb2_grpc
-from evalpool_dataset.herd import REQUEST_BYTES, Herd
+from evalpool_dataset.choice_scores import REQUEST_BYTES
+from evalpool_dataset.herd import Herd
 from evalpool_dataset.inquiry import Asked, ask
 from evalpool_dataset.outcome import Answered, Outcome, Started, Unanswered, Waiting
 from evalpool_dataset.parts import SIQA, Evaluator
 from evalpool_dataset.problem import CallEnded, Problem
-from evalpool_dataset.purse import Purse
 from evalpool_dataset.question import Question
-from evalpool_runtime.clock import SystemClock
+from tests.dataset.herd_harness import herd_of
 from tests.dataset.router_double import WORKER, RouterDouble
 
 MODEL = "a" * 64
@@ -39,8 +39,7 @@ async def herd(router: RouterDouble) -> AsyncIterator[Herd]:
         router.endpoint, Identity.generate(), router.identity.address, retries=False
     )
     stub = router_pb2_grpc.RouterServiceStub(channel)
-    me = router.identity.address
-    yield Herd(stub, me, Purse(None, "payer", me), SystemClock(), concurrent_replies=2)
+    yield herd_of(stub, router.identity.address)
     await channel.close()
 
 
@@ -218,8 +217,8 @@ async def test_a_router_out_of_reach_is_waited_for(
 async def test_a_router_that_does_not_answer_in_time_is_waited_for(
     herd: Herd, router: RouterDouble, evaluator: Evaluator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("evalpool_dataset.herd.CALL_SECONDS", 0.1)
-    monkeypatch.setattr("evalpool_dataset.herd.REPLY_SECONDS", 0.1)
+    monkeypatch.setattr("evalpool_dataset.choice_scores.CALL_SECONDS", 0.1)
+    monkeypatch.setattr("evalpool_dataset.replies.REPLY_SECONDS", 0.1)
     router.open.clear()
 
     with pytest.raises(CallEnded) as caught:

@@ -15,7 +15,7 @@ from evalpool_dataset.installed import (
     usable_evaluators,
     usable_parts,
 )
-from evalpool_dataset.parts import SIQA, Evaluator, EvaluatorSpec, Kind, Parts
+from evalpool_dataset.parts import SIQA, Evaluator, EvaluatorSpec, Kind, Parts, ReplyRules
 from evalpool_dataset.parts.base import Spec
 from evalpool_dataset.parts.calculator import ShareOfRightAnswers
 from evalpool_dataset.parts.prompt import ChoicePrompt
@@ -112,18 +112,18 @@ def test_a_dataset_without_questions_can_be_judged_with_what_is_installed() -> N
 
 
 def test_a_run_keeps_the_parameters_that_its_evaluator_was_started_with() -> None:
-    longer = released(evaluator=EvaluatorSpec(LETTER, max_tokens=8))
+    longer = released(evaluator=EvaluatorSpec(LETTER, reply=ReplyRules(max_tokens=8)))
     old = evaluator_parameters({"siqa": SIQA}, DATASET, VERSION, LETTER)
     new = evaluator_parameters(longer, DATASET, VERSION, LETTER)
 
     assert (old["max_tokens"], new["max_tokens"]) == (4, 8)
     with pytest.raises(NotUsable, match="made with another evaluator of the kind"):
         parts(longer, LETTER, old)
-    assert parts(longer, LETTER, new).evaluator.max_tokens == 8
+    assert parts(longer, LETTER, new).evaluator.rules.max_tokens == 8
 
 
 def test_the_evaluator_that_is_a_versions_own_is_the_one_that_it_was_made_with() -> None:
-    changed = released(evaluator=EvaluatorSpec(LETTER, max_tokens=8))
+    changed = released(evaluator=EvaluatorSpec(LETTER, reply=ReplyRules(max_tokens=8)))
     own = replace(DATASET, evaluator="letter")
     version = replace(VERSION, parts=SIQA.parts(parameters_of(own)).specs())
 

@@ -10,6 +10,7 @@ from evalpool_dataset.problem import BROKEN, INTERRUPTED, Problem
 FOLLOWS = {
     "waits": {
         "DEADLINE_EXCEEDED",
+        "DOCUMENT_SET_NOT_READY",
         "NO_WORKER",
         "OVERLOADED",
         "QUEUE_FULL",
@@ -18,8 +19,9 @@ FOLLOWS = {
     },
     "unfunded": {"HOLD_REFUSED"},
     "worker_was_at_it": {"ENGINE_FAILED", "WORKER_LOST"},
-    "models_fault": {
+    "subjects_fault": {
         "DIGEST_MISMATCH",
+        "DOCUMENT_SET_NOT_FOUND",
         "INVALID_GGUF",
         "MODEL_LOAD_FAILED",
         "MODEL_NOT_FOUND",

@@ -75,18 +75,26 @@ def test_the_reference_sums_give_the_reference_accuracies(published: Published) 
 
 
 def test_score_and_progress_are_exact() -> None:
-    standing = Standing(1, 3, 7)
+    standing = Standing(1, 1, 3, 7)
     assert standing.score == Fraction(1, 3)
     assert standing.progress == Fraction(3, 7)
 
 
 def test_nothing_done_scores_nothing() -> None:
-    standing = Standing(0, 0, 5)
+    standing = Standing(0, 1, 0, 5)
     assert (standing.score, standing.progress) == (Fraction(0), Fraction(0))
-    assert Standing(0, 0, 0).progress == 0
+    assert Standing(0, 1, 0, 0).progress == 0
 
 
-@pytest.mark.parametrize("counts", [(2, 1, 3), (1, 4, 3), (-1, 0, 0)])
-def test_counts_that_cannot_be_are_refused(counts: tuple[int, int, int]) -> None:
+def test_the_score_of_graded_answers_is_the_share_of_the_points_that_could_be_given() -> None:
+    standing = Standing(17, 10, 2, 4)
+    assert standing.score == Fraction(17, 20)
+    assert standing.progress == Fraction(1, 2)
+
+
+@pytest.mark.parametrize(
+    "counts", [(2, 1, 1, 3), (1, 1, 4, 3), (-1, 1, 0, 0), (21, 10, 2, 3), (0, 0, 1, 1)]
+)
+def test_counts_that_cannot_be_are_refused(counts: tuple[int, int, int, int]) -> None:
     with pytest.raises(ValueError, match="cannot be"):
         Standing(*counts)

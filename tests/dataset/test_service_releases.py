@@ -11,7 +11,7 @@ import grpc
 import pytest
 
 from evalpool.dataset.v1 import dataset_pb2
-from evalpool_dataset.parts import EvaluatorSpec, Parts, installed_kinds
+from evalpool_dataset.parts import EvaluatorSpec, Parts, ReplyRules, installed_kinds
 from evalpool_dataset.parts.base import Spec
 from evalpool_dataset.parts.prompt import ChoicePrompt
 from tests.dataset.dataset_harness import (
@@ -45,7 +45,9 @@ def next_prompt(parts: Parts) -> Parts:
 
 
 def longer_replies(parts: Parts) -> Parts:
-    return replace(parts, evaluator=EvaluatorSpec(parts.evaluator.evaluator, max_tokens=8))
+    return replace(
+        parts, evaluator=EvaluatorSpec(parts.evaluator.evaluator, reply=ReplyRules(max_tokens=8))
+    )
 
 
 @pytest.fixture

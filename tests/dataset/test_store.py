@@ -19,6 +19,7 @@ from evalpool_runtime.database import Database
 from evalpool_runtime.errors import NotFound
 from tests.conftest import OpenDatabase
 from tests.dataset.stored_run import (
+    DIGEST,
     NOW,
     add_run,
     add_version,
@@ -90,12 +91,12 @@ async def test_a_model_is_stored_once_and_listed_by_name(stored: Database) -> No
 async def test_a_new_run_has_every_question_pending(stored: Database) -> None:
     run = await stored.write(lambda c: add_run(c, questions=7))
 
-    found = await stored.read(lambda c: evaluations.list_results(c, "run", 0, 100))
+    found = await stored.read(lambda c: evaluations.list_results(c, run, 0, 100))
 
     assert run.total == 7
-    assert [r.ordinal for r in found] == list(range(1, 8))
+    assert [r.question.ordinal for r in found] == list(range(1, 8))
     assert {r.evaluation.state.value for r in found} == {"pending"}
-    assert [r.correct_answer for r in found] == [question(n).answer for n in range(1, 8)]
+    assert [r.question for r in found] == [question(n) for n in range(1, 8)]
 
 
 async def test_a_claimed_question_is_not_claimed_again(stored: Database) -> None:
@@ -206,7 +207,9 @@ async def test_an_answer_comes_back_as_it_was_stored(stored: Database) -> None:
         prompt="Q: é\nA:",
         sum_logprobs=(-1.25, -0.1, -1e300),
         predictions={"acc": 2, "acc_norm": 1},
-        reply=None,
+        reply="B.",
+        extracted={"strict-match": "B"},
+        judging={"model_digest": DIGEST, "seed": 1},
         start_time=NOW,
         end_time=NOW + timedelta(milliseconds=1500),
         reference="r",
@@ -215,12 +218,13 @@ async def test_an_answer_comes_back_as_it_was_stored(stored: Database) -> None:
     )
 
     def work(connection: Connection) -> evaluations.Result:
-        add_run(connection, questions=1)
+        run = add_run(connection, questions=1)
         (held,) = claim(connection)
         evaluation = evaluations.lock(connection, [held.id])[held.id]
-        evaluation = complete(start(evaluation, fence=held.fence), fence=held.fence, prediction=2)
+        begun = start(evaluation, fence=held.fence)
+        evaluation = complete(begun, fence=held.fence, prediction=2, points=1)
         evaluations.save(connection, held.id, evaluation, answer=answer)
-        (result,) = evaluations.list_results(connection, "run", 0, 10)
+        (result,) = evaluations.list_results(connection, run, 0, 10)
         return result
 
     result = await stored.write(work)

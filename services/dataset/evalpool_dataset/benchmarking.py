@@ -12,6 +12,7 @@ from evalpool_dataset.datasets import require_version
 from evalpool_dataset.installed import (
     NotUsable,
     evaluator_parameters,
+    parameters_of,
     require_kind,
     usable_parts,
 )
@@ -135,13 +136,13 @@ class Benchmarking:
                 f"evaluator: {definition.id} cannot be used with {evaluator}; use "
                 + " or ".join(sorted(usable)),
             )
-        model = await self._models.find(new.subject, "subject")
+        model = await self._models.find_subject(parameters_of(definition), new.subject)
         participant = new.participant if self._rights.is_benchmark(caller) else caller
         if model.owner and model.owner != participant:
             raise PermissionDenied(
                 reasons.ERROR_REASON_SUBJECT_NOT_OWNED,
-                "subject: the model was uploaded by somebody else, and only its owner may enter "
-                "it; sign with the owner's wallet, or name another model",
+                "subject: it was uploaded by somebody else, and only its owner may enter it; sign "
+                "with the owner's wallet, or name another one",
             )
         return WantedRun(caller, new.request, definition, new.version, evaluator, model)
 
@@ -195,7 +196,7 @@ class Benchmarking:
             # Another call may have made it meanwhile.
             run = runs.find_run(connection, identifier, lock=True)
         if run is None:
-            usable_parts(*what, parameters)
+            parts = usable_parts(*what, parameters)
             return runs.add_run(
                 connection,
                 identifier,
@@ -203,6 +204,7 @@ class Benchmarking:
                 definitions.keep_model(connection, wanted.model),
                 wanted.evaluator.value,
                 parameters,
+                parts.evaluator.full_marks,
                 now,
             )
         is_news = askings.add(connection, run.id, version.id)

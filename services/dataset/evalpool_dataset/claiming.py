@@ -70,7 +70,7 @@ def _chunk(
     return Chunk(
         run=run,
         evaluator=parts.evaluator.evaluator,
-        model_digest=definitions.model_by_id(connection, run.model).digest,
+        subject=definitions.model_by_id(connection, run.model).digest,
         claims={c.id: c for c in claims},
         asked={c.id: ask(parts, seed, version.digest, questions[c.question_row]) for c in claims},
         reference=f"{run.id}/{uuid4().hex[:16]}",

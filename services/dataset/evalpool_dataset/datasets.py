@@ -54,6 +54,7 @@ class NewDataset:
             evaluator=self.parameters.evaluator.value,
             metric=self.parameters.metric.value,
             system_prompt=self.parameters.system_prompt,
+            parameters=self.parameters.further(),
             create_time=now,
         )
 

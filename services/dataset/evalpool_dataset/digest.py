@@ -6,7 +6,8 @@ Canonicalization Scheme), so that any implementation of it can check a version:
     {"format": "evalpool.dataset/1", "kind": …, "parameters": {…}, "parts": {…},
      "questions": [{"answer": 1, "choices": […], "context": …, "question": …}, …]}
 
-The questions' places are their order. Titles, descriptions, licences and the form of the file that
+A question that is answered freely has "expected", a list of texts, and "answer" is 0. The
+questions' places are their order. Titles, descriptions, licences and the form of the file that
 the questions came from are no part of it: the same questions from CSV and from Parquet are one
 version. Numbers are integers within ±(2^53 - 1), the only ones that every JSON reader reads alike;
 a part states a fraction as text.
@@ -68,7 +69,7 @@ def version_digest(
     Args:
         kind: The dataset's kind, such as "siqa".
         parts: What each of the parts says of itself (`spec()`), by the part's name.
-        parameters: What the dataset's owner chose: evaluator, metric, system prompt.
+        parameters: What the dataset's owner chose.
         questions: In order. They are hashed one by one and not kept.
 
     Returns:
@@ -92,12 +93,15 @@ def version_digest(
 
 def question_document(question: Question) -> dict[str, JsonValue]:
     """A question as it stands in the version's document."""
-    return {
+    document: dict[str, JsonValue] = {
         "answer": question.answer,
         "choices": list(question.choices),
         "context": question.context,
         "question": question.question,
     }
+    if question.expected:
+        document["expected"] = list(question.expected)
+    return document
 
 
 def _ordered(value: JsonValue) -> JsonValue:

@@ -87,6 +87,7 @@ class Evaluation:
         until: When the lease lapses. Only while leased.
         started: A worker has started on this claim. Only while leased.
         prediction: The choice predicted, from 1; 0 for none. Only when done.
+        points: The points that it was given. Only when done.
         reason: Why the newest claim ended without a result, in one sentence.
     """
 
@@ -99,6 +100,7 @@ class Evaluation:
     until: datetime | None = None
     started: bool = False
     prediction: int | None = None
+    points: int | None = None
     reason: str | None = None
 
     @property
@@ -160,21 +162,27 @@ def renew(evaluation: Evaluation, *, fence: int, now: datetime, lease: timedelta
     return replace(evaluation, until=until)
 
 
-def complete(evaluation: Evaluation, *, fence: int, prediction: int) -> Evaluation:
+def complete(evaluation: Evaluation, *, fence: int, prediction: int, points: int) -> Evaluation:
     """Take the result. Accepted once; it implies that a worker had started.
 
     Args:
         evaluation: The evaluation.
         fence: The claim's.
-        prediction: The choice predicted, from 1; 0 where the reply meant none, which is a wrong
-            answer.
+        prediction: The choice predicted, from 1; 0 where the reply meant none, or there is nothing
+            to choose from.
+        points: The points that the answer is given.
 
     Raises:
         NotHeld: The claim does not hold the evaluation; the result is dropped.
     """
     evaluation = start(evaluation, fence=fence)
     return replace(
-        _let_go(evaluation), state=State.DONE, failures=0, prediction=prediction, reason=None
+        _let_go(evaluation),
+        state=State.DONE,
+        failures=0,
+        prediction=prediction,
+        points=points,
+        reason=None,
     )
 
 

@@ -6,8 +6,8 @@ question's order.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from evalpool_dataset.parts import Continuations, Conversation, Parts
 from evalpool_dataset.permutation import Permutation, permutation
@@ -38,15 +38,21 @@ class Asked:
 
     @property
     def conversation(self) -> Conversation:
-        """For `letter`: the options in the order shown."""
+        """For models that write: the options, if there are any, in the order shown."""
+        if self.question.expected:
+            return self.parts.prompt.conversation(self.question)
         return self.parts.prompt.conversation(self.question.rearranged(self.order.order))
 
     @property
     def grammar(self) -> str:
-        """For `letter`: what replies are held to; empty for nothing."""
-        if not self.parts.evaluator.constrained:
+        """For models that write: what replies are held to; empty for nothing."""
+        if self.question.expected or not self.parts.evaluator.constrained:
             return ""
         return self.parts.retriever.grammar(len(self.question.choices))
+
+    def based_on(self, context: str) -> Asked:
+        """The same question, to be answered with another context."""
+        return replace(self, question=replace(self.question, context=context))
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +61,8 @@ class Scored:
 
     Attributes:
         prediction: The choice that counts, from 1.
+        points: What it is given.
+        right: Whether it is right, by each metric.
         predictions: The choice by each metric, from 1.
         sums: In the question's order.
         alike: All choices scored exactly alike, though they differ.
@@ -62,6 +70,8 @@ class Scored:
     """
 
     prediction: int
+    points: int
+    right: Mapping[str, bool]
     predictions: dict[str, int]
     sums: tuple[float, ...]
     alike: bool
@@ -95,9 +105,13 @@ def score(asked: Asked, sums_shown: Sequence[float]) -> Scored:
     choices = asked.question.choices
     predictions = asked.parts.calculator.predictions(sums, choices)
     metric: Metric = asked.parts.evaluator.metric
+    places = {name.value: place for name, place in predictions.items()}
+    right = {name: place == asked.question.answer for name, place in places.items()}
     return Scored(
         prediction=predictions[metric],
-        predictions={name.value: place for name, place in predictions.items()},
+        points=int(right[metric]),
+        right=right,
+        predictions=places,
         sums=sums,
         alike=says_nothing(sums, choices),
         compared=len(set(choices)) > 1,
@@ -107,3 +121,29 @@ def score(asked: Asked, sums_shown: Sequence[float]) -> Scored:
 def read_reply(asked: Asked, reply: str) -> int:
     """The choice that a reply means, from 1 in the question's order; 0 for none."""
     return asked.order.original(asked.parts.retriever.retrieve(reply, len(asked.question.choices)))
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """What a reply's texts are worth.
+
+    Attributes:
+        points: What it is given: 1 where the text that decides is right.
+        right: Whether each text is right, under the name that lm-evaluation-harness gives that.
+        extracted: The texts, by the names of the filters.
+    """
+
+    points: int
+    right: Mapping[str, bool]
+    extracted: dict[str, str]
+
+
+def compare(asked: Asked, reply: str) -> Compared:
+    """Take the texts from a reply and compare them with the expected ones."""
+    extracted = dict(asked.parts.retriever.extract(reply, asked.question))
+    calculator = asked.parts.calculator
+    right = {
+        f"exact_match,{name}": calculator.is_right(text, asked.question)
+        for name, text in extracted.items()
+    }
+    return Compared(int(next(iter(right.values()))), right, extracted)

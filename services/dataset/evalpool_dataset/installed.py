@@ -50,10 +50,11 @@ def require_kind(kinds: Mapping[str, Kind], definition: Definition, field: str =
 
 def parameters_of(definition: Definition, evaluator: Evaluator | None = None) -> Parameters:
     """What the owner chose; with another evaluator for a run with that."""
-    return Parameters(
+    return Parameters.read(
         evaluator or Evaluator(definition.evaluator),
         Metric(definition.metric),
         definition.system_prompt,
+        definition.parameters,
     )
 
 

@@ -7,13 +7,18 @@ from datetime import timedelta
 
 from google.protobuf.struct_pb2 import Struct
 
+from evalpool.common.v1.subject_kind_pb2 import (
+    SUBJECT_KIND_DOCUMENT_SET,
+    SUBJECT_KIND_MODEL,
+)
 from evalpool.dataset.v1 import dataset_pb2
 from evalpool_dataset.datasets import Described
 from evalpool_dataset.evaluation import State
-from evalpool_dataset.installed import usable_evaluators
-from evalpool_dataset.parts import Evaluator, Kind
+from evalpool_dataset.installed import parameters_of, usable_evaluators
+from evalpool_dataset.parameter_messages import tell_parameters
+from evalpool_dataset.parts import Evaluator, Kind, Parameters
 from evalpool_dataset.question import Question
-from evalpool_dataset.run import RunState
+from evalpool_dataset.run import COMPARISONS, RunState
 from evalpool_dataset.scores import RunScore
 from evalpool_dataset.scoring import Metric
 from evalpool_dataset.store.definitions import Model
@@ -27,6 +32,7 @@ EVALUATORS = {
     Evaluator.LOGLIKELIHOOD: dataset_pb2.EVALUATOR_LOGLIKELIHOOD,
     Evaluator.LETTER: dataset_pb2.EVALUATOR_LETTER,
     Evaluator.JUDGE: dataset_pb2.EVALUATOR_JUDGE,
+    Evaluator.EXACT_MATCH: dataset_pb2.EVALUATOR_EXACT_MATCH,
 }
 METRICS = {
     Metric.ACC: dataset_pb2.METRIC_ACC,
@@ -66,6 +72,7 @@ def dataset_message(described: Described, kinds: Mapping[str, Kind]) -> dataset_
         license=definition.license,
         evaluators=usable_evaluators(kinds, definition, version),
     )
+    tell_parameters(message, parameters_of(definition))
     if definition.update_time is not None:
         message.update_time.CopyFrom(timestamp(definition.update_time))
     return message
@@ -90,6 +97,7 @@ def _question_message(question: Question) -> dataset_pb2.Question:
         question=question.question,
         answers=question.choices,
         result=question.answer,
+        expected=question.expected,
     )
 
 
@@ -102,6 +110,17 @@ def model_message(model: Model) -> dataset_pb2.Model:
         owner=model.owner,
         size_bytes=model.size_bytes,
         inference_process=model.inference_process,
+    )
+
+
+def subject_message(subject: Model, chosen: Parameters) -> dataset_pb2.Subject:
+    """What would be evaluated on a dataset whose owner has chosen so."""
+    is_set = chosen.retrieval is not None
+    return dataset_pb2.Subject(
+        digest=subject.digest,
+        name=subject.name,
+        owner=subject.owner,
+        kind=SUBJECT_KIND_DOCUMENT_SET if is_set else SUBJECT_KIND_MODEL,
     )
 
 
@@ -120,6 +139,8 @@ def score_message(score: RunScore) -> dataset_pb2.Score:
         reason_code=run.reason_code,
         correct=run.correct,
         done=run.done,
+        points=run.points,
+        full_marks=run.full_marks,
         total=run.total,
         failed=run.failed,
         score=float(standing.score),
@@ -127,9 +148,9 @@ def score_message(score: RunScore) -> dataset_pb2.Score:
         queue_position=score.queue_position,
         cursor=run.cursor,
     )
-    for metric in Metric:
-        if run.done and metric.value in run.metric_counts:
-            message.metrics[metric.value] = run.metric_counts[metric.value] / run.done
+    for metric, count in run.metric_counts.items():
+        if run.done and metric not in COMPARISONS:
+            message.metrics[metric] = count / run.done
     if run.start_time is not None:
         message.start_time.CopyFrom(timestamp(run.start_time))
     if run.end_time is not None:
@@ -144,14 +165,18 @@ def score_message(score: RunScore) -> dataset_pb2.Score:
 def result_message(result: Result) -> dataset_pb2.ListResultsResponse:
     """One question of a run, for the dataset's owner."""
     evaluation = result.evaluation
+    question = result.question
     message = dataset_pb2.ListResultsResponse(
-        question=result.ordinal,
+        question=question.ordinal,
         state=_STATES[evaluation.state],
-        correct_answer=result.correct_answer,
+        correct_answer=question.answer,
         prediction=evaluation.prediction or 0,
-        correct=evaluation.prediction == result.correct_answer,
+        correct=evaluation.points == result.full_marks,
         attempts=evaluation.attempts,
         reason=evaluation.reason or "",
+        points=evaluation.points or 0,
+        choices=question.choices,
+        expected=question.expected,
     )
     answer = result.answer
     if answer is not None:
@@ -165,4 +190,7 @@ def result_message(result: Result) -> dataset_pb2.ListResultsResponse:
         message.worker = answer.worker
         message.engine_build = answer.engine_build
         message.predictions.update(answer.predictions or {})
+        message.extracted.update(answer.extracted or {})
+        if answer.judging:
+            message.judging.update(answer.judging)
     return message

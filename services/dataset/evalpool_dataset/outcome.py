@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
@@ -38,7 +38,9 @@ class Answer:
         prompt: As the model got it.
         sum_logprobs: Each choice's Σ log p, in the question's order, under `loglikelihood`.
         predictions: The predictions by metric, under `loglikelihood`.
-        reply: The model's reply, under `letter`.
+        reply: The model's reply, where it writes one.
+        extracted: What filters took from the reply, by their names, under `exact_match`.
+        judging: What graded the reply, under `judge`.
         start_time: When the worker began.
         end_time: When it was done.
         reference: The reference of the request to the herd.
@@ -50,6 +52,8 @@ class Answer:
     sum_logprobs: tuple[float, ...] | None
     predictions: dict[str, int] | None
     reply: str | None
+    extracted: dict[str, str] | None
+    judging: dict[str, Any] | None
     start_time: datetime
     end_time: datetime
     reference: str
@@ -71,6 +75,8 @@ class Answered:
     Attributes:
         id: The evaluation's number.
         prediction: From 1; 0 for none.
+        points: The points that it is given.
+        right: Whether it is right, by metric.
         answer: What the inference gave.
         provenance: What it came from.
         alike: All choices scored exactly alike.
@@ -79,6 +85,8 @@ class Answered:
 
     id: int
     prediction: int
+    points: int
+    right: Mapping[str, bool]
     answer: Answer
     provenance: dict[str, Any]
     alike: bool = False
@@ -119,7 +127,7 @@ class Chunk:
     Attributes:
         run: The run, as it was when they were leased.
         evaluator: How they are answered.
-        model_digest: The subject.
+        subject: The digest of the model or document set.
         claims: The leases, by the evaluation's number.
         asked: What is asked, by the evaluation's number.
         reference: Names the chunk to the herd.
@@ -127,7 +135,7 @@ class Chunk:
 
     run: Run
     evaluator: Evaluator
-    model_digest: str
+    subject: str
     claims: dict[int, Claim]
     asked: dict[int, Asked]
     reference: str
@@ -137,7 +145,7 @@ class Inference(Protocol):
     """Asks the herd."""
 
     def evaluate(
-        self, evaluator: Evaluator, model_digest: str, asked: dict[int, Asked], reference: str
+        self, evaluator: Evaluator, subject: str, asked: dict[int, Asked], reference: str
     ) -> AsyncIterator[Outcome]:
         """Yield what becomes of each question, by the evaluation's number.
 

@@ -25,6 +25,7 @@ _WAITS = frozenset(
     reason_name(reason)
     for reason in (
         reasons.ERROR_REASON_DEADLINE_EXCEEDED,
+        reasons.ERROR_REASON_DOCUMENT_SET_NOT_READY,
         reasons.ERROR_REASON_NO_WORKER,
         reasons.ERROR_REASON_OVERLOADED,
         reasons.ERROR_REASON_QUEUE_FULL,
@@ -33,9 +34,10 @@ _WAITS = frozenset(
     )
 )
 _WORKER_WAS_AT_IT = frozenset({ENGINE_FAILED, WORKER_LOST})
-_MODELS_FAULTS = frozenset(
+_SUBJECTS_FAULTS = frozenset(
     reason_name(reason)
     for reason in (
+        reasons.ERROR_REASON_DOCUMENT_SET_NOT_FOUND,
         reasons.ERROR_REASON_MODEL_NOT_FOUND,
         reasons.ERROR_REASON_MODEL_LOAD_FAILED,
         reasons.ERROR_REASON_DIGEST_MISMATCH,
@@ -91,9 +93,9 @@ class Problem:
         return self.code in _WORKER_WAS_AT_IT
 
     @property
-    def models_fault(self) -> bool:
+    def subjects_fault(self) -> bool:
         """No question of the run can be answered, because its model cannot be run."""
-        return self.code in _MODELS_FAULTS
+        return self.code in _SUBJECTS_FAULTS
 
 
 INTERRUPTED = Problem("the evaluation was interrupted, because the service stopped", UNAVAILABLE)

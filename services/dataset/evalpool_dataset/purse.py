@@ -17,6 +17,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from evalpool.errors import CallError
 from evalpool.inference.v1 import inference_pb2
+from evalpool.router.v1 import router_pb2
 from evalpool.token.v1 import token_pb2, token_pb2_grpc
 from evalpool_dataset.problem import HOLD_REFUSED, UNAVAILABLE, CallEnded, Problem
 
@@ -29,8 +30,16 @@ off and was made again: by a router that was killed, which has given it back by 
 _TERMS = {"price", "hold_seconds"}
 """What a router tells that wants to be paid."""
 
-M = TypeVar("M", inference_pb2.InferResponse, inference_pb2.ScoreChoicesResponse)
-R = TypeVar("R", inference_pb2.InferRequest, inference_pb2.ScoreChoicesRequest)
+M = TypeVar(
+    "M",
+    inference_pb2.InferResponse,
+    inference_pb2.ScoreChoicesResponse,
+    router_pb2.EvaluateResponse,
+)
+R = TypeVar(
+    "R", inference_pb2.InferRequest, inference_pb2.ScoreChoicesRequest, router_pb2.EvaluateRequest
+)
+Call = grpc.aio.UnaryStreamCall[R, M] | grpc.aio.UnaryUnaryCall[R, M]
 
 
 class Purse:
@@ -51,9 +60,7 @@ class Purse:
         # Holds of requests that the router could not judge: they would be out for a day.
         self._spares: list[str] = []
 
-    async def ask(
-        self, request: R, call: Callable[[R], grpc.aio.UnaryStreamCall[R, M]]
-    ) -> AsyncGenerator[M, None]:
+    async def ask(self, request: R, call: Callable[[R], Call[R, M]]) -> AsyncGenerator[M, None]:
         """What comes of a request; leaving the iteration cancels it.
 
         Raises:
@@ -77,6 +84,16 @@ class Purse:
                 if not wanted or not left:
                     raise
             request.hold = self._spares.pop() if self._spares else await self._hold(refused)
+
+    async def ask_once(self, request: R, call: Callable[[R], Call[R, M]]) -> M:
+        """The one message that comes of a request.
+
+        Raises:
+            CallEnded: Units cannot be held for it.
+            grpc.aio.AioRpcError: The router refused it, or it failed.
+        """
+        async with aclosing(self.ask(request, call)) as messages:
+            return await anext(messages)
 
     async def _hold(self, refused: CallError) -> str:
         """Hold what the router says that a request may cost.
@@ -123,8 +140,11 @@ class Purse:
         )
 
 
-async def _messages(call: grpc.aio.UnaryStreamCall[R, M]) -> AsyncGenerator[M, None]:
+async def _messages(call: Call[R, M]) -> AsyncGenerator[M, None]:
     try:
+        if isinstance(call, grpc.aio.UnaryUnaryCall):
+            yield await call
+            return
         async for message in call:
             yield message
     finally:

@@ -24,6 +24,15 @@ from evalpool_dataset.digest import content_digest
 from evalpool_dataset.loaders import Format
 from evalpool_dataset.loading import NewFile
 from evalpool_dataset.messages import EVALUATORS, METRICS
+from evalpool_dataset.parameter_requests import (
+    parse_exact_match,
+    parse_few_shot,
+    parse_filters,
+    parse_judge,
+    parse_reply,
+    parse_retrieval,
+    refuse_unused,
+)
 from evalpool_dataset.parts import Evaluator, Kind, Parameters
 from evalpool_dataset.request_key import RequestKey
 from evalpool_dataset.scoring import Metric
@@ -72,11 +81,26 @@ def parse_create(
     key = _request_key(fields, request)
     evaluator = _evaluator(fields, request.evaluator)
     metric = _metric(fields, request.metric)
+    reply = parse_reply(fields, request.reply)
+    filters = parse_filters(fields, request.filters)
+    exact_match = parse_exact_match(fields, request.exact_match)
+    judge, retrieval = parse_judge(fields, request.judge), None
+    if request.HasField("retrieval"):
+        retrieval = parse_retrieval(fields, request.retrieval)
+    few_shot = parse_few_shot(fields, request.few_shot) if request.HasField("few_shot") else None
+    if kind is not None:
+        refuse_unused(fields, request, kind)
     fields.check()
     parameters = Parameters(
         evaluator=evaluator or kind.defaults.evaluator,
         metric=metric or kind.defaults.metric,
         system_prompt=system_prompt or kind.defaults.system_prompt,
+        reply=reply,
+        filters=filters,
+        exact_match=exact_match,
+        judge=judge if Evaluator.JUDGE in kind.evaluators else None,
+        retrieval=retrieval,
+        few_shot=few_shot,
     )
     if parameters.evaluator not in kind.evaluators:
         usable = " or ".join(sorted(kind.evaluators))
@@ -141,6 +165,20 @@ def parse_get_dataset(request: dataset_pb2.GetDatasetRequest) -> tuple[str, str]
     version = _optional(fields, "version", parse_digest, request.version)
     fields.check()
     return dataset, version
+
+
+def parse_get_subject(request: dataset_pb2.GetSubjectRequest) -> tuple[str, str, str]:
+    """The id of the dataset, the version's digest, empty for the newest, and the subject's digest.
+
+    Raises:
+        InvalidFields: With every violation.
+    """
+    fields = Fields()
+    dataset = fields.parse("dataset", parse_dataset_id, request.dataset)
+    version = _optional(fields, "version", parse_digest, request.version)
+    subject = fields.parse("subject", parse_digest, request.subject)
+    fields.check()
+    return dataset, version, subject
 
 
 def parse_list_questions(request: dataset_pb2.ListQuestionsRequest) -> tuple[str, str, int]:

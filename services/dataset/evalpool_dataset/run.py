@@ -34,6 +34,9 @@ ENDED = frozenset({RunState.COMPLETE, RunState.FAILED})
 """The states in which nothing more is counted."""
 
 
+COMPARISONS = frozenset({"alike", "compared"})
+"""The names under which `metric_counts` has what is no metric."""
+
 _DEGENERATE = reason_name(reasons.ERROR_REASON_DEGENERATE_SCORES)
 
 
@@ -46,12 +49,14 @@ class Run:
         number: Its place in the order of making.
         version: The version's number.
         model: The model's number.
-        evaluator: "loglikelihood", "letter" or "judge".
+        evaluator: The name of an evaluator.
         parameters: What the evaluator says of itself.
         state: Its status.
         reason: Why it failed or waits, in one sentence.
         reason_code: The name of an ErrorReason without its prefix.
-        correct: Questions answered rightly, by the dataset's metric.
+        full_marks: The points that one question can give.
+        correct: Questions that were given full marks.
+        points: The points that were given.
         done: Questions done.
         failed: Questions that failed for good.
         total: Questions in all.
@@ -71,9 +76,11 @@ class Run:
     total: int
     cursor: int
     create_time: datetime
+    full_marks: int = 1
     reason: str = ""
     reason_code: str = ""
     correct: int = 0
+    points: int = 0
     done: int = 0
     failed: int = 0
     metric_counts: dict[str, int] = field(default_factory=dict)
@@ -84,7 +91,7 @@ class Run:
     @property
     def standing(self) -> Standing:
         """The counts that a score is made of."""
-        return Standing(self.correct, self.done, self.total)
+        return Standing(self.points, self.full_marks, self.done, self.total)
 
     @property
     def says_nothing(self) -> bool:
@@ -98,7 +105,15 @@ def reopened(run: Run) -> Run:
     What is done stays done, but where the scores said nothing all of them are asked again.
     """
     if run.says_nothing:
-        run = replace(run, correct=0, done=0, metric_counts={}, provenance=None, start_time=None)
+        run = replace(
+            run,
+            correct=0,
+            points=0,
+            done=0,
+            metric_counts={},
+            provenance=None,
+            start_time=None,
+        )
     return replace(
         run,
         state=RunState.RUNNING if run.done else RunState.QUEUED,

@@ -201,7 +201,7 @@ class Runner:
     async def _ask(self, chunk: Chunk, unfinished: dict[int, Claim]) -> Problem:
         """Ask the herd and commit what comes; returns why questions are left, if any are."""
         stream = self._inference.evaluate(
-            chunk.evaluator, chunk.model_digest, chunk.asked, chunk.reference
+            chunk.evaluator, chunk.subject, chunk.asked, chunk.reference
         )
         try:
             async for group in grouped(stream, GROUP_SECONDS):

@@ -34,6 +34,8 @@ definitions = Table(
     Column("evaluator", Text, nullable=False),
     Column("metric", Text, nullable=False),
     Column("system_prompt", Text, nullable=False),
+    # What else the owner chose; what was left at its default is left out.
+    Column("parameters", Json, nullable=False, server_default="{}"),
     Column("newest_version", Integer),
     Column("create_time", UtcDateTime, nullable=False),
     Column("update_time", UtcDateTime),
@@ -64,12 +66,16 @@ datasets = Table(
     Column("ordinal", Integer, nullable=False),
     Column("context", Text, nullable=False),
     Column("question", Text, nullable=False),
+    # Empty where the question is answered freely.
     Column("answerA", Text, nullable=False),
     Column("answerB", Text, nullable=False),
     Column("answerC", Text),
     # The answers after the third, where there are any.
     Column("further_answers", Json, nullable=False),
+    # The right answer's place; "0" where the question is answered freely.
     Column("result", Text, nullable=False),
+    # The replies that are right, where it is.
+    Column("expected", Json, nullable=False, server_default="[]"),
     UniqueConstraint("version", "ordinal"),
 )
 
@@ -102,10 +108,13 @@ runs = Table(
     Column("reason", Text, nullable=False),
     Column("reason_code", Text, nullable=False),
     Column("correct", Integer, nullable=False),
+    Column("points", BigInteger, nullable=False, server_default="0"),
+    # The points that one question can give.
+    Column("full_marks", Integer, nullable=False, server_default="1"),
     Column("done", Integer, nullable=False),
     Column("failed", Integer, nullable=False),
     Column("total", Integer, nullable=False),
-    # Right answers by each log-likelihood metric, and questions whose choices all scored alike.
+    # Right answers by each metric, and questions whose choices all scored alike.
     Column("metric_counts", Json, nullable=False),
     Column("provenance", Json),
     Column("cursor", BigInteger, nullable=False),
@@ -158,6 +167,8 @@ evaluations = Table(
     Column("prompt", Text, nullable=False),
     Column("correct_answer", Text, nullable=False),
     Column("prediction", Text),
+    # The points that it was given.
+    Column("points", Integer),
     Column("inference_start_time", UtcDateTime),
     Column("inference_end_time", UtcDateTime),
     Column("inference_reference", Text),
@@ -174,6 +185,10 @@ evaluations = Table(
     Column("sum_logprobs", Json),
     Column("predictions", Json),
     Column("reply", Text),
+    # What filters took from the reply, by their names.
+    Column("extracted", Json),
+    # What graded the reply.
+    Column("judging", Json),
     Column("latency_microseconds", BigInteger),
     Column("worker", Text),
     Column("engine_build", Text),

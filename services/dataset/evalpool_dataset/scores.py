@@ -158,8 +158,8 @@ class Scores:
         """
 
         def work(connection: Connection, after: int) -> list[Result]:
-            self._rights.own_run(connection, caller, run)
-            return evaluations.list_results(connection, run, after, RESULTS_A_READ)
+            own = self._rights.own_run(connection, caller, run)
+            return evaluations.list_results(connection, own, after, RESULTS_A_READ)
 
         while True:
             read = await self._database.read(partial(work, after=after))
@@ -167,7 +167,7 @@ class Scores:
                 yield result
             if len(read) < RESULTS_A_READ:
                 return
-            after = read[-1].ordinal
+            after = read[-1].question.ordinal
 
     async def _changed(self, cursor: int, only: Sequence[str], owner: str | None) -> list[RunScore]:
         def work(connection: Connection) -> list[RunScore]:

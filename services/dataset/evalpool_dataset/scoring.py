@@ -104,25 +104,30 @@ class Standing:
     """A run's counts.
 
     Attributes:
-        correct: Questions answered rightly.
+        points: The points that were given.
+        full_marks: The points that one question can give.
         done: Questions done.
         total: Questions in all.
     """
 
-    correct: int
+    points: int
+    full_marks: int
     done: int
     total: int
 
     def __post_init__(self) -> None:
-        if not 0 <= self.correct <= self.done <= self.total:
+        possible = 0 <= self.points <= self.full_marks * self.done
+        if not possible or not 0 <= self.done <= self.total or self.full_marks < 1:
             raise ValueError(
-                f"{self.correct} correct of {self.done} done of {self.total} cannot be"
+                f"{self.points} points, {self.full_marks} a question, for {self.done} done of "
+                f"{self.total} cannot be"
             )
 
     @property
     def score(self) -> Fraction:
-        """The share correct / done, exactly; 0 where nothing is done."""
-        return Fraction(self.correct, self.done) if self.done else Fraction(0)
+        """The share of the points that could be given, exactly; 0 where nothing is done."""
+        possible = self.full_marks * self.done
+        return Fraction(self.points, possible) if possible else Fraction(0)
 
     @property
     def progress(self) -> Fraction:

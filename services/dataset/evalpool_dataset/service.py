@@ -5,16 +5,21 @@ from __future__ import annotations
 from datetime import timedelta
 
 from evalpool.dataset.v1 import dataset_pb2_grpc
+from evalpool.embedding.v1 import embedding_pb2_grpc
 from evalpool.router.v1 import router_pb2_grpc
 from evalpool.token.v1 import token_pb2_grpc
 from evalpool_dataset.benchmarking import Benchmarking
+from evalpool_dataset.choice_scores import ChoiceScores
 from evalpool_dataset.evaluation import Policy
+from evalpool_dataset.grading import Grading
 from evalpool_dataset.herd import Herd
+from evalpool_dataset.library import Library
 from evalpool_dataset.loading import Loading
 from evalpool_dataset.metrics import DatasetMetrics
 from evalpool_dataset.models import Models
 from evalpool_dataset.parts import installed_kinds
 from evalpool_dataset.purse import Purse
+from evalpool_dataset.replies import Replies
 from evalpool_dataset.rights import Rights
 from evalpool_dataset.runner import Runner, RunnerSettings
 from evalpool_dataset.scores import Scores, Standings
@@ -48,12 +53,27 @@ async def build(runtime: Runtime[DatasetSettings]) -> None:
         if settings.token_endpoint
         else None
     )
+    documents = (
+        embedding_pb2_grpc.EmbeddingServiceStub(
+            runtime.channel(settings.embedding_endpoint, settings.embedding_address)
+        )
+        if settings.embedding_endpoint
+        else None
+    )
+    library = Library(documents, settings.embedding_address)
+    purse = Purse(ledger, runtime.identity.address, settings.router_address)
     herd = Herd(
         router,
         settings.router_address,
-        Purse(ledger, runtime.identity.address, settings.router_address),
-        runtime.clock,
-        settings.concurrent_replies,
+        ChoiceScores(router, purse, runtime.clock),
+        Replies(
+            router,
+            purse,
+            runtime.clock,
+            Grading(router, purse, runtime.clock),
+            library,
+            settings.concurrent_replies,
+        ),
     )
     runner = Runner(
         database,
@@ -71,7 +91,7 @@ async def build(runtime: Runtime[DatasetSettings]) -> None:
         metrics,
     )
     rights = Rights(settings.benchmark_address)
-    models = Models(database, herd)
+    models = Models(database, herd, library)
     standings = Standings(runtime.clock, settings.chunk_questions)
     sweep = Sweep(database, rights, runner)
     use_cases = UseCases(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 from evalpool.dataset.v1 import dataset_pb2, dataset_pb2_grpc
 from evalpool_dataset import datasets
 from evalpool_dataset.benchmarking import Benchmarking
+from evalpool_dataset.installed import parameters_of
 from evalpool_dataset.loading import Loading
 from evalpool_dataset.messages import (
     dataset_message,
@@ -19,15 +20,17 @@ from evalpool_dataset.messages import (
     question_messages,
     result_message,
     score_message,
+    subject_message,
 )
 from evalpool_dataset.models import Models
-from evalpool_dataset.parts import Kind
+from evalpool_dataset.parts import Kind, Parameters
 from evalpool_dataset.question import Question
 from evalpool_dataset.requests import (
     parse_benchmark,
     parse_create,
     parse_evaluate,
     parse_get_dataset,
+    parse_get_subject,
     parse_list_questions,
     parse_list_results,
     parse_model_digest,
@@ -39,6 +42,7 @@ from evalpool_dataset.requests import (
 from evalpool_dataset.rights import Rights
 from evalpool_dataset.scores import Scores
 from evalpool_dataset.settings import DatasetSettings
+from evalpool_dataset.store import definitions
 from evalpool_dataset.store.definitions import Version
 from evalpool_dataset.sweep import Sweep
 from evalpool_dataset.upload import Upload
@@ -103,6 +107,9 @@ class DatasetServicer(dataset_pb2_grpc.DatasetServiceServicer):
     ) -> dataset_pb2.CreateDatasetResponse:
         """Make a dataset without questions."""
         new = parse_create(request, self._do.kinds)
+        known = await self._database.read(partial(definitions.find_definition, dataset=new.id))
+        before = parameters_of(known) if known is not None else None
+        new = replace(new, parameters=await self._do.models.settled(new.parameters, before))
         owner, now = current_call().address, self._runtime.clock.now()
 
         def work(connection: Connection) -> dataset_pb2.CreateDatasetResponse:
@@ -182,6 +189,22 @@ class DatasetServicer(dataset_pb2_grpc.DatasetServiceServicer):
         """One model that can be evaluated."""
         found = await self._do.models.find(parse_model_digest(request.digest), "digest")
         return dataset_pb2.GetModelResponse(model=model_message(found))
+
+    async def GetSubject(
+        self, request: dataset_pb2.GetSubjectRequest, context: Any
+    ) -> dataset_pb2.GetSubjectResponse:
+        """What would be evaluated on a dataset under a digest."""
+        dataset, version, subject = parse_get_subject(request)
+        caller = current_call().address
+
+        def work(connection: Connection) -> Parameters:
+            definition = self._do.rights.usable_definition(connection, caller, dataset)
+            datasets.require_version(connection, definition, version)
+            return parameters_of(definition)
+
+        chosen = await self._database.read(work)
+        found = await self._do.models.find_subject(chosen, subject)
+        return dataset_pb2.GetSubjectResponse(subject=subject_message(found, chosen))
 
     async def ListModels(
         self, request: dataset_pb2.ListModelsRequest, context: Any

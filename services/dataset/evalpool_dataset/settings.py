@@ -23,6 +23,12 @@ class DatasetSettings(ServiceSettings):
         "be paid: evaluations are paid from the dataset service's own account.",
     )
     token_address: Address = Field("", description="The token service's address.")
+    embedding_endpoint: str = Field(
+        "",
+        description="Where the embedding service answers, host:port. Needed for datasets that "
+        "document sets are entered for.",
+    )
+    embedding_address: Address = Field("", description="That embedding service's address.")
     benchmark_address: Address = Field(
         "", description="The address of the benchmark service, which may start runs."
     )
@@ -39,7 +45,7 @@ class DatasetSettings(ServiceSettings):
         4, ge=1, le=64, description="How many such chunks are under way at a time."
     )
     concurrent_replies: int = Field(
-        16, ge=1, le=256, description="Replies that one chunk waits for at a time under letter."
+        16, ge=1, le=256, description="Replies that one chunk waits for at a time."
     )
     lease_seconds: float = Field(
         60.0, ge=1, description="How long an evaluation is leased; renewed while its call is open."

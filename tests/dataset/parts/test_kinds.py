@@ -10,8 +10,12 @@ from evalpool_dataset.parts import (
     BrokenKind,
     Evaluator,
     EvaluatorSpec,
+    JudgeRules,
     Kind,
     Parameters,
+    PromptForm,
+    ReplyRules,
+    RetrievalRules,
     installed_kinds,
 )
 from evalpool_dataset.parts.kinds import ENTRY_POINT_GROUP
@@ -91,4 +95,21 @@ def test_an_evaluators_spec_says_what_bears_on_the_result() -> None:
         "constrained": True,
         "max_tokens": 4,
     }
-    assert EvaluatorSpec(Evaluator.JUDGE).spec() == {"evaluator": "judge"}
+    longer = ReplyRules(
+        form=PromptForm.PLAIN, max_tokens=8, stop=("\n",), temperature="0.5", seed=3
+    )
+    assert EvaluatorSpec(Evaluator.EXACT_MATCH, reply=longer).spec() == {
+        "evaluator": "exact_match",
+        "form": "plain",
+        "max_tokens": 8,
+        "seed": 3,
+        "stop": ["\n"],
+        "temperature": "0.5",
+    }
+    judge, retrieval = JudgeRules("a" * 64), RetrievalRules("b" * 64, 3)
+    assert EvaluatorSpec(Evaluator.JUDGE, judge=judge, retrieval=retrieval).spec() == {
+        "evaluator": "judge",
+        "judge": {"model": "a" * 64, "seed": 0},
+        "max_tokens": 40,
+        "retrieval": {"model": "b" * 64, "top_k": 3},
+    }

@@ -138,6 +138,8 @@ class CsvReader:
     def _values(self, line: int, cells: dict[str, str]) -> Iterator[Row | RowProblem]:
         values: dict[str, object] = dict(cells)
         for name in self._form.list_fields & cells.keys():
+            if not cells[name]:
+                continue
             try:
                 values[name] = json.loads(cells[name])
             except (ValueError, RecursionError):

@@ -5,8 +5,8 @@
 | Info | what the dataset is |
 | Loader | what a row of its files holds |
 | PromptTemplate | what a model is given of a question |
-| ResultRetriever | which choice a reply means |
-| ScoreCalculator | which choice scores mean |
+| ResultRetriever | which choice a reply means, or which text it gives |
+| ScoreCalculator | which choice scores mean, or which texts are right |
 | EvaluatorSpec | how answers are obtained |
 
 A dataset's version covers what its parts do: each part's `spec()` goes into the digest, so a part
@@ -17,24 +17,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Protocol
 
 from evalpool_dataset.digest import JsonValue
 from evalpool_dataset.loaders.reading import RowForm
+from evalpool_dataset.parts.rules import EvaluatorSpec
 from evalpool_dataset.question import Question
 from evalpool_dataset.scoring import Metric
 
 Spec = Mapping[str, JsonValue]
 """What a part says of itself, for the version's digest."""
-
-
-class Evaluator(StrEnum):
-    """How an answer is obtained and scored."""
-
-    LOGLIKELIHOOD = "loglikelihood"
-    LETTER = "letter"
-    JUDGE = "judge"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +51,7 @@ class Continuations:
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """What a model is asked under `letter`.
+    """What a model is asked to write on.
 
     Attributes:
         system: The system prompt; empty for none.
@@ -99,68 +91,46 @@ class PromptTemplate(Protocol):
         """For `loglikelihood`."""
 
     def conversation(self, question: Question) -> Conversation:
-        """For `letter`."""
+        """For `letter`, `exact_match` and `judge`."""
 
     def spec(self) -> Spec:
         """For the digest."""
 
 
 class ResultRetriever(Protocol):
-    """Which choice a reply means."""
+    """What a reply means."""
 
     def retrieve(self, reply: str, choices: int) -> int:
-        """The choice's place, from 1; 0 where the reply means none."""
+        """For `letter`: the choice's place, from 1; 0 where the reply means none."""
 
     def grammar(self, choices: int) -> str:
-        """A GBNF grammar of the replies that mean a choice."""
+        """For `letter`: a GBNF grammar of the replies that mean a choice."""
 
-    def spec(self) -> Spec:
-        """For the digest."""
+    def extract(self, reply: str, question: Question) -> Mapping[str, str]:
+        """For `exact_match`: the texts to compare, by the names of the ways to them.
 
-
-class ScoreCalculator(Protocol):
-    """Which choice scores mean."""
-
-    def predictions(self, sums: Sequence[float], choices: Sequence[str]) -> Mapping[Metric, int]:
-        """The choice that each metric predicts, from 1.
-
-        Raises:
-            UnusableScores: Nothing can be predicted from them.
+        The first one decides; there is at least one.
         """
 
     def spec(self) -> Spec:
         """For the digest."""
 
 
-@dataclass(frozen=True, slots=True)
-class EvaluatorSpec:
-    """How answers are obtained.
+class ScoreCalculator(Protocol):
+    """What is right."""
 
-    Attributes:
-        evaluator: The way.
-        metric: Which prediction counts under `loglikelihood`.
-        constrained: Under `letter`, replies are held to the retriever's grammar.
-        max_tokens: Tokens of a reply at most, under `letter`.
-    """
+    def predictions(self, sums: Sequence[float], choices: Sequence[str]) -> Mapping[Metric, int]:
+        """For `loglikelihood`: the choice that each metric predicts, from 1.
 
-    evaluator: Evaluator = Evaluator.LOGLIKELIHOOD
-    metric: Metric = Metric.ACC
-    constrained: bool = True
-    max_tokens: int = 4
+        Raises:
+            UnusableScores: Nothing can be predicted from them.
+        """
+
+    def is_right(self, text: str, question: Question) -> bool:
+        """For `exact_match`: whether a text is one of those that are right."""
 
     def spec(self) -> Spec:
-        """For the digest: what has a bearing on the result under this evaluator."""
-        match self.evaluator:
-            case Evaluator.LOGLIKELIHOOD:
-                return {"evaluator": self.evaluator.value, "metric": self.metric.value}
-            case Evaluator.LETTER:
-                return {
-                    "constrained": self.constrained,
-                    "evaluator": self.evaluator.value,
-                    "max_tokens": self.max_tokens,
-                }
-            case Evaluator.JUDGE:
-                return {"evaluator": self.evaluator.value}
+        """For the digest."""
 
 
 @dataclass(frozen=True, slots=True)

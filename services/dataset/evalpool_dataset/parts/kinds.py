@@ -10,41 +10,27 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint, entry_points
 
-from evalpool_dataset.digest import JsonValue, version_digest
-from evalpool_dataset.parts.base import Evaluator, EvaluatorSpec, Parts
-from evalpool_dataset.parts.calculator import ShareOfRightAnswers
+from evalpool_dataset.digest import version_digest
+from evalpool_dataset.parts.base import Parts
+from evalpool_dataset.parts.calculator import ShareOfMatches, ShareOfRightAnswers
+from evalpool_dataset.parts.free_rows import GenerationRows, OpenEndedRows
 from evalpool_dataset.parts.info import KindInfo
-from evalpool_dataset.parts.prompt import SYSTEM_PROMPT, ChoicePrompt, ContinuedPrompt, EndedPrompts
-from evalpool_dataset.parts.retriever import LetterRetriever
+from evalpool_dataset.parts.parameters import Parameters
+from evalpool_dataset.parts.prompt import (
+    OPEN_SYSTEM_PROMPT,
+    ChoicePrompt,
+    ContinuedPrompt,
+    EndedPrompts,
+    OpenPrompt,
+    WrittenPrompt,
+)
+from evalpool_dataset.parts.retriever import FilteredReply, LetterRetriever
 from evalpool_dataset.parts.rows import ContinuationRows, EndingRows, MultipleChoiceRows, SiqaRows
+from evalpool_dataset.parts.rules import Evaluator, EvaluatorSpec
 from evalpool_dataset.question import Question
-from evalpool_dataset.scoring import Metric
 from evalpool_runtime.start import CannotStart
 
 ENTRY_POINT_GROUP = "evalpool.datasets"
-
-
-@dataclass(frozen=True, slots=True)
-class Parameters:
-    """What a dataset's owner chooses.
-
-    Attributes:
-        evaluator: The default evaluator.
-        metric: Which prediction counts under `loglikelihood`.
-        system_prompt: The system prompt under `letter`.
-    """
-
-    evaluator: Evaluator = Evaluator.LOGLIKELIHOOD
-    metric: Metric = Metric.ACC
-    system_prompt: str = SYSTEM_PROMPT
-
-    def spec(self) -> dict[str, JsonValue]:
-        """For the digest."""
-        return {
-            "evaluator": self.evaluator.value,
-            "metric": self.metric.value,
-            "system_prompt": self.system_prompt,
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +83,7 @@ def _siqa(parameters: Parameters) -> Parts:
         prompt=ChoicePrompt(parameters.system_prompt),
         retriever=LetterRetriever(),
         calculator=ShareOfRightAnswers(),
-        evaluator=EvaluatorSpec(parameters.evaluator, parameters.metric),
+        evaluator=EvaluatorSpec(parameters.evaluator, parameters.metric, reply=parameters.reply),
     )
 
 
@@ -134,6 +120,40 @@ def _ending(parameters: Parameters) -> Parts:
     )
 
 
+def _generation(parameters: Parameters) -> Parts:
+    return Parts(
+        info=KindInfo(
+            "generation",
+            "Prompts that are written out, each with the replies that are right.",
+        ),
+        loader=GenerationRows(),
+        prompt=WrittenPrompt(parameters.system_prompt),
+        retriever=FilteredReply(parameters.filters),
+        calculator=ShareOfMatches(parameters.exact_match),
+        evaluator=EvaluatorSpec(parameters.evaluator, reply=parameters.reply),
+    )
+
+
+def _open_ended(parameters: Parameters) -> Parts:
+    return Parts(
+        info=KindInfo(
+            "open_ended",
+            "Questions that are answered freely, each with the response that is expected, by which "
+            "a judge grades from 0 to 10.",
+        ),
+        loader=OpenEndedRows(),
+        prompt=OpenPrompt(parameters.system_prompt),
+        retriever=FilteredReply(),
+        calculator=ShareOfMatches(),
+        evaluator=EvaluatorSpec(
+            parameters.evaluator,
+            reply=parameters.reply,
+            judge=parameters.judge,
+            retrieval=parameters.retrieval,
+        ),
+    )
+
+
 _CHOICE_EVALUATORS = frozenset({Evaluator.LOGLIKELIHOOD, Evaluator.LETTER})
 
 SIQA = Kind("siqa", _CHOICE_EVALUATORS, Parameters(), _siqa)
@@ -142,6 +162,19 @@ CONTINUATION = Kind(
     "continuation", frozenset({Evaluator.LOGLIKELIHOOD}), Parameters(), _continuation
 )
 ENDING = Kind("ending", frozenset({Evaluator.LOGLIKELIHOOD}), Parameters(), _ending)
+GENERATION = Kind(
+    "generation",
+    frozenset({Evaluator.EXACT_MATCH}),
+    Parameters(Evaluator.EXACT_MATCH, system_prompt=""),
+    _generation,
+)
+OPEN_ENDED = Kind(
+    "open_ended",
+    frozenset({Evaluator.JUDGE}),
+    Parameters(Evaluator.JUDGE, system_prompt=OPEN_SYSTEM_PROMPT),
+    _open_ended,
+)
+_BUILT_IN = (SIQA, MULTIPLE_CHOICE, CONTINUATION, ENDING, GENERATION, OPEN_ENDED)
 
 
 class BrokenKind(CannotStart):
@@ -157,7 +190,7 @@ def installed_kinds(added: Iterable[EntryPoint] | None = None) -> Mapping[str, K
     Raises:
         BrokenKind: An entry point cannot be loaded, gives no `Kind`, or takes a name that is taken.
     """
-    kinds = {kind.name: kind for kind in (SIQA, MULTIPLE_CHOICE, CONTINUATION, ENDING)}
+    kinds = {kind.name: kind for kind in _BUILT_IN}
     for point in entry_points(group=ENTRY_POINT_GROUP) if added is None else added:
         kind = _load(point)
         if kind.name in kinds:

@@ -1,4 +1,4 @@
-"""The prompt templates of multiple choice."""
+"""The prompt templates."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ SYSTEM_PROMPT = (
     "You answer multiple-choice questions. Reply with the letter of the right answer and nothing "
     "else."
 )
+
+OPEN_SYSTEM_PROMPT = "Answer the question in one short sentence."
 
 DELIMITER = " "
 """Between prompt and choice; no part of the choice's length."""
@@ -68,6 +70,20 @@ class _WrittenOut:
         raise ValueError("a prompt that is written out is no conversation")
 
 
+class _WrittenOn:
+    """Prompts that models write on, where there is nothing to choose from."""
+
+    __slots__ = ()
+
+    def continuations(self, question: Question) -> Continuations:
+        """Never asked for: the kinds are not used with `loglikelihood`.
+
+        Raises:
+            ValueError: Always.
+        """
+        raise ValueError("there is nothing to choose from")
+
+
 @dataclass(frozen=True, slots=True)
 class ContinuedPrompt(_WrittenOut):
     """A prompt that each choice continues, both as they stand."""
@@ -97,3 +113,44 @@ class EndedPrompts(_WrittenOut):
     def spec(self) -> Spec:
         """For the digest."""
         return {"revision": "ended/1"}
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenPrompt(_WrittenOn):
+    """A prompt that stands in the row, for `exact_match`.
+
+    Attributes:
+        system_prompt: The system prompt; empty for none.
+    """
+
+    system_prompt: str = ""
+
+    def conversation(self, question: Question) -> Conversation:
+        """The prompt, as it stands."""
+        return Conversation(self.system_prompt, question.question)
+
+    def spec(self) -> Spec:
+        """For the digest."""
+        return {"revision": "written/1", "system_prompt": self.system_prompt}
+
+
+@dataclass(frozen=True, slots=True)
+class OpenPrompt(_WrittenOn):
+    """A question to be answered freely, with what it is to be based on before it, for `judge`.
+
+    Attributes:
+        system_prompt: The system prompt; empty for none.
+    """
+
+    system_prompt: str = OPEN_SYSTEM_PROMPT
+
+    def conversation(self, question: Question) -> Conversation:
+        """The context and the question, as in `RouterService.Chat`."""
+        if not question.context:
+            return Conversation(self.system_prompt, question.question)
+        asked = f"Context: {question.context}\n\nQuestion: {question.question}"
+        return Conversation(self.system_prompt, asked)
+
+    def spec(self) -> Spec:
+        """For the digest."""
+        return {"revision": "open/1", "system_prompt": self.system_prompt}

@@ -1,12 +1,14 @@
-"""The result retriever: letters to choices, as in the seed."""
+"""The result retrievers: letters to choices, as in the seed, and replies to the texts in them."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from evalpool_dataset.filters import AS_IT_IS, Pipeline
 from evalpool_dataset.parts.base import Spec
-from evalpool_dataset.question import LETTERS
+from evalpool_dataset.question import LETTERS, Question
 
 _REPLY = re.compile(r"\s*([A-Z])[.)]?\s*")
 
@@ -37,6 +39,52 @@ class LetterRetriever:
             raise ValueError(f"there are {choices} choices; letters stand for 1 to {len(LETTERS)}")
         return f"root ::= [A-{LETTERS[choices - 1]}]"
 
+    def extract(self, reply: str, question: Question) -> Mapping[str, str]:
+        """Never asked for: the kinds are not used with `exact_match`.
+
+        Raises:
+            ValueError: Always.
+        """
+        raise ValueError("a letter stands for a choice, and is no text to compare")
+
     def spec(self) -> Spec:
         """For the digest."""
         return {"revision": "letter/1"}
+
+
+@dataclass(frozen=True, slots=True)
+class FilteredReply:
+    """Takes texts from a reply by filters.
+
+    Attributes:
+        pipelines: The ways to a text; the first decides.
+    """
+
+    pipelines: tuple[Pipeline, ...] = AS_IT_IS
+
+    def retrieve(self, reply: str, choices: int) -> int:
+        """Never asked for: the kinds are not used with `letter`.
+
+        Raises:
+            ValueError: Always.
+        """
+        raise ValueError("there is nothing to choose from")
+
+    def grammar(self, choices: int) -> str:
+        """Never asked for: the kinds are not used with `letter`.
+
+        Raises:
+            ValueError: Always.
+        """
+        raise ValueError("there is nothing to choose from")
+
+    def extract(self, reply: str, question: Question) -> Mapping[str, str]:
+        """The text that each way comes to, by its name."""
+        return {each.name: each.apply(reply, question.choices) for each in self.pipelines}
+
+    def spec(self) -> Spec:
+        """For the digest."""
+        return {
+            "pipelines": [pipeline.spec() for pipeline in self.pipelines],
+            "revision": "filtered/1",
+        }

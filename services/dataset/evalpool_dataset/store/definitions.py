@@ -28,6 +28,7 @@ class Definition:
     evaluator: str
     metric: str
     system_prompt: str
+    parameters: Mapping[str, JsonValue]
     create_time: datetime
     update_time: datetime | None = None
     newest_version: int | None = None
@@ -137,6 +138,7 @@ def add_definition(connection: Connection, made: Definition) -> None:
             evaluator=made.evaluator,
             metric=made.metric,
             system_prompt=made.system_prompt,
+            parameters=made.parameters,
             create_time=made.create_time,
         )
     )
@@ -277,6 +279,7 @@ def _definition(row: Row[Any]) -> Definition:
         evaluator=row.evaluator,
         metric=row.metric,
         system_prompt=row.system_prompt,
+        parameters=row.parameters,
         create_time=row.create_time,
         update_time=row.update_time,
         newest_version=row.newest_version,
@@ -288,7 +291,7 @@ def _version(row: Row[Any]) -> Version:
 
 
 def _question_values(version: int, question: Question) -> dict[str, Any]:
-    answers = [*question.choices, None][:3]
+    answers = [*(question.choices or ("", "")), None][:3]
     return {
         "version": version,
         "ordinal": question.ordinal,
@@ -299,25 +302,19 @@ def _question_values(version: int, question: Question) -> dict[str, Any]:
         "answerC": answers[2],
         "further_answers": list(question.choices[3:]),
         "result": str(question.answer),
+        "expected": list(question.expected),
     }
 
 
 def _question(row: Row[Any]) -> Question:
-    first = (
-        (row.answerA, row.answerB)
-        if row.answerC is None
-        else (
-            row.answerA,
-            row.answerB,
-            row.answerC,
-        )
-    )
+    first = filter(None, (row.answerA, row.answerB, row.answerC))
     return Question(
         ordinal=row.ordinal,
         context=row.context,
         question=row.question,
         choices=(*first, *row.further_answers),
         answer=int(row.result),
+        expected=tuple(row.expected),
     )
 
 

@@ -16,8 +16,9 @@ from sqlalchemy import ColumnElement, Connection, Row, bindparam, func, select, 
 from evalpool_dataset import schema
 from evalpool_dataset.evaluation import Evaluation, State, claim
 from evalpool_dataset.outcome import Answer, Claim
-from evalpool_dataset.run import OPEN
-from evalpool_dataset.store import askings
+from evalpool_dataset.question import Question
+from evalpool_dataset.run import OPEN, Run
+from evalpool_dataset.store import askings, definitions
 
 _table = schema.evaluations
 _KEYS_A_QUERY = 1000
@@ -25,11 +26,18 @@ _KEYS_A_QUERY = 1000
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """An evaluation as its dataset's owner sees it."""
+    """An evaluation as its dataset's owner sees it.
 
-    ordinal: int
+    Attributes:
+        question: What was asked.
+        evaluation: Its status.
+        full_marks: The points that it can give.
+        answer: What the inference gave; None before.
+    """
+
+    question: Question
     evaluation: Evaluation
-    correct_answer: int
+    full_marks: int
     answer: Answer | None
 
 
@@ -217,6 +225,7 @@ def reopen_all(connection: Connection, run: str) -> None:
             failures=0,
             not_before=None,
             prediction=None,
+            points=None,
             inference_end_time=None,
             reason="",
             reason_code="",
@@ -248,15 +257,19 @@ def fail_open(connection: Connection, run: str, reason: str, reason_code: str) -
     return int(result.rowcount)
 
 
-def list_results(connection: Connection, run: str, after: int, limit: int) -> list[Result]:
+def list_results(connection: Connection, run: Run, after: int, limit: int) -> list[Result]:
     """A run's evaluations in the questions' order, after one."""
     rows = connection.execute(
         select(_table)
-        .where(_table.c.run == run, _table.c.ordinal > after)
+        .where(_table.c.run == run.id, _table.c.ordinal > after)
         .order_by(_table.c.ordinal)
         .limit(limit)
-    )
-    return [_result(row) for row in rows]
+    ).all()
+    questions = definitions.questions_by_rows(connection, [row.dataset_id for row in rows])
+    return [
+        Result(questions[row.dataset_id], _evaluation(row), run.full_marks, _answer(row))
+        for row in rows
+    ]
 
 
 def _write(
@@ -277,6 +290,7 @@ def _write(
         "leased_until": evaluation.until,
         "started": evaluation.started,
         "prediction": None if evaluation.prediction is None else str(evaluation.prediction),
+        "points": evaluation.points,
         "reason": evaluation.reason or "",
         "reason_code": reason_code,
     }
@@ -286,6 +300,8 @@ def _write(
             "sum_logprobs": answer.sum_logprobs,
             "predictions": answer.predictions,
             "reply": answer.reply,
+            "extracted": answer.extracted,
+            "judging": answer.judging,
             "inference_start_time": answer.start_time,
             "inference_end_time": answer.end_time,
             "inference_reference": answer.reference,
@@ -308,27 +324,24 @@ def _evaluation(row: Row[Any]) -> Evaluation:
         until=row.leased_until,
         started=row.started,
         prediction=None if row.prediction is None else int(row.prediction),
+        points=row.points,
         reason=row.reason or None,
     )
 
 
-def _result(row: Row[Any]) -> Result:
-    answer = None
-    if row.inference_end_time is not None:
-        answer = Answer(
-            prompt=row.prompt,
-            sum_logprobs=None if row.sum_logprobs is None else tuple(row.sum_logprobs),
-            predictions=row.predictions,
-            reply=row.reply,
-            start_time=row.inference_start_time,
-            end_time=row.inference_end_time,
-            reference=row.inference_reference,
-            worker=row.worker,
-            engine_build=row.engine_build,
-        )
-    return Result(
-        ordinal=row.ordinal,
-        evaluation=_evaluation(row),
-        correct_answer=int(row.correct_answer),
-        answer=answer,
+def _answer(row: Row[Any]) -> Answer | None:
+    if row.inference_end_time is None:
+        return None
+    return Answer(
+        prompt=row.prompt,
+        sum_logprobs=None if row.sum_logprobs is None else tuple(row.sum_logprobs),
+        predictions=row.predictions,
+        reply=row.reply,
+        extracted=row.extracted,
+        judging=row.judging,
+        start_time=row.inference_start_time,
+        end_time=row.inference_end_time,
+        reference=row.inference_reference,
+        worker=row.worker,
+        engine_build=row.engine_build,
     )

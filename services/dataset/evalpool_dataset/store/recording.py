@@ -85,7 +85,7 @@ class Recorder:
         if not held:
             # The run was ended, and perhaps begun again, while this call was under way.
             return run
-        if problem.models_fault and run.state in OPEN:
+        if problem.subjects_fault and run.state in OPEN:
             run = fail_run(self.connection, run, problem, self.now)
             return runs.save_run(self.connection, run)
         # A call that got somewhere ended because of the questions that a worker was at; the others
@@ -149,22 +149,27 @@ class Recorder:
     def _count(self, run: Run, outcome: Answered, held: dict[int, Evaluation]) -> Run:
         fence = self.chunk.claims[outcome.id].fence
         try:
-            done = complete(held[outcome.id], fence=fence, prediction=outcome.prediction)
+            done = complete(
+                held[outcome.id],
+                fence=fence,
+                prediction=outcome.prediction,
+                points=outcome.points,
+            )
         except NotHeld:
             # Somebody else holds it by now, or a result has been counted: this one comes too late.
             return run
         held[outcome.id] = done
         evaluations.save(self.connection, outcome.id, done, answer=outcome.answer)
-        right = self.chunk.asked[outcome.id].question.answer
         counts = dict(run.metric_counts)
-        for name, place in (outcome.answer.predictions or {}).items():
-            counts[name] = counts.get(name, 0) + (place == right)
+        for name, right in outcome.right.items():
+            counts[name] = counts.get(name, 0) + right
         counts["alike"] = counts.get("alike", 0) + outcome.alike
         counts["compared"] = counts.get("compared", 0) + outcome.compared
         return replace(
             self._under_way(run),
             done=run.done + 1,
-            correct=run.correct + (outcome.prediction == right),
+            correct=run.correct + (outcome.points == run.full_marks),
+            points=run.points + outcome.points,
             metric_counts=counts,
             provenance=run.provenance or outcome.provenance,
         )
@@ -187,7 +192,7 @@ class Recorder:
         run = replace(run, failed=run.failed + (after.state is State.FAILED))
         if problem.keeps_all_waiting:
             run = self._waiting(run, problem)
-        if problem.models_fault and not problem.retryable:
+        if problem.subjects_fault and not problem.retryable:
             return fail_run(self.connection, run, problem, self.now)
         return run
 

@@ -53,6 +53,7 @@ def add_run(
     model: int,
     evaluator: str,
     parameters: Mapping[str, JsonValue],
+    full_marks: int,
     now: datetime,
 ) -> Run:
     """Store a new run, asked for on a version, with its evaluations, all pending."""
@@ -69,6 +70,7 @@ def add_run(
         total=version.question_count,
         cursor=cursor,
         create_time=now,
+        full_marks=full_marks,
     )
     connection.execute(insert(schema.runs).values(id=run, **_values(made)))
     askings.add(connection, run, version.id)
@@ -194,6 +196,8 @@ def _values(run: Run) -> dict[str, Any]:
         "reason": run.reason,
         "reason_code": run.reason_code,
         "correct": run.correct,
+        "points": run.points,
+        "full_marks": run.full_marks,
         "done": run.done,
         "failed": run.failed,
         "total": run.total,
@@ -218,6 +222,8 @@ def _run(row: Row[Any]) -> Run:
         reason=row.reason,
         reason_code=row.reason_code,
         correct=row.correct,
+        points=row.points,
+        full_marks=row.full_marks,
         done=row.done,
         failed=row.failed,
         total=row.total,
