@@ -35,7 +35,7 @@ class RouterDouble(router_pb2_grpc.RouterServiceServicer):
         identity: Its key.
         models: The models that it knows, by digest.
         sums: The sum of log-probabilities of a choice after a prompt.
-        reply: The reply to a conversation's last turn.
+        reply: The reply to a conversation's last turn, or to a prompt.
         open: Where it is cleared, results stop after `free` of a call until it is set.
         free: Results that come in spite of that.
         reached: Set when a call has come as far as it goes before `open` is set.
@@ -52,8 +52,13 @@ class RouterDouble(router_pb2_grpc.RouterServiceServicer):
         repeats: How often each result is sent.
         failure: Gives the failure that is sent in place of a question's result, or None.
         change: Changes results before they are sent.
+        grade: The grade of a request.
+        judge: The digest of the model that grades; empty for the one that was asked for.
+        judge_refusals: What the next grades are refused with: code and reason.
+        own_models: The digests of the models that it chats and judges with.
         scored: Requests of ScoreChoices that came.
         inferred: Requests of Infer that came.
+        graded: Requests of Evaluate that came.
         callers: Addresses that called.
         cancelled: Set when a caller has cancelled a call that waited for `open`.
     """
@@ -84,8 +89,13 @@ class RouterDouble(router_pb2_grpc.RouterServiceServicer):
             [inference_pb2.ChoiceQuestion], inference_pb2.QuestionFailure | None
         ] = lambda question: None
         self.change: Callable[[inference_pb2.QuestionResult], None] = lambda result: None
+        self.grade: Callable[[router_pb2.EvaluateRequest], int] = lambda request: 10
+        self.judge = ""
+        self.judge_refusals: list[tuple[grpc.StatusCode, str]] = []
+        self.own_models = ("", "")
         self.scored: list[inference_pb2.ScoreChoicesRequest] = []
         self.inferred: list[inference_pb2.InferRequest] = []
+        self.graded: list[router_pb2.EvaluateRequest] = []
         self.callers: set[str] = set()
         self.cancelled = asyncio.Event()
         self.endpoint = ""
@@ -123,6 +133,32 @@ class RouterDouble(router_pb2_grpc.RouterServiceServicer):
         if request.model not in self.models:
             await _fail(context, grpc.StatusCode.NOT_FOUND, "MODEL_NOT_FOUND")
         return router_pb2.GetModelResponse(model=self.models[request.model])
+
+    async def GetInfo(
+        self, request: router_pb2.GetInfoRequest, context: Any
+    ) -> router_pb2.GetInfoResponse:
+        chat, judge = self.own_models
+        return router_pb2.GetInfoResponse(
+            chat_model=inference_pb2.ModelReference(digest=chat),
+            judge_model=inference_pb2.ModelReference(digest=judge),
+        )
+
+    async def Evaluate(
+        self, request: router_pb2.EvaluateRequest, context: Any
+    ) -> router_pb2.EvaluateResponse:
+        self._note_caller(context)
+        self.graded.append(request)
+        await self._take_hold(context, request.hold)
+        if self.judge_refusals:
+            await _fail(context, *self.judge_refusals.pop(0), self._terms())
+        return router_pb2.EvaluateResponse(
+            score=self.grade(request),
+            reference=request.reference,
+            provenance=_provenance(self.judge or request.model.digest),
+            prompt_digest="p" * 64,
+            seed=request.seed,
+            response=request.response,
+        )
 
     async def ScoreChoices(
         self, request: inference_pb2.ScoreChoicesRequest, context: Any
@@ -176,7 +212,9 @@ class RouterDouble(router_pb2_grpc.RouterServiceServicer):
                     ),
                 )
         await self._wait(len(self.inferred) - 1)
-        for piece in self.reply(request.chat.messages[-1].content):
+        is_plain = request.WhichOneof("input") == "prompt"
+        turn = request.prompt if is_plain else request.chat.messages[-1].content
+        for piece in self.reply(turn):
             yield inference_pb2.InferResponse(
                 reference=request.reference, chunk=inference_pb2.InferChunk(text=piece, tokens=1)
             )
