@@ -131,7 +131,7 @@ class RouterDouble(router_pb2_grpc.RouterServiceServicer):
     ) -> router_pb2.GetModelResponse:
         self._note_caller(context)
         if request.model not in self.models:
-            await _fail(context, grpc.StatusCode.NOT_FOUND, "MODEL_NOT_FOUND")
+            await fail(context, grpc.StatusCode.NOT_FOUND, "MODEL_NOT_FOUND")
         return router_pb2.GetModelResponse(model=self.models[request.model])
 
     async def GetInfo(
@@ -150,7 +150,7 @@ class RouterDouble(router_pb2_grpc.RouterServiceServicer):
         self.graded.append(request)
         await self._take_hold(context, request.hold)
         if self.judge_refusals:
-            await _fail(context, *self.judge_refusals.pop(0), self._terms())
+            await fail(context, *self.judge_refusals.pop(0), self._terms())
         return router_pb2.EvaluateResponse(
             score=self.grade(request),
             reference=request.reference,
@@ -179,7 +179,7 @@ class RouterDouble(router_pb2_grpc.RouterServiceServicer):
         )
         for place, question in enumerate(request.questions):
             if place == breaks:
-                await _fail(context, grpc.StatusCode.UNAVAILABLE, "WORKER_LOST")
+                await fail(context, grpc.StatusCode.UNAVAILABLE, "WORKER_LOST")
             await self._wait(place)
             result = self._result(request.model.digest, question)
             for _ in range(self.repeats):
@@ -202,7 +202,7 @@ class RouterDouble(router_pb2_grpc.RouterServiceServicer):
         if self.refuse_second and len(self.inferred) == 2:
             await self.reached.wait()
             self.open.set()
-            await _fail(context, grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL")
+            await fail(context, grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL")
         for progress in self.progress:
             if progress.reason_code:
                 yield inference_pb2.InferResponse(
@@ -255,14 +255,14 @@ class RouterDouble(router_pb2_grpc.RouterServiceServicer):
     async def _refuse(self, context: Any) -> None:
         refusal = self.refusals.pop(0) if self.refusals else self.always
         if refusal is not None:
-            await _fail(context, *refusal, self._terms())
+            await fail(context, *refusal, self._terms())
 
     async def _take_hold(self, context: Any, hold: str) -> None:
         if hold:
             self.holds.append(hold)
         elif self.price is not None:
             refusal = (grpc.StatusCode.FAILED_PRECONDITION, "HOLD_REFUSED")
-            await _fail(context, *refusal, self._terms())
+            await fail(context, *refusal, self._terms())
 
     def _terms(self) -> dict[str, str]:
         """What it tells whoever has to pay."""
@@ -291,9 +291,10 @@ def _provenance(digest: str) -> inference_pb2.Provenance:
     )
 
 
-async def _fail(
+async def fail(
     context: Any, code: grpc.StatusCode, reason: str, metadata: Mapping[str, str] | None = None
 ) -> None:
+    """End a call as the services do, with one ErrorInfo and a delay for another try."""
     status = status_pb2.Status(code=code_pb2.Code.Value(code.name), message=f"{reason} as told")
     info = error_details_pb2.ErrorInfo(reason=reason, domain="evalpool", metadata=metadata)
     status.details.add().Pack(info)

@@ -19,7 +19,7 @@ from evalpool.router.v1 import router_pb2, router_pb2_grpc
 from evalpool_dataset.answers import another_model, problem_of, provenance_document
 from evalpool_dataset.outcome import Waiting
 from evalpool_dataset.parts import FULL_GRADE, JudgeRules
-from evalpool_dataset.problem import ENGINE_FAILED, UNAVAILABLE, CallEnded, Problem
+from evalpool_dataset.problem import ENGINE_FAILED, CallEnded, Problem
 from evalpool_dataset.purse import Purse
 from evalpool_dataset.question import Question
 from evalpool_dataset.wait import Wait
@@ -133,5 +133,5 @@ def _of_the_judge(problem: Problem) -> Problem:
     """A judge that cannot be run is never the fault of the model whose reply it was to grade."""
     reason = f"the judge gave no grade: {problem.reason}"
     return replace(
-        problem, reason=reason, code=UNAVAILABLE if problem.subjects_fault else problem.code
+        problem, reason=reason, code=ENGINE_FAILED if problem.subjects_fault else problem.code
     )
