@@ -12,6 +12,11 @@ from typing import Any
 
 from grpc import aio
 
+from evalpool.common.v1.subject_kind_pb2 import (
+    SUBJECT_KIND_DOCUMENT_SET,
+    SUBJECT_KIND_MODEL,
+    SubjectKind,
+)
 from evalpool.dataset.v1 import dataset_pb2 as pb
 from evalpool.dataset.v1.dataset_pb2_grpc import (
     DatasetServiceServicer,
@@ -21,6 +26,7 @@ from evalpool.values import Violation
 from evalpool_runtime.error_status import status_of
 from evalpool_runtime.errors import (
     DomainError,
+    FailedPrecondition,
     Internal,
     InvalidRequest,
     NotFound,
@@ -32,13 +38,15 @@ RunKey = tuple[str, str, str, int]
 
 
 class DatasetDouble(DatasetServiceServicer):
-    """Datasets, models and runs as a test sets them up.
+    """Datasets, subjects and runs as a test sets them up.
 
     Attributes:
         datasets: By id.
-        models: By digest.
+        subjects: By digest.
+        embedding: Digests of the document sets that are still being embedded.
         refusals: What Benchmark answers for a subject instead of a run.
         broken: Ids of datasets that GetDataset fails on.
+        asked_for_subjects: The requests of GetSubject, in order.
         benchmarked: The requests of Benchmark, in order.
         before_answering: What happens between the start of a run and Benchmark's answer.
         tells_points: Whether scores tell of points; older services' do not.
@@ -47,9 +55,11 @@ class DatasetDouble(DatasetServiceServicer):
 
     def __init__(self) -> None:
         self.datasets: dict[str, pb.Dataset] = {}
-        self.models: dict[str, pb.Model] = {}
+        self.subjects: dict[str, pb.Subject] = {}
+        self.embedding: set[str] = set()
         self.refusals: dict[str, DomainError] = {}
         self.broken: set[str] = set()
+        self.asked_for_subjects: list[pb.GetSubjectRequest] = []
         self.benchmarked: list[pb.BenchmarkRequest] = []
         self.asked_for_dataset = asyncio.Event()
         self.before_answering: Callable[[pb.BenchmarkRequest], Awaitable[None]] | None = None
@@ -62,9 +72,23 @@ class DatasetDouble(DatasetServiceServicer):
         self._changed = asyncio.Condition()
 
     def add_dataset(
-        self, dataset: str, owner: str, questions: int = 10, *, graded: bool = False
+        self,
+        dataset: str,
+        owner: str,
+        questions: int = 10,
+        *,
+        graded: bool = False,
+        retrieval: bool = False,
     ) -> None:
-        """Make a dataset, or a new version of it; one whose answers a judge grades."""
+        """Make a dataset, or a new version of it.
+
+        Args:
+            dataset: Its id.
+            owner: Who owns it.
+            questions: Questions in it.
+            graded: Whether a judge grades the answers.
+            retrieval: Whether document sets are evaluated on it.
+        """
         known = self.datasets.get(dataset)
         version = f"{int(known.version, 16) + 1 if known else 1:064x}"
         self.datasets[dataset] = pb.Dataset(
@@ -76,12 +100,20 @@ class DatasetDouble(DatasetServiceServicer):
             evaluators=["judge"] if graded else ["letter", "loglikelihood"],
             version=version,
             question_count=questions,
+            retrieval=pb.Retrieval(top_k=4) if retrieval else None,
         )
 
     def add_model(self, number: int, owner: str = "") -> str:
         """Make a model; returns its digest."""
+        return self._add_subject(number, f"model-{number}", owner, SUBJECT_KIND_MODEL)
+
+    def add_document_set(self, number: int, owner: str) -> str:
+        """Make a document set; returns its digest."""
+        return self._add_subject(number, f"set-{number}", owner, SUBJECT_KIND_DOCUMENT_SET)
+
+    def _add_subject(self, number: int, name: str, owner: str, kind: SubjectKind.ValueType) -> str:
         digest = f"{number:064x}"
-        self.models[digest] = pb.Model(digest=digest, name=f"model-{number}", owner=owner)
+        self.subjects[digest] = pb.Subject(digest=digest, name=name, owner=owner, kind=kind)
         return digest
 
     def set_reachable(self, reachable: bool) -> None:
@@ -148,14 +180,32 @@ class DatasetDouble(DatasetServiceServicer):
             )
         return pb.GetDatasetResponse(dataset=self.datasets[request.id])
 
-    async def GetModel(self, request: pb.GetModelRequest, context: Any) -> Any:
+    async def GetSubject(self, request: pb.GetSubjectRequest, context: Any) -> Any:
         await self._check(context)
-        if request.digest not in self.models:
+        self.asked_for_subjects.append(request)
+        dataset = self.datasets.get(request.dataset)
+        if dataset is None or int(request.version, 16) > int(dataset.version, 16):
             await _refuse(
                 context,
-                NotFound(reasons.ERROR_REASON_MODEL_NOT_FOUND, "digest: there is no such model"),
+                NotFound(reasons.ERROR_REASON_DATASET_NOT_FOUND, "dataset: there is no such one"),
             )
-        return pb.GetModelResponse(model=self.models[request.digest])
+            return None
+        kind, unknown = SUBJECT_KIND_MODEL, reasons.ERROR_REASON_MODEL_NOT_FOUND
+        if dataset.HasField("retrieval"):
+            kind, unknown = SUBJECT_KIND_DOCUMENT_SET, reasons.ERROR_REASON_DOCUMENT_SET_NOT_FOUND
+        found = self.subjects.get(request.subject)
+        if found is None or found.kind != kind:
+            await _refuse(context, NotFound(unknown, "subject: there is no such one"))
+        if request.subject in self.embedding:
+            await _refuse(
+                context,
+                FailedPrecondition(
+                    reasons.ERROR_REASON_DOCUMENT_SET_NOT_READY,
+                    "subject: 3 of 9 documents are embedded; name it when its state is ready",
+                    retry_after=1.0,
+                ),
+            )
+        return pb.GetSubjectResponse(subject=found)
 
     async def Benchmark(self, request: pb.BenchmarkRequest, context: Any) -> Any:
         await self._check(context)

@@ -51,6 +51,10 @@ def test_every_reason_is_decided_on_or_known_to_be_of_other_calls() -> None:
         ("EVALUATION_FAILED", Fault.MACHINERY),
         ("HOLD_REFUSED", Fault.MACHINERY),
         ("DATASET_NOT_FOUND", Fault.MACHINERY),
+        ("DOCUMENT_SET_NOT_FOUND", Fault.SUBJECT),
+        ("DOCUMENT_SET_NOT_READY", Fault.UNKNOWN),
+        ("CONTEXT_TOO_LONG", Fault.SUBJECT),
+        ("UNAVAILABLE", Fault.MACHINERY),
         ("NEVER_HEARD_OF", Fault.UNKNOWN),
         ("", Fault.UNKNOWN),
     ],
@@ -69,6 +73,9 @@ def test_a_herd_out_of_reach_or_without_a_worker_is_an_outage(code: str) -> None
     assert is_outage(code)
 
 
-@pytest.mark.parametrize("code", ["", "NEVER_HEARD_OF", *map(reason_name, sorted(BUSY))])
+@pytest.mark.parametrize(
+    "code",
+    ["", "NEVER_HEARD_OF", "DOCUMENT_SET_NOT_READY", *map(reason_name, sorted(BUSY))],
+)
 def test_a_herd_that_is_busy_or_at_the_run_is_no_outage(code: str) -> None:
     assert not is_outage(code)

@@ -18,22 +18,28 @@ from evalpool_benchmark.entry import (
     withdraw,
 )
 from evalpool_benchmark.peers import PeerRefused, PeerUnavailable
-from evalpool_benchmark.pool import FROZEN, Pool, PoolState
+from evalpool_benchmark.pool import FROZEN, Pool, PoolState, SubjectKind
 from evalpool_benchmark.store import entries, pools
 from evalpool_benchmark.store.entries import JoinRequest
 from evalpool_runtime.clock import Clock
 from evalpool_runtime.database import Database
 from evalpool_runtime.errors import (
     AlreadyExists,
+    DomainError,
     FailedPrecondition,
     NotFound,
     PermissionDenied,
     ResourceExhausted,
     Unavailable,
+    reason_name,
     reasons,
 )
 
 DAY = timedelta(hours=24)
+
+_NO_MODEL = reason_name(reasons.ERROR_REASON_MODEL_NOT_FOUND)
+_NO_DOCUMENT_SET = reason_name(reasons.ERROR_REASON_DOCUMENT_SET_NOT_FOUND)
+_NOT_EMBEDDED = reason_name(reasons.ERROR_REASON_DOCUMENT_SET_NOT_READY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,37 +84,30 @@ class Admission:
         Raises:
             DomainError: The join cannot be.
         """
-        known = await self._database.read(partial(check, asked=join, now=self._clock.now()))
-        if known is not None:
+        pool = await self._database.read(partial(check, asked=join, now=self._clock.now()))
+        if pool is None:
             return None
         try:
-            return await self._datasets.subject(join.subject)
-        except (PeerUnavailable, PeerRefused) as error:
-            if isinstance(error, PeerRefused) and error.not_found:
-                raise NotFound(
-                    reasons.ERROR_REASON_MODEL_NOT_FOUND,
-                    f'subject: nothing with the digest "{join.subject}" is in the catalogue or the '
-                    "repository; upload it first, or correct the digest",
-                    subject=join.subject,
-                ) from error
-            raise Unavailable(
-                reasons.ERROR_REASON_UNAVAILABLE,
-                "the dataset service cannot be asked for the subject now; join again",
-                retry_after=1.0,
-            ) from error
+            return await self._datasets.subject(pool.dataset, pool.dataset_version, join.subject)
+        except PeerUnavailable as error:
+            raise _cannot_be_asked() from error
+        except PeerRefused as error:
+            raise _refusal(join, error) or _cannot_be_asked() from error
 
 
-def check(connection: Connection, asked: Join, now: datetime) -> Entry | None:
+def check(connection: Connection, asked: Join, now: datetime) -> Pool | None:
     """Refuse a join that cannot be, whatever its subject is.
 
     Returns:
-        The entry, where the same request has been answered before.
+        The pool; None where the same request has been answered before.
     """
     known = entries.join_request(connection, asked.participant, asked.request_id)
     if known is not None:
-        return _repeat(connection, asked, known)
-    _refuse_closed(pools.require(connection, asked.pool), now)
-    return None
+        _repeat(connection, asked, known)
+        return None
+    pool = pools.require(connection, asked.pool)
+    _refuse_closed(pool, now)
+    return pool
 
 
 def join(connection: Connection, asked: Join, subject: SubjectInfo | None, now: datetime) -> Entry:
@@ -135,11 +134,7 @@ def join(connection: Connection, asked: Join, subject: SubjectInfo | None, now: 
         raise AssertionError("a new join without its subject")
     _refuse_closed(pool, now)
     if subject.owner and subject.owner != asked.participant:
-        raise PermissionDenied(
-            reasons.ERROR_REASON_SUBJECT_NOT_OWNED,
-            "subject: it was uploaded by somebody else; enter one of your own, or one of the "
-            "catalogue",
-        )
+        raise _not_owned(pool)
     present = entries.lock(connection, entry_id(pool.id, asked.subject))
     if present is not None and not _may_enter_again(present, asked.participant):
         raise AlreadyExists(
@@ -260,6 +255,51 @@ def _refuse_closed(pool: Pool, now: datetime) -> None:
                 f"pool: it ended at {pool.end_time:%Y-%m-%dT%H:%M:%SZ}; join one that is open",
                 end_time=pool.end_time.isoformat(),
             )
+
+
+def _refusal(asked: Join, refused: PeerRefused) -> DomainError | None:
+    """What a participant learns of a subject that cannot be entered; None for other refusals."""
+    if refused.reason_code == _NO_MODEL:
+        return NotFound(
+            reasons.ERROR_REASON_MODEL_NOT_FOUND,
+            f'subject: the pool takes models, and none with the digest "{asked.subject}" is in the '
+            "catalogue or the repository; upload it first, or correct the digest",
+            subject=asked.subject,
+        )
+    if refused.reason_code == _NO_DOCUMENT_SET:
+        return NotFound(
+            reasons.ERROR_REASON_DOCUMENT_SET_NOT_FOUND,
+            "subject: the pool takes document sets, and there is none with the digest "
+            f'"{asked.subject}"; make it at the embedding service first, or correct the digest',
+            subject=asked.subject,
+        )
+    if refused.reason_code == _NOT_EMBEDDED:
+        return FailedPrecondition(
+            reasons.ERROR_REASON_DOCUMENT_SET_NOT_READY,
+            refused.reason,
+            retry_after=refused.retry_after,
+            subject=asked.subject,
+        )
+    return None
+
+
+def _cannot_be_asked() -> Unavailable:
+    return Unavailable(
+        reasons.ERROR_REASON_UNAVAILABLE,
+        "the dataset service cannot be asked for the subject now; join again",
+        retry_after=1.0,
+    )
+
+
+def _not_owned(pool: Pool) -> PermissionDenied:
+    match pool.subject_kind:
+        case SubjectKind.MODEL:
+            whose = (
+                "it was uploaded by somebody else; enter one of your own, or one of the catalogue"
+            )
+        case SubjectKind.DOCUMENT_SET:
+            whose = "somebody else made the document set first; enter one of your own"
+    return PermissionDenied(reasons.ERROR_REASON_SUBJECT_NOT_OWNED, f"subject: {whose}")
 
 
 def _may_enter_again(present: Entry, participant: str) -> bool:

@@ -64,7 +64,7 @@ class DatasetInfo:
 
 @dataclass(frozen=True, slots=True)
 class SubjectInfo:
-    """What an entry needs to know of its subject: a name, and an owner where it was uploaded."""
+    """What an entry needs to know of its subject: a name, and an owner where somebody made it."""
 
     name: str
     owner: str
@@ -107,16 +107,16 @@ class Datasets:
             ),
         )
 
-    async def subject(self, digest: str) -> SubjectInfo:
-        """What can be entered under a digest.
+    async def subject(self, dataset: str, version: str, digest: str) -> SubjectInfo:
+        """What would be evaluated on a dataset's version under a digest.
 
         Raises:
             PeerUnavailable: It could not be asked.
-            PeerRefused: With `not_found` where there is nothing.
+            PeerRefused: There is nothing, or it cannot be evaluated yet; the reason code tells.
         """
-        request = dataset_pb2.GetModelRequest(digest=digest)
+        request = dataset_pb2.GetSubjectRequest(dataset=dataset, version=version, subject=digest)
         try:
-            found = (await self._stub.GetModel(request, timeout=self._timeout)).model
+            found = (await self._stub.GetSubject(request, timeout=self._timeout)).subject
         except grpc.aio.AioRpcError as error:
             raise peer_error(error) from error
         return SubjectInfo(name=found.name, owner=found.owner)

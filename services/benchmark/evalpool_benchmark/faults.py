@@ -38,7 +38,8 @@ class Fault(Enum):
 FAULTS = {
     # Our own request, or a question that the model's tokenizer makes nothing of, breaks a rule.
     reasons.ERROR_REASON_INVALID_FIELD: Fault.SUBJECT,
-    # It was there when it was entered, and only its owner or the operator takes it away.
+    # It was there when it was entered, and only its owner or the operator takes it away. Of a model
+    # that answers from document sets, or judges, the dataset service tells as of its own machinery.
     reasons.ERROR_REASON_MODEL_NOT_FOUND: Fault.SUBJECT,
     reasons.ERROR_REASON_DOCUMENT_SET_NOT_FOUND: Fault.SUBJECT,
     reasons.ERROR_REASON_SUBJECT_NOT_OWNED: Fault.SUBJECT,
@@ -59,7 +60,6 @@ FAULTS = {
     reasons.ERROR_REASON_NO_WORKER: Fault.MACHINERY,
     reasons.ERROR_REASON_QUEUE_FULL: Fault.MACHINERY,
     reasons.ERROR_REASON_LEASE_LOST: Fault.MACHINERY,
-    reasons.ERROR_REASON_DOCUMENT_SET_NOT_READY: Fault.MACHINERY,
     # Whoever runs the herd pays for it, not the participant.
     reasons.ERROR_REASON_HOLD_REFUSED: Fault.MACHINERY,
     reasons.ERROR_REASON_INSUFFICIENT_BALANCE: Fault.MACHINERY,
@@ -78,6 +78,9 @@ FAULTS = {
     reasons.ERROR_REASON_UNAVAILABLE: Fault.MACHINERY,
     reasons.ERROR_REASON_OVERLOADED: Fault.MACHINERY,
     reasons.ERROR_REASON_DEADLINE_EXCEEDED: Fault.MACHINERY,
+    # It could be searched when it was entered: its owner has made it anew, or the operator embeds
+    # everything by another model.
+    reasons.ERROR_REASON_DOCUMENT_SET_NOT_READY: Fault.UNKNOWN,
 }
 """Every reason that the dataset service may give for a run; of all others the fault is unknown."""
 
