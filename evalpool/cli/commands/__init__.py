@@ -1,6 +1,7 @@
 """The commands; importing this package registers them."""
 
 from evalpool.cli.commands import (
+    create,
     dataset,
     demo,
     deployment,
@@ -19,6 +20,7 @@ from evalpool.cli.commands import (
 )
 
 __all__ = [
+    "create",
     "dataset",
     "demo",
     "deployment",

@@ -5,14 +5,14 @@ from __future__ import annotations
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
-from uuid import uuid4
 
 import grpc
 import typer
 
 from evalpool.cli.app import app, run
+from evalpool.cli.asking import asking_fields
 from evalpool.cli.failure import Failure
-from evalpool.cli.options import DEFAULT_WALLET, Output, RequestId, Wallet, client_of
+from evalpool.cli.options import DEFAULT_WALLET, Output, Wallet, client_of
 from evalpool.cli.output import (
     Format,
     console,
@@ -40,6 +40,7 @@ class EvaluatorName(StrEnum):
     DEFAULT = "default"
     LOGLIKELIHOOD = "loglikelihood"
     LETTER = "letter"
+    EXACT_MATCH = "exact_match"
     JUDGE = "judge"
 
 
@@ -64,6 +65,7 @@ EVALUATORS = {
     EvaluatorName.DEFAULT: dataset_pb2.EVALUATOR_UNSPECIFIED,
     EvaluatorName.LOGLIKELIHOOD: dataset_pb2.EVALUATOR_LOGLIKELIHOOD,
     EvaluatorName.LETTER: dataset_pb2.EVALUATOR_LETTER,
+    EvaluatorName.EXACT_MATCH: dataset_pb2.EVALUATOR_EXACT_MATCH,
     EvaluatorName.JUDGE: dataset_pb2.EVALUATOR_JUDGE,
 }
 METRICS = {
@@ -79,50 +81,6 @@ _FORMATS = {
 }
 
 Evaluator = Annotated[EvaluatorName, typer.Option(help="How answers are obtained.")]
-
-
-@group.command()
-def create(
-    dataset: DatasetId,
-    kind: Annotated[
-        str, typer.Option(help="siqa, multiple_choice, continuation or ending.")
-    ] = "siqa",
-    title: Annotated[str, typer.Option(help="For people.")] = "",
-    description: Annotated[str, typer.Option(help="For people.")] = "",
-    evaluator: Evaluator = EvaluatorName.DEFAULT,
-    metric: Annotated[
-        MetricName,
-        typer.Option(
-            help="What makes a choice the answer, under loglikelihood: the largest sum of "
-            "log-probabilities, or the largest sum a character or a byte."
-        ),
-    ] = MetricName.ACC,
-    system_prompt: Annotated[str, typer.Option(help="For letter and judge.")] = "",
-    license_: Annotated[str, typer.Option("--license", help="Of the questions.")] = "",
-    request_id: RequestId = "",
-    output: Output = Format.TABLE,
-    wallet: Wallet = DEFAULT_WALLET,
-) -> None:
-    """Make a dataset without questions; load them with `evalpool dataset load`."""
-
-    async def work() -> dataset_pb2.Dataset:
-        async with client_of(wallet) as client:
-            response = await client.dataset.CreateDataset(
-                dataset_pb2.CreateDatasetRequest(
-                    id=dataset,
-                    kind=kind,
-                    title=title,
-                    description=description,
-                    evaluator=EVALUATORS[evaluator],
-                    metric=METRICS[metric],
-                    system_prompt=system_prompt,
-                    license=license_,
-                    request_id=request_id or f"create-{uuid4()}",
-                )
-            )
-            return response.dataset
-
-    _print_dataset(run(work()), output)
 
 
 @group.command()
@@ -169,7 +127,7 @@ def load(
         response = run(work())
     except grpc.aio.AioRpcError as error:
         if output is Format.TABLE:
-            _print_bad_rows(CallError.of(error))
+            print_bad_rows(CallError.of(error))
         raise
     print_loaded(response, output)
 
@@ -236,16 +194,18 @@ def info(
             response = await client.dataset.GetDataset(dataset_pb2.GetDatasetRequest(id=dataset))
             return response.dataset
 
-    _print_dataset(run(work()), output)
+    print_dataset(run(work()), output)
 
 
-def _print_bad_rows(error: CallError) -> None:
+def print_bad_rows(error: CallError) -> None:
+    """Show the rows that a load was refused for."""
     # A single one is in the error's sentence.
     if error.reason == "INVALID_ROWS" and len(error.violations) > 1:
         print_table(["place", "problem"], [(v.field, v.description) for v in error.violations])
 
 
-def _print_dataset(dataset: dataset_pb2.Dataset, output: Format) -> None:
+def print_dataset(dataset: dataset_pb2.Dataset, output: Format) -> None:
+    """Show a dataset."""
     if output is Format.JSON:
         print_json(dataset)
         return
@@ -259,6 +219,7 @@ def _print_dataset(dataset: dataset_pb2.Dataset, output: Format) -> None:
             "evaluators": ", ".join(dataset.evaluators),
             "metric": dataset_pb2.Metric.Name(dataset.metric).removeprefix("METRIC_").lower(),
             "system prompt": dataset.system_prompt,
+            **asking_fields(dataset),
             "questions": dataset.question_count,
             "version": dataset.version,
             "license": dataset.license,
