@@ -37,6 +37,11 @@ class LibraryDouble(embedding_pb2_grpc.EmbeddingServiceServicer):
         self._server = aio.server()
         self._authenticator = Authenticator(self.identity.address, SystemClock())
 
+    @classmethod
+    def empty(cls) -> Self:
+        """A double without sets; what it does not implement is not called."""
+        return cls()
+
     async def __aenter__(self) -> Self:
         embedding_pb2_grpc.add_EmbeddingServiceServicer_to_server(self, self._server)
         self.endpoint = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"

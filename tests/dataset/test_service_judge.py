@@ -8,6 +8,7 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.json_format import MessageToDict
 
 from evalpool.common.v1.subject_kind_pb2 import SUBJECT_KIND_DOCUMENT_SET, SUBJECT_KIND_MODEL
 from evalpool.dataset.v1 import dataset_pb2
@@ -54,7 +55,7 @@ async def router() -> AsyncIterator[RouterDouble]:
 
 @pytest.fixture
 async def library() -> AsyncIterator[LibraryDouble]:
-    async with LibraryDouble() as made:
+    async with LibraryDouble.empty() as made:
         yield made
 
 
@@ -115,7 +116,7 @@ async def test_what_graded_is_kept_with_the_run_and_with_each_reply(
     assert judging["model_digest"] == JUDGE
     assert judging["prompt_digest"] == "p" * 64
     assert (judging["seed"], judging["worker"]) == (5, WORKER)
-    judge = dict(dict(score.provenance)["judge"])
+    judge = MessageToDict(score.provenance)["judge"]
     assert judge["model_digest"] == JUDGE
     assert judge["prompt_digest"] == "p" * 64
 
@@ -271,7 +272,7 @@ async def test_what_answers_is_part_of_the_version_and_is_shown(dataset: Dataset
     await dataset.load(QUESTIONS, "e", **retrieving(model=MODEL, top_k=9))
 
     async def shown(name: str) -> dataset_pb2.Dataset:
-        return (await stub.GetDataset(dataset_pb2.GetDatasetRequest(id=name))).dataset  # type: ignore[no-any-return]
+        return (await stub.GetDataset(dataset_pb2.GetDatasetRequest(id=name))).dataset
 
     found, other = await shown("d"), await shown("e")
     assert (found.retrieval.model, found.retrieval.top_k) == (ANSWERS, 4)
@@ -288,7 +289,7 @@ async def test_the_subject_of_a_retrieval_dataset_is_a_document_set(
 
     async def subject(name: str, digest: str) -> dataset_pb2.Subject:
         request = dataset_pb2.GetSubjectRequest(dataset=name, subject=digest)
-        return (await stub.GetSubject(request)).subject  # type: ignore[no-any-return]
+        return (await stub.GetSubject(request)).subject
 
     found = await subject("d", SET)
     assert (found.name, found.owner, found.kind) == ("facts", "o" * 43, SUBJECT_KIND_DOCUMENT_SET)
