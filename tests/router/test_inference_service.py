@@ -18,6 +18,7 @@ from tests.router.router_harness import (
     all_of,
     error_of,
     field_of,
+    fields_of,
     idle,
     infer,
     running_router,
@@ -74,18 +75,22 @@ async def test_a_prompt_that_waits_for_its_turn_or_for_its_worker_hears_nothing(
             assert (await first).chunk.text == "Par"
 
 
-async def test_a_chat_without_a_worker_sends_nothing_until_one_comes(tmp_path: Path) -> None:
-    async with running_router(tmp_path, progress_seconds=0.01) as router:
-        stub = await someone(router)
-        call = aiter(stub.Infer(infer()))
-        chatting = asyncio.ensure_future(
-            anext(aiter(stub.Chat(router_pb2.ChatRequest(question="Where?"))))
-        )
-        for _ in range(3):
-            assert (await anext(call)).HasField("progress")
-        assert not chatting.done()
-        await router.worker()
-        assert (await chatting).chunk.text == "Par"
+async def test_a_question_without_a_worker_for_chat_says_so_until_one_comes(tmp_path: Path) -> None:
+    async with running_router(tmp_path, progress_seconds=0.05) as router:
+        other = (router_pb2.WORKER_KIND_EVALUATE, router_pb2.WORKER_KIND_JUDGE)
+        idle_worker = await router.worker(kinds=other)
+        question = router_pb2.ChatRequest(question="Where?", reference="mine")
+        call = aiter((await someone(router)).Chat(question))
+        for _ in range(2):
+            response = await anext(call)
+            assert response.reference == "mine"
+            assert response.progress.reason_code == "NO_WORKER"
+            assert "no worker of the herd takes work of the kind chat" in response.progress.stage
+        await router.worker(kinds=(router_pb2.WORKER_KIND_CHAT,))
+        rest = [response async for response in call]
+        assert "".join(response.chunk.text for response in rest) == "Paris."
+        assert rest[-1].HasField("complete")
+        assert not idle_worker.prompted
 
 
 async def test_log_probabilities_are_asked_for_and_handed_on(router: RouterHarness) -> None:
@@ -170,32 +175,66 @@ async def test_chat_asks_with_the_context_and_at_most_40_tokens(router: RouterHa
     assert "Where?" in asked.chat.messages[-1].content
 
 
-async def test_evaluate_grades_under_a_grammar_on_judges_only(router: RouterHarness) -> None:
-    chat = await router.worker(kinds=(router_pb2.WORKER_KIND_CHAT,))
-    judge = await router.worker(kinds=(router_pb2.WORKER_KIND_JUDGE,))
-    judge.answers = ["1", "0"]
-    stub = await someone(router)
-    response = await stub.Evaluate(
-        router_pb2.EvaluateRequest(question="Where?", expected_response="Paris", reference="e")
-    )
-    assert (response.score, response.reference) == (10, "e")
-    assert response.provenance.worker == judge.address
-    assert "10" in judge.prompted[0].sampling.grammar
-    asked = judge.prompted[0].chat.messages[-1].content
-    # The herd's own answer is graded where none is given; only the judge sees what is expected.
-    assert "Paris." in asked
-    assert "Paris" not in str(chat.prompted[0])
+async def test_as_many_tokens_as_are_asked_for_answer_a_question(router: RouterHarness) -> None:
+    worker = await router.worker()
+    request = router_pb2.ChatRequest(question="Where?")
+    request.sampling.max_tokens = 200
+    request.sampling.seed = 5
+    async for _ in (await someone(router)).Chat(request):
+        pass
+    assert worker.prompted[0].sampling == request.sampling
 
 
-async def test_a_reply_that_is_no_grade_is_an_error_and_no_zero(router: RouterHarness) -> None:
-    judge = await router.worker()
-    judge.answers = ["great"]
-    stub = await someone(router)
+async def test_a_question_that_is_too_long_for_the_model_is_told_of_as_a_question(
+    router: RouterHarness,
+) -> None:
+    worker = await router.worker()
+    worker.error = (grpc.StatusCode.INVALID_ARGUMENT, "CONTEXT_TOO_LONG")
+    worker.violations = {"prompt": "has 9000 tokens; the model takes at most 8191"}
     with pytest.raises(aio.AioRpcError) as refusal:
-        await stub.Evaluate(
-            router_pb2.EvaluateRequest(question="?", expected_response="a", response="b")
-        )
-    assert error_of(refusal.value).reason == "ENGINE_FAILED"
+        async for _ in (await someone(router)).Chat(router_pb2.ChatRequest(question="Where?")):
+            pass
+    assert error_of(refusal.value).reason == "CONTEXT_TOO_LONG"
+    assert field_of(refusal.value) == "question"
+    assert "9000 tokens" in (refusal.value.details() or "")
+
+
+async def test_a_template_that_takes_no_system_turn_is_the_models_and_not_the_questions(
+    router: RouterHarness,
+) -> None:
+    worker = await router.worker()
+    worker.error = (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD")
+    worker.violations = {"chat.messages": "can't be rendered: System role not supported"}
+    with pytest.raises(aio.AioRpcError) as refusal:
+        async for _ in (await someone(router)).Chat(router_pb2.ChatRequest(question="Where?")):
+            pass
+    assert fields_of(refusal.value) == {"model"}
+    assert "System role not supported" in (refusal.value.details() or "")
+
+
+async def test_a_grammar_that_does_not_parse_is_named_as_the_caller_gave_it(
+    router: RouterHarness,
+) -> None:
+    worker = await router.worker()
+    worker.error = (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD")
+    worker.violations = {"sampling.grammar": "is not valid GBNF"}
+    request = router_pb2.ChatRequest(question="Where?")
+    request.sampling.grammar = "root ::= [a-"
+    with pytest.raises(aio.AioRpcError) as refusal:
+        async for _ in (await someone(router)).Chat(request):
+            pass
+    assert fields_of(refusal.value) == {"sampling.grammar"}
+
+
+async def test_the_server_tells_the_models_and_the_judges_prompt_by_default(tmp_path: Path) -> None:
+    digest = "1" * 64
+    async with running_router(tmp_path, judge_model=digest) as router:
+        info = await (await router.stub(None)).GetInfo(router_pb2.GetInfoRequest())
+        model = find_model("SmolLM2-135M-Instruct.Q4_1")
+        assert (info.chat_model.digest, info.chat_model.name) == (model.sha256, model.name)
+        # Of a model that is not known here, what there is.
+        assert (info.judge_model.digest, info.judge_model.name) == (digest, "")
+        assert "{response}" in info.judge_prompt
 
 
 async def test_an_unknown_model_is_refused_at_once(router: RouterHarness) -> None:
@@ -223,12 +262,6 @@ async def test_a_default_model_that_is_unknown_is_no_field_of_the_callers(tmp_pa
         assert error_of(refusal.value).reason == "MODEL_NOT_FOUND"
         assert field_of(refusal.value) == "model"
         assert "gone" in (refusal.value.details() or "")
-        judge = inference_pb2.ModelReference(digest=MODEL)
-        with pytest.raises(aio.AioRpcError) as refusal:
-            await (await someone(router)).Evaluate(
-                router_pb2.EvaluateRequest(question="?", expected_response="!", model=judge)
-            )
-        assert field_of(refusal.value) == "model"
 
 
 async def test_inference_is_free(router: RouterHarness) -> None:

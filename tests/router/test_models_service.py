@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import grpc
 import pytest
@@ -14,7 +15,13 @@ from evalpool.inference.v1 import inference_pb2
 from evalpool.router.v1 import router_pb2, router_pb2_grpc
 from evalpool_router.catalogue import catalogue_models
 from tests.evalpool.models.gguf_writer import Gguf
-from tests.router.router_harness import RouterHarness, error_of, field_of, fields_of
+from tests.router.router_harness import (
+    RouterHarness,
+    error_of,
+    field_of,
+    fields_of,
+    running_router,
+)
 
 CONTENT = Gguf().to_bytes()
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
@@ -93,6 +100,27 @@ async def test_a_repeated_upload_gets_its_first_answer_and_its_token_brings_noth
     assert not upload.complete
     rest = await stub.UploadModel(messages(other, digest=digest, offset=upload.offset))
     assert not rest.existed
+
+
+async def test_an_uploaded_model_that_is_a_default_answers_everybody(tmp_path: Path) -> None:
+    async with running_router(tmp_path, chat_model=DIGEST, judge_model=DIGEST) as router:
+        await (await router.operator()).UploadModel(messages())
+        worker = await router.worker()
+        worker.answers = ["7"]
+        stranger = await router.stub(Identity.generate())
+        info = await stranger.GetInfo(router_pb2.GetInfoRequest())
+        assert (info.chat_model.digest, info.chat_model.name) == (DIGEST, "tiny")
+        for model in (None, info.chat_model):
+            question = router_pb2.ChatRequest(question="Where?", model=model)
+            assert [response async for response in stranger.Chat(question)]
+        graded = await stranger.Evaluate(
+            router_pb2.EvaluateRequest(question="Where?", expected_response="Here.")
+        )
+        assert graded.provenance.model_digest == DIGEST
+        assert {request.model.digest for request in worker.prompted} == {DIGEST}
+        with pytest.raises(aio.AioRpcError) as refusal:
+            await download(stranger)
+        assert error_of(refusal.value).reason == "SUBJECT_NOT_OWNED"
 
 
 async def test_anothers_model_can_be_seen_but_not_run_or_downloaded(

@@ -3,20 +3,15 @@ from __future__ import annotations
 from fractions import Fraction
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from evalpool.inference.v1 import inference_pb2
 from evalpool.router.v1 import router_pb2
 from evalpool.values import InvalidFields, InvalidValue
-from evalpool_router.prompts import judge_question, parse_grade
 from evalpool_router.requests import (
-    infer_tokens,
     parse_chat,
     parse_endpoint,
     parse_evaluate,
     parse_infer,
-    question_tokens,
 )
 
 LONG_TEMPLATE = inference_pb2.Chat(
@@ -102,26 +97,26 @@ def test_the_texts_of_a_question_are_bounded_in_bytes() -> None:
     )
 
 
-@given(st.integers(0, 10))
-def test_every_grade_that_the_grammar_allows_is_read(grade: int) -> None:
-    assert parse_grade(str(grade)) == grade
+@pytest.mark.parametrize("count", [-1, 0, 131_073])
+def test_an_answer_has_a_token_at_least(count: int) -> None:
+    sampling = inference_pb2.Sampling(max_tokens=count)
+    with pytest.raises(InvalidFields) as refusal:
+        parse_infer(inference_pb2.InferRequest(prompt="p", sampling=sampling))
+    assert [v.field for v in refusal.value.violations] == ["sampling.max_tokens"]
+    with pytest.raises(InvalidFields) as refusal:
+        parse_chat(router_pb2.ChatRequest(question="q", sampling=sampling))
+    assert [v.field for v in refusal.value.violations] == ["sampling.max_tokens"]
 
 
-@pytest.mark.parametrize("text", ["", "11", "-1", "ten", "1.5", "100", "²", "7 of 10"])
-def test_nothing_else_is_a_grade(text: str) -> None:
-    assert parse_grade(text) is None
+def test_a_limit_of_tokens_that_is_not_set_is_no_limit_of_0() -> None:
+    parse_infer(inference_pb2.InferRequest(prompt="p"))
+    parse_chat(router_pb2.ChatRequest(question="q"))
 
 
-def test_the_judge_is_told_question_context_and_both_answers() -> None:
-    asked = judge_question("Q", "expected", "ctx", "given").messages[-1].content
-    assert all(part in asked for part in ("Q", "expected", "ctx", "given"))
-
-
-@given(st.text(), st.integers(1, 1000))
-def test_estimates_grow_with_the_text_and_the_answer(prompt: str, tokens: int) -> None:
-    request = inference_pb2.InferRequest(prompt=prompt)
-    request.sampling.max_tokens = tokens
-    assert infer_tokens(request) >= tokens
-    question = inference_pb2.ChoiceQuestion(id="q", prompt=prompt, choices=["a", "b"])
-    longer = inference_pb2.ChoiceQuestion(id="q", prompt=prompt, choices=["a", "b" * 50])
-    assert 0 < question_tokens(question) < question_tokens(longer)
+def test_a_judges_seed_is_one_that_the_engine_takes() -> None:
+    asked = router_pb2.EvaluateRequest(question="q", expected_response="e", seed=2**32 - 2)
+    parse_evaluate(asked)
+    asked.seed += 1
+    with pytest.raises(InvalidFields) as refusal:
+        parse_evaluate(asked)
+    assert [v.field for v in refusal.value.violations] == ["seed"]

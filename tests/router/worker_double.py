@@ -36,12 +36,15 @@ class WorkerDouble(worker_pb2_grpc.WorkerServiceServicer):
     Attributes:
         identity: Its key.
         answers: What Infer answers, piece by piece.
+        finish: How it says that it ended.
+        longest_chat: Turns of a conversation at most; longer ones do not fit its context.
         open: Where it is cleared, answers stop after `free` results or pieces until it is set.
         free: Results or pieces that come in spite of that.
         refusals: How often it is busy before it takes work.
         error: Code and reason that every call ends with, without a reason where that is empty;
             None for none.
         metadata: Values of interest that go with it.
+        violations: Fields that it says are wrong, with what is wrong.
         forge: Changes the provenance of results.
         garble: What it makes of a result before it sends it; a list, so that it may send none, or
             several.
@@ -61,12 +64,15 @@ class WorkerDouble(worker_pb2_grpc.WorkerServiceServicer):
     def __init__(self, identity: Identity | None, endpoint: str) -> None:
         self.identity = identity or Identity.generate()
         self.answers = ["Par", "is."]
+        self.finish = inference_pb2.FINISH_REASON_STOP
+        self.longest_chat = 1000
         self.open = asyncio.Event()
         self.open.set()
         self.free = 0
         self.refusals = 0
         self.error: tuple[grpc.StatusCode, str] | None = None
         self.metadata = {"why": "test"}
+        self.violations: dict[str, str] = {}
         self.forge: Callable[[inference_pb2.Provenance], None] = lambda provenance: None
         self.garble: Callable[[inference_pb2.QuestionResult], list[inference_pb2.QuestionResult]]
         self.garble = lambda result: [result]
@@ -144,6 +150,8 @@ class WorkerDouble(worker_pb2_grpc.WorkerServiceServicer):
         self, request: inference_pb2.InferRequest, context: Any
     ) -> AsyncIterator[inference_pb2.InferResponse]:
         dispatch = await self._begin(context)
+        if len(request.chat.messages) > self.longest_chat:
+            await self._fail(context, grpc.StatusCode.INVALID_ARGUMENT, "CONTEXT_TOO_LONG")
         self.prompted.append(request)
         try:
             for place, piece in enumerate(self.answers):
@@ -161,7 +169,7 @@ class WorkerDouble(worker_pb2_grpc.WorkerServiceServicer):
         yield inference_pb2.InferResponse(
             reference=request.reference,
             complete=inference_pb2.InferComplete(
-                finish_reason=inference_pb2.FINISH_REASON_STOP,
+                finish_reason=self.finish,
                 usage=inference_pb2.Usage(
                     prompt_tokens=7, completion_tokens=2, computed_tokens=self.computed_tokens
                 ),
@@ -217,10 +225,17 @@ class WorkerDouble(worker_pb2_grpc.WorkerServiceServicer):
         return int(metadata["x-evalpool-dispatch"])
 
     async def _fail(self, context: Any, code: grpc.StatusCode, reason: str) -> None:
-        status = status_pb2.Status(code=code_pb2.Code.Value(code.name), message="as told")
+        told = "; ".join(f"{field}: {what}" for field, what in self.violations.items())
+        status = status_pb2.Status(code=code_pb2.Code.Value(code.name), message=told or "as told")
         info = error_details_pb2.ErrorInfo(reason=reason, domain="evalpool", metadata=self.metadata)
         if reason:
             status.details.add().Pack(info)
+        if self.violations:
+            found = [
+                error_details_pb2.BadRequest.FieldViolation(field=field, description=description)
+                for field, description in self.violations.items()
+            ]
+            status.details.add().Pack(error_details_pb2.BadRequest(field_violations=found))
         await context.abort_with_status(rpc_status.to_status(status))
 
     async def _wait(self, place: int) -> None:

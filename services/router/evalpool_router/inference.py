@@ -2,41 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
+from dataclasses import dataclass
 from fractions import Fraction
 
 from evalpool.inference.v1 import inference_pb2
 from evalpool.router.v1 import router_pb2
-from evalpool_router import prompts
+from evalpool_router import prompts, rewording
 from evalpool_router.caller import Caller
-from evalpool_router.herd import Herd
-from evalpool_router.job import InferJob, ScoreJob
-from evalpool_router.models import Model
-from evalpool_router.repository import HERD_SOURCE, Repository
-from evalpool_router.requests import (
+from evalpool_router.estimates import (
     DEFAULT_MAX_TOKENS,
-    Terms,
     infer_tokens,
     most_infer_tokens,
     most_question_tokens,
-    parse_chat,
-    parse_evaluate,
-    parse_infer,
-    parse_score_choices,
     question_tokens,
 )
+from evalpool_router.herd import Herd
+from evalpool_router.job import InferJob, ScoreJob
+from evalpool_router.models import Model
+from evalpool_router.packing import pack_chat
+from evalpool_router.repository import HERD_SOURCE, Repository
+from evalpool_router.requests import Terms, parse_chat, parse_infer, parse_score_choices
 from evalpool_router.scheduler import Kind, Request
 from evalpool_router.settings import RouterSettings
 from evalpool_router.toll import Meter, Offer, Toll, paid_tokens
 from evalpool_runtime.clock import Clock
 from evalpool_runtime.errors import (
     FailedPrecondition,
-    Internal,
+    InvalidRequest,
     NotFound,
     PermissionDenied,
     reasons,
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A caller's request for text.
+
+    Attributes:
+        method: The RPC, for metrics.
+        terms: What it says beside its content.
+        caller: Who asks.
+        deadline: When it is given up, in the clock's monotonic seconds.
+    """
+
+    method: str
+    terms: Terms
+    caller: Caller
+    deadline: float
 
 
 class Inference:
@@ -77,15 +92,12 @@ class Inference:
         Raises:
             DomainError: It could not be answered.
         """
-        terms = parse_infer(request)
+        call = self.begin("Infer", parse_infer(request), caller)
         kind = Kind.EVALUATE if caller.evaluates else Kind.CHAT
         self._bound(request)
-        deadline = self._deadline(caller)
         return self._toll.answers(
-            self._offer(terms, caller, most_infer_tokens(request), deadline),
-            lambda meter: self._run(
-                "Infer", request, terms, kind, terms.model or None, caller, deadline, meter
-            ),
+            self.offer(call, most_infer_tokens(request)),
+            lambda meter: self.run(call, request, kind, call.terms.model or None, meter),
         )
 
     def score(
@@ -100,7 +112,7 @@ class Inference:
         now = self._clock.monotonic()
         tokens = sum(most_question_tokens(question) for question in request.questions)
         deadline = now + _shorter(self._settings.score_seconds, caller.remaining)
-        offer = self._offer(terms, caller, tokens, deadline)
+        offer = self.offer(Call("ScoreChoices", terms, caller, deadline), tokens)
         return self._toll.answers(
             offer, lambda meter: self._score(request, terms, caller, deadline, meter)
         )
@@ -156,138 +168,76 @@ class Inference:
         Raises:
             DomainError: It could not be answered.
         """
-        terms = parse_chat(request)
+        call = self.begin("Chat", parse_chat(request), caller)
         asked = inference_pb2.InferRequest(
             chat=prompts.chat_question(request.question, request.context),
             sampling=request.sampling,
         )
         if not asked.sampling.HasField("max_tokens"):
             asked.sampling.max_tokens = prompts.CHAT_TOKENS
-        named = terms.model or self._settings.chat_model
-        deadline = self._deadline(caller)
-        offer = self._offer(terms, caller, most_infer_tokens(asked), deadline)
-        async with aclosing(
-            self._toll.answers(
-                offer,
-                lambda meter: self._run(
-                    "Chat", asked, terms, Kind.CHAT, named, caller, deadline, meter
-                ),
-            )
-        ) as responses:
-            async for response in responses:
-                if response.HasField("complete"):
-                    yield router_pb2.ChatResponse(
-                        reference=response.reference, complete=response.complete
-                    )
-                elif response.HasField("chunk"):
-                    yield router_pb2.ChatResponse(
-                        reference=response.reference, chunk=response.chunk
-                    )
+        named = call.terms.model or self._settings.chat_model
+        answers = self._toll.answers(
+            self.offer(call, most_infer_tokens(asked)),
+            lambda meter: self.run(call, asked, Kind.CHAT, named, meter),
+        )
+        try:
+            async with aclosing(answers) as responses:
+                async for response in responses:
+                    yield pack_chat(response)
+        except InvalidRequest as error:
+            raise rewording.of_the_question(error) from error
 
-    async def evaluate(
-        self, request: router_pb2.EvaluateRequest, caller: Caller
-    ) -> router_pb2.EvaluateResponse:
-        """Grade a response.
+    def begin(self, method: str, terms: Terms, caller: Caller) -> Call:
+        """A request for text, from now on."""
+        limit = _shorter(self._settings.infer_seconds, caller.remaining)
+        return Call(method, terms, caller, self._clock.monotonic() + limit)
 
-        Raises:
-            DomainError: It could not be graded.
+    def offer(self, call: Call, tokens: int) -> Offer:
+        """What a request offers to pay.
+
+        Args:
+            call: The request.
+            tokens: Tokens that it may take.
         """
-        terms = parse_evaluate(request)
-        deadline = self._deadline(caller)
-        most = prompts.MOST_GRADE_TOKENS + len(request.SerializeToString())
-        async with self._toll.paying(self._offer(terms, caller, most, deadline)) as meter:
-            return await self._grade(request, terms, caller, deadline, meter)
+        return Offer(
+            hold=call.terms.hold,
+            payer=call.caller.address,
+            multiplier=call.terms.multiplier,
+            most_tokens=tokens,
+            seconds=call.deadline - self._clock.monotonic(),
+        )
 
-    async def _grade(
+    async def run(
         self,
-        request: router_pb2.EvaluateRequest,
-        terms: Terms,
-        caller: Caller,
-        deadline: float,
-        meter: Meter,
-    ) -> router_pb2.EvaluateResponse:
-        used = Meter()
-        response = request.response or await self._own_answer(
-            request, terms, caller, deadline, used
-        )
-        asked = inference_pb2.InferRequest(
-            chat=prompts.judge_question(
-                request.question, request.expected_response, request.context, response
-            ),
-            sampling=inference_pb2.Sampling(
-                max_tokens=prompts.JUDGE_TOKENS, temperature=0.0, grammar=prompts.JUDGE_GRAMMAR
-            ),
-        )
-        named = terms.model or self._settings.judge_model
-        reply, complete = await self._whole(
-            self._run("Evaluate", asked, terms, Kind.JUDGE, named, caller, deadline, used)
-        )
-        score = prompts.parse_grade(reply)
-        if score is None:
-            raise Internal(
-                reasons.ERROR_REASON_ENGINE_FAILED,
-                "the judge's reply is no grade although its grammar allows nothing else; the "
-                "worker's engine does not apply grammars",
-            )
-        meter.count(used.tokens)
-        return router_pb2.EvaluateResponse(
-            score=score,
-            reference=terms.reference,
-            provenance=complete.provenance,
-            usage=complete.usage,
-        )
-
-    async def _own_answer(
-        self,
-        request: router_pb2.EvaluateRequest,
-        terms: Terms,
-        caller: Caller,
-        deadline: float,
-        meter: Meter,
-    ) -> str:
-        asked = inference_pb2.InferRequest(
-            chat=prompts.chat_question(request.question, request.context),
-            sampling=inference_pb2.Sampling(max_tokens=prompts.CHAT_TOKENS),
-        )
-        named = self._settings.chat_model
-        answer, _ = await self._whole(
-            self._run("Evaluate", asked, terms, Kind.CHAT, named, caller, deadline, meter)
-        )
-        return answer
-
-    async def _whole(
-        self, responses: AsyncIterator[inference_pb2.InferResponse]
-    ) -> tuple[str, inference_pb2.InferComplete]:
-        text, complete = [], inference_pb2.InferComplete()
-        async for response in responses:
-            if response.HasField("complete"):
-                complete = response.complete
-            else:
-                text.append(response.chunk.text)
-        return "".join(text), complete
-
-    async def _run(
-        self,
-        method: str,
+        call: Call,
         asked: inference_pb2.InferRequest,
-        terms: Terms,
         kind: Kind,
         named: str | None,
-        caller: Caller,
-        deadline: float,
         meter: Meter,
     ) -> AsyncGenerator[inference_pb2.InferResponse, None]:
+        """Have the herd go on with a prompt.
+
+        Args:
+            call: The request that it is for.
+            asked: The prompt.
+            kind: The workers that may take it.
+            named: The model, by digest or name; None for the one that most of them have loaded.
+            meter: Counts the tokens that the caller gets.
+
+        Raises:
+            DomainError: It could not be answered.
+        """
         if named is None:
-            named = await self._loaded_model(kind, caller) or self._settings.chat_model
-        model = await self._model(named, terms, caller)
-        multiplier = self._toll.weight(terms.multiplier)
+            named = await self._loaded_model(kind, call.caller) or self._settings.chat_model
+        model = await self._model(named, call.terms, call.caller)
+        multiplier = self._toll.weight(call.terms.multiplier)
         job = InferJob(
             id=self._herd.next_number(),
-            method=method,
+            method=call.method,
             kind=kind,
-            reference=terms.reference,
+            reference=call.terms.reference,
             model=reference_of(model),
-            deadline=deadline,
+            deadline=call.deadline,
             begun=self._clock.monotonic(),
             multiplier=multiplier,
             request=asked,
@@ -296,11 +246,11 @@ class Inference:
             job,
             Request(
                 id=job.id,
-                caller=caller.address,
+                caller=call.caller.address,
                 kind=kind,
                 model=model.digest,
                 tokens=(infer_tokens(asked),),
-                deadline=deadline,
+                deadline=call.deadline,
                 multiplier=multiplier,
                 size_bytes=asked.ByteSize(),
                 model_bytes=model.size_bytes,
@@ -317,15 +267,6 @@ class Inference:
                 meter.count(tokens)
                 yield response
 
-    def _offer(self, terms: Terms, caller: Caller, tokens: int, deadline: float) -> Offer:
-        return Offer(
-            hold=terms.hold,
-            payer=caller.address,
-            multiplier=terms.multiplier,
-            most_tokens=tokens,
-            seconds=deadline - self._clock.monotonic(),
-        )
-
     def _bound(self, asked: inference_pb2.InferRequest) -> None:
         """Where inference is paid a worker's own limit is not the caller's risk."""
         if self._toll.prices.paid and not asked.sampling.max_tokens:
@@ -336,7 +277,10 @@ class Inference:
         for digest in self._herd.scheduler.loaded_models(kind):
             with suppress(NotFound, PermissionDenied):
                 model = await self._repository.find_runnable(
-                    digest, field="model", caller=caller.address, trusted=caller.trusted
+                    digest,
+                    field="model",
+                    caller=caller.address,
+                    trusted=self._may_run(digest, caller),
                 )
                 return model.digest
         return ""
@@ -352,12 +296,14 @@ class Inference:
             named,
             field=terms.field if named == terms.model else "model",
             caller=caller.address,
-            trusted=caller.trusted,
+            trusted=self._may_run(named, caller),
         )
 
-    def _deadline(self, caller: Caller) -> float:
-        limit = _shorter(self._settings.infer_seconds, caller.remaining)
-        return self._clock.monotonic() + limit
+    def _may_run(self, named: str, caller: Caller) -> bool:
+        """Whether the caller may run a model whosever it is."""
+        # What the operator has made a default is for everybody.
+        defaults = (self._settings.chat_model, self._settings.judge_model)
+        return caller.trusted or named in defaults
 
 
 def reference_of(model: Model) -> inference_pb2.ModelReference:

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
 
+from evalpool.inference.v1 import inference_pb2
 from evalpool.router.v1 import router_pb2
 from evalpool_router.models import Model
 from evalpool_router.scheduler import ModelView, Scheduler, WorkerState, WorkerView
@@ -31,6 +32,21 @@ def pack_model(model: Model) -> router_pb2.Model:
         context_length=model.context_length,
         quantisation=model.quantisation,
         create_time=None if model.create_time is None else timestamp(model.create_time),
+    )
+
+
+def pack_reference(model: Model) -> inference_pb2.ModelReference:
+    """A model as callers name it."""
+    return inference_pb2.ModelReference(digest=model.digest, name=model.name)
+
+
+def pack_chat(response: inference_pb2.InferResponse) -> router_pb2.ChatResponse:
+    """What comes of a prompt, as what comes of a question."""
+    return router_pb2.ChatResponse(
+        reference=response.reference,
+        chunk=response.chunk if response.HasField("chunk") else None,
+        complete=response.complete if response.HasField("complete") else None,
+        progress=response.progress if response.HasField("progress") else None,
     )
 
 

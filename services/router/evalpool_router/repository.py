@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from evalpool.models import ModelStore
-from evalpool.values import Violation
+from evalpool.values import InvalidValue, Violation, parse_digest
 from evalpool_router import store
 from evalpool_router.catalogue import catalogue_models, find_in_catalogue
 from evalpool_router.models import Model
@@ -70,6 +70,16 @@ class Repository:
     async def find_digest(self, digest: str) -> Model | None:
         """The model with this digest, of the catalogue or uploaded."""
         return find_in_catalogue(digest) or await self._uploaded(digest)
+
+    async def named(self, text: str) -> Model:
+        """The model that a setting names by digest or name, as far as the herd knows it."""
+        found = await self.find_digest(text)
+        if found is not None:
+            return found
+        try:
+            return Model(parse_digest(text), "")
+        except InvalidValue:
+            return Model("", text)
 
     async def find_runnable(self, text: str, *, field: str, caller: str, trusted: bool) -> Model:
         """As `find`, for a model that the caller wants to run.

@@ -32,9 +32,9 @@ MAX_TEXT = 64 * 1024
 MAX_SLOTS = 1024
 MAX_LOADED_MODELS = 1024
 MAX_LOGPROBS = 20
-DEFAULT_MAX_TOKENS = 256
-BYTES_A_TOKEN = 4
-"""A rule of thumb for estimates; what was really computed comes with the results."""
+MAX_TOKENS = 131_072
+MAX_SEED = 2**32 - 2
+"""The number above it is llama.cpp's for a seed of its own choice."""
 
 _NO_OFFER = Fraction(1)
 _MULTIPLIER = re.compile(r"[1-9][0-9]{0,8}(\.[0-9]{1,9})?")
@@ -78,7 +78,7 @@ def parse_infer(request: inference_pb2.InferRequest) -> Terms:
                 fields.refuse("chat.template", f"it is longer than {MAX_TEXT} bytes; shorten it")
         case _:
             fields.refuse("prompt", "there is neither a prompt nor a chat; give one of them")
-    _check_logprobs(fields, request.sampling)
+    _check_sampling(fields, request.sampling)
     fields.check()
     return terms
 
@@ -93,7 +93,7 @@ def parse_chat(request: router_pb2.ChatRequest) -> Terms:
     terms = _terms(fields, request.model, request.reference, request.multiplier, request.hold)
     fields.parse("question", _text, request.question)
     fields.parse("context", _text_or_none, request.context)
-    _check_logprobs(fields, request.sampling)
+    _check_sampling(fields, request.sampling)
     fields.check()
     return terms
 
@@ -110,6 +110,7 @@ def parse_evaluate(request: router_pb2.EvaluateRequest) -> Terms:
     fields.parse("expected_response", _text, request.expected_response)
     fields.parse("context", _text_or_none, request.context)
     fields.parse("response", _text_or_none, request.response)
+    fields.attempt("seed", lambda: parse_integer(request.seed, at_least=0, at_most=MAX_SEED))
     fields.check()
     return terms
 
@@ -147,34 +148,6 @@ def parse_score_choices(request: inference_pb2.ScoreChoicesRequest) -> Terms:
             )
     fields.check()
     return terms
-
-
-def infer_tokens(request: inference_pb2.InferRequest) -> int:
-    """About how many tokens a request will take, prompt and answer."""
-    written = len(request.prompt.encode()) + sum(
-        len(message.content.encode()) for message in request.chat.messages
-    )
-    answer = request.sampling.max_tokens or DEFAULT_MAX_TOKENS
-    return written // BYTES_A_TOKEN + max(answer, 1)
-
-
-def question_tokens(question: inference_pb2.ChoiceQuestion) -> int:
-    """About how many tokens a question takes; its prompt is computed once for all choices."""
-    return most_question_tokens(question) // BYTES_A_TOKEN + len(question.choices)
-
-
-def most_infer_tokens(request: inference_pb2.InferRequest) -> int:
-    """Tokens that a request may take: every byte of what was written one, and the answer's."""
-    written = len(request.prompt.encode()) + sum(
-        len(message.content.encode()) for message in request.chat.messages
-    )
-    return written + (request.sampling.max_tokens or DEFAULT_MAX_TOKENS)
-
-
-def most_question_tokens(question: inference_pb2.ChoiceQuestion) -> int:
-    """Tokens that a question may take: every byte one."""
-    texts = (question.prompt, *question.prompts, *question.choices)
-    return sum(len(text.encode()) for text in texts)
 
 
 def parse_kinds(numbers: Iterable[int]) -> frozenset[Kind]:
@@ -352,12 +325,17 @@ def _terms(
     )
 
 
-def _check_logprobs(fields: Fields, sampling: inference_pb2.Sampling) -> None:
-    # The size of what comes back through the router grows with it.
+def _check_sampling(fields: Fields, sampling: inference_pb2.Sampling) -> None:
+    # What it costs, and the size of what comes back, grow with these.
     fields.attempt(
         "sampling.logprobs",
         lambda: parse_integer(sampling.logprobs, at_least=0, at_most=MAX_LOGPROBS),
     )
+    if sampling.HasField("max_tokens"):
+        fields.attempt(
+            "sampling.max_tokens",
+            lambda: parse_integer(sampling.max_tokens, at_least=1, at_most=MAX_TOKENS),
+        )
 
 
 def _multiplier(text: str) -> Fraction:

@@ -11,6 +11,7 @@ from evalpool.token.v1.token_pb2_grpc import TokenServiceStub
 from evalpool_router.charge_metrics import ChargeMetrics
 from evalpool_router.herd import Herd
 from evalpool_router.inference import Inference
+from evalpool_router.judging import Judging
 from evalpool_router.last_multiplier import LastMultiplier
 from evalpool_router.ledger import Ledger
 from evalpool_router.membership import Membership
@@ -106,10 +107,12 @@ async def build(runtime: Runtime[RouterSettings]) -> None:
         FORGET_SECONDS,
         lambda: database.write(lambda tx: forget_expired(tx, clock.now())),
     )
+    inference = Inference(herd, repository, toll, settings, clock)
     router_pb2_grpc.add_RouterServiceServicer_to_server(
         RouterServicer(
             runtime,
-            Inference(herd, repository, toll, settings, clock),
+            inference,
+            Judging(inference, toll, settings),
             toll,
             repository,
             uploads,

@@ -10,8 +10,15 @@ from evalpool.router.v1 import router_pb2, router_pb2_grpc
 from evalpool.values import Fields
 from evalpool_router.caller import Caller
 from evalpool_router.inference import Inference
+from evalpool_router.judging import Judging
 from evalpool_router.membership import Membership
-from evalpool_router.packing import pack_model, pack_multiplier, pack_statistics
+from evalpool_router.packing import (
+    pack_model,
+    pack_multiplier,
+    pack_reference,
+    pack_statistics,
+)
+from evalpool_router.prompts import JUDGE_PROMPT
 from evalpool_router.repository import Repository
 from evalpool_router.requests import (
     parse_candidate,
@@ -40,6 +47,7 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
         self,
         runtime: Runtime[RouterSettings],
         inference: Inference,
+        judging: Judging,
         toll: Toll,
         repository: Repository,
         uploads: Uploads,
@@ -48,6 +56,7 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
     ) -> None:
         self._runtime = runtime
         self._inference = inference
+        self._judging = judging
         self._toll = toll
         self._repository = repository
         self._uploads = uploads
@@ -57,10 +66,14 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
     async def GetInfo(
         self, request: router_pb2.GetInfoRequest, context: Any
     ) -> router_pb2.GetInfoResponse:
-        """Who this server is."""
+        """Who this server is, and what it answers and grades by."""
+        settings = self._runtime.settings
         return router_pb2.GetInfoResponse(
             info=self._runtime.service_info(),
-            upload_quota_bytes=self._runtime.settings.upload_quota,
+            upload_quota_bytes=settings.upload_quota,
+            chat_model=pack_reference(await self._repository.named(settings.chat_model)),
+            judge_model=pack_reference(await self._repository.named(settings.judge_model)),
+            judge_prompt=JUDGE_PROMPT,
         )
 
     async def GetPricing(
@@ -101,7 +114,7 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
         self, request: router_pb2.EvaluateRequest, context: Any
     ) -> router_pb2.EvaluateResponse:
         """Grade a response."""
-        return await self._inference.evaluate(request, self._caller(context))
+        return await self._judging.evaluate(request, self._caller(context))
 
     async def UploadModel(
         self, request_iterator: AsyncIterator[router_pb2.UploadModelRequest], context: Any

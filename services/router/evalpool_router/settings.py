@@ -66,12 +66,12 @@ class RouterSettings(ServiceSettings):
     chat_model: str = Field(
         DEFAULT_MODEL,
         description="The model of Chat where a call names none: a digest, or a name in the "
-        "catalogue.",
+        "catalogue. Everybody may run it, whoever uploaded it.",
     )
     judge_model: str = Field(
         DEFAULT_MODEL,
         description="The model of Evaluate where a call names none: a digest, or a name in the "
-        "catalogue.",
+        "catalogue. Everybody may run it, whoever uploaded it.",
     )
     queue_units: int = Field(
         100_000, ge=1, description="Questions and requests that may wait at most."
@@ -141,7 +141,7 @@ class RouterSettings(ServiceSettings):
         1.0,
         gt=0,
         description="Seconds without a result after which ScoreChoices says how it stands, and "
-        "Infer that no worker can take it.",
+        "Infer and Chat that no worker can take it.",
     )
     upload_quota: int = Field(20 * GIB, ge=0, description="Bytes that one owner may upload in all.")
     repository_bytes: int = Field(
