@@ -16,7 +16,9 @@ from evalpool.channel import open_channel
 from evalpool.embedding.v1 import embedding_pb2 as pb
 from evalpool.embedding.v1.embedding_pb2_grpc import EmbeddingServiceStub
 from evalpool.identity import Identity
-from evalpool_embedding.model import EmbeddingModel, Vectors
+from evalpool_embedding.chroma import EmbeddedChroma
+from evalpool_embedding.model import Vectors
+from evalpool_embedding.onnx_model import OnnxModel
 from evalpool_embedding.sets import MAX_FAILURES
 from evalpool_embedding.vectors import VectorIndex
 from tests.embedding.calls import (
@@ -57,7 +59,7 @@ async def test_vectors_that_were_lost_are_computed_again(start: Start, owner: Id
     async with start() as service, calling(service, owner) as stub:
         digest = (await stub.CreateDataset(seed_set())).dataset.digest
         data_dir = service.running.runtime.data_dir
-    index = VectorIndex.embedded(data_dir / "chroma")
+    index = VectorIndex(EmbeddedChroma(data_dir / "chroma"))
     (name,) = index.names()
     assert name.startswith(digest)
     index.drop(name)
@@ -67,7 +69,7 @@ async def test_vectors_that_were_lost_are_computed_again(start: Start, owner: Id
     async with start() as service, calling(service, owner) as stub:
         assert (await until_ready(stub)).state == pb.DOCUMENT_SET_STATE_READY
         assert len((await stub.SearchPrompt(seed_search())).results) == 4
-    index = VectorIndex.embedded(data_dir / "chroma")
+    index = VectorIndex(EmbeddedChroma(data_dir / "chroma"))
     assert index.names() == {name}
     index.close()
 
@@ -136,13 +138,13 @@ async def test_embedding_that_a_killed_process_left_is_carried_on(
 async def test_a_set_that_cannot_be_embedded_fails_and_can_be_tried_again(
     start: Start, owner: Identity, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(self: EmbeddingModel, texts: Sequence[str]) -> Vectors:
+    def fail(self: OnnxModel, texts: Sequence[str]) -> Vectors:
         raise RuntimeError("no more memory")
 
     monkeypatch.setattr("evalpool_embedding.embedder.FAILED_PAUSE_SECONDS", 0.0)
     async with start() as service, calling(service, owner) as stub:
         with monkeypatch.context() as patched:
-            patched.setattr(EmbeddingModel, "encode", fail)
+            patched.setattr(OnnxModel, "encode", fail)
             created = await stub.CreateDataset(seed_set())
             refused = await refusal(
                 stub.SearchPrompt(seed_search()),

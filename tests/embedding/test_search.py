@@ -111,8 +111,11 @@ async def test_the_dataset_service_searches_by_digest_and_keeps_the_set_from_del
             by_alias = dataset.SearchPrompt(seed_search(SEED_HASH))
             await refusal(by_alias, grpc.StatusCode.NOT_FOUND, "dataset_hash")
 
+        assert seen.dataset.entered
+        seen.dataset.entered = False
         assert seen.dataset == created
         assert len(found.results) == 4
+        assert found.model_digest == created.model_digest
         deletion = stub.DeleteDataset(pb.DeleteDatasetRequest(hash=SEED_HASH))
         error = await refusal(deletion, grpc.StatusCode.FAILED_PRECONDITION, "hash")
         assert error.reason == "DOCUMENT_SET_ENTERED"

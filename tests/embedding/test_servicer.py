@@ -12,7 +12,7 @@ import pytest
 
 from evalpool.embedding.v1 import embedding_pb2 as pb
 from evalpool.identity import Identity
-from evalpool_embedding.model import EmbeddingModel
+from evalpool_embedding.onnx_model import OnnxModel
 from tests.embedding.calls import (
     SEED_HASH,
     Start,
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     pass
 
 
-async def test_get_info_is_public_and_names_the_model(start: Start, model: EmbeddingModel) -> None:
+async def test_get_info_is_public_and_names_the_model(start: Start, model: OnnxModel) -> None:
     async with start() as service, calling(service, None) as stub:
         info = await stub.GetInfo(pb.GetInfoRequest())
 
@@ -127,7 +127,7 @@ async def test_lists_come_in_pages_by_name(start: Start, owner: Identity) -> Non
 
 
 async def test_embed_gives_the_models_vectors(
-    start: Start, owner: Identity, model: EmbeddingModel
+    start: Start, owner: Identity, model: OnnxModel
 ) -> None:
     texts = ["a cat", "a much longer text about a cat and its day", "x"]
     async with start() as service, calling(service, owner) as stub:

@@ -80,7 +80,9 @@ class GetInfoResponse(_message.Message):
     model: _builtins.str
     """The model's name."""
     model_digest: _builtins.str
-    """The model's digest."""
+    """The model's digest: a SHA-256, hexadecimal, over all that its vectors depend on, which is the
+    digests of its files, its pooling and its context length.
+    """
     dimensions: _builtins.int
     """Numbers in a vector."""
     @_builtins.property
@@ -145,12 +147,13 @@ class DocumentSet(_message.Message):
     EMBEDDED_COUNT_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     MODEL_DIGEST_FIELD_NUMBER: _builtins.int
+    ENTERED_FIELD_NUMBER: _builtins.int
     hash: _builtins.str
     """The owner's name for it. The seed's hash."""
     digest: _builtins.str
     """The content's SHA-256, hexadecimal."""
     owner: _builtins.str
-    """Who made it."""
+    """Who made it, an address. For the dataset service, whoever of several named the content first."""
     state: Global___DocumentSetState.ValueType
     """Its status."""
     document_count: _builtins.int
@@ -158,7 +161,11 @@ class DocumentSet(_message.Message):
     embedded_count: _builtins.int
     """Documents embedded so far."""
     model_digest: _builtins.str
-    """The digest of the model that embedded it."""
+    """The digest of the model that embeds it, as in `GetInfoResponse.model_digest`. When the service
+    gets another model all sets are embedded again, and cannot be searched until they are.
+    """
+    entered: _builtins.bool
+    """True: a run of a pool rests on it, and it cannot be deleted."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was made."""
@@ -174,10 +181,11 @@ class DocumentSet(_message.Message):
         embedded_count: _builtins.int = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         model_digest: _builtins.str = ...,
+        entered: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "digest", b"digest", "document_count", b"document_count", "embedded_count", b"embedded_count", "hash", b"hash", "model_digest", b"model_digest", "owner", b"owner", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "digest", b"digest", "document_count", b"document_count", "embedded_count", b"embedded_count", "entered", b"entered", "hash", b"hash", "model_digest", b"model_digest", "owner", b"owner", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -309,7 +317,7 @@ class SearchPromptRequest(_message.Message):
     """Documents to return at most: 1 to 100. Default: 4."""
     @_builtins.property
     def filter(self) -> _struct_pb2.Struct:
-        """Only documents whose meta has these values. Default: all."""
+        """Only documents whose meta has all of these values: strings, numbers or booleans. Default: all."""
 
     def __init__(
         self,
@@ -370,6 +378,9 @@ class SearchPromptResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     RESULTS_FIELD_NUMBER: _builtins.int
+    MODEL_DIGEST_FIELD_NUMBER: _builtins.int
+    model_digest: _builtins.str
+    """The digest of the model whose vectors were compared, as in `GetInfoResponse.model_digest`."""
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___SearchResult]:
         """The documents, nearest first."""
@@ -378,10 +389,11 @@ class SearchPromptResponse(_message.Message):
         self,
         *,
         results: _abc.Iterable[Global___SearchResult] | None = ...,
+        model_digest: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_digest", b"model_digest", "results", b"results"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -444,7 +456,7 @@ class EmbedResponse(_message.Message):
     VECTORS_FIELD_NUMBER: _builtins.int
     MODEL_DIGEST_FIELD_NUMBER: _builtins.int
     model_digest: _builtins.str
-    """The model's digest."""
+    """The digest of the model that made them, as in `GetInfoResponse.model_digest`."""
     @_builtins.property
     def vectors(self) -> _containers.RepeatedCompositeFieldContainer[Global___Vector]:
         """One vector a text."""

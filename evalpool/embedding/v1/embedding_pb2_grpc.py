@@ -104,7 +104,8 @@ class EmbeddingServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SearchPrompt(self, request, context):
-        """The documents nearest to a prompt. The set's owner, and the dataset service on entered sets.
+        """The documents nearest to a prompt. The set's owner, and the dataset service on entered sets, by
+        their digests.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -118,7 +119,8 @@ class EmbeddingServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetDataset(self, request, context):
-        """One document set. Its owner, and the dataset service.
+        """One document set. Its owner, and the dataset service, which looks sets up by their digests when
+        they are to be used for runs: from then on such a set is entered and cannot be deleted.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -132,7 +134,8 @@ class EmbeddingServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteDataset(self, request, context):
-        """Deletes a document set that is not entered in a pool. Its owner.
+        """Deletes a document set that is not entered in a pool. Its owner. Of a content that has several
+        names the oldest is the one that is entered; the others can be deleted.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -42,15 +42,21 @@ class EmbeddingServiceStub:
     UploadDataset: _grpc.StreamStreamMultiCallable[_embedding_pb2.UploadDatasetRequest, _embedding_pb2.UploadDatasetResponse]
     """Makes a large document set from a stream, with progress. Any signed caller."""
     SearchPrompt: _grpc.UnaryUnaryMultiCallable[_embedding_pb2.SearchPromptRequest, _embedding_pb2.SearchPromptResponse]
-    """The documents nearest to a prompt. The set's owner, and the dataset service on entered sets."""
+    """The documents nearest to a prompt. The set's owner, and the dataset service on entered sets, by
+    their digests.
+    """
     Embed: _grpc.UnaryUnaryMultiCallable[_embedding_pb2.EmbedRequest, _embedding_pb2.EmbedResponse]
     """The vectors of texts. Any signed caller."""
     GetDataset: _grpc.UnaryUnaryMultiCallable[_embedding_pb2.GetDatasetRequest, _embedding_pb2.GetDatasetResponse]
-    """One document set. Its owner, and the dataset service."""
+    """One document set. Its owner, and the dataset service, which looks sets up by their digests when
+    they are to be used for runs: from then on such a set is entered and cannot be deleted.
+    """
     ListDatasets: _grpc.UnaryUnaryMultiCallable[_embedding_pb2.ListDatasetsRequest, _embedding_pb2.ListDatasetsResponse]
     """The caller's document sets. Any signed caller."""
     DeleteDataset: _grpc.UnaryUnaryMultiCallable[_embedding_pb2.DeleteDatasetRequest, _embedding_pb2.DeleteDatasetResponse]
-    """Deletes a document set that is not entered in a pool. Its owner."""
+    """Deletes a document set that is not entered in a pool. Its owner. Of a content that has several
+    names the oldest is the one that is entered; the others can be deleted.
+    """
 
 @_typing.type_check_only
 class EmbeddingServiceAsyncStub(EmbeddingServiceStub):
@@ -66,15 +72,21 @@ class EmbeddingServiceAsyncStub(EmbeddingServiceStub):
     UploadDataset: _aio.StreamStreamMultiCallable[_embedding_pb2.UploadDatasetRequest, _embedding_pb2.UploadDatasetResponse]  # type: ignore[assignment]
     """Makes a large document set from a stream, with progress. Any signed caller."""
     SearchPrompt: _aio.UnaryUnaryMultiCallable[_embedding_pb2.SearchPromptRequest, _embedding_pb2.SearchPromptResponse]  # type: ignore[assignment]
-    """The documents nearest to a prompt. The set's owner, and the dataset service on entered sets."""
+    """The documents nearest to a prompt. The set's owner, and the dataset service on entered sets, by
+    their digests.
+    """
     Embed: _aio.UnaryUnaryMultiCallable[_embedding_pb2.EmbedRequest, _embedding_pb2.EmbedResponse]  # type: ignore[assignment]
     """The vectors of texts. Any signed caller."""
     GetDataset: _aio.UnaryUnaryMultiCallable[_embedding_pb2.GetDatasetRequest, _embedding_pb2.GetDatasetResponse]  # type: ignore[assignment]
-    """One document set. Its owner, and the dataset service."""
+    """One document set. Its owner, and the dataset service, which looks sets up by their digests when
+    they are to be used for runs: from then on such a set is entered and cannot be deleted.
+    """
     ListDatasets: _aio.UnaryUnaryMultiCallable[_embedding_pb2.ListDatasetsRequest, _embedding_pb2.ListDatasetsResponse]  # type: ignore[assignment]
     """The caller's document sets. Any signed caller."""
     DeleteDataset: _aio.UnaryUnaryMultiCallable[_embedding_pb2.DeleteDatasetRequest, _embedding_pb2.DeleteDatasetResponse]  # type: ignore[assignment]
-    """Deletes a document set that is not entered in a pool. Its owner."""
+    """Deletes a document set that is not entered in a pool. Its owner. Of a content that has several
+    names the oldest is the one that is entered; the others can be deleted.
+    """
 
 class EmbeddingServiceServicer(metaclass=_abc_1.ABCMeta):
     """EmbeddingService keeps sets of documents and finds those nearest in meaning to a prompt."""
@@ -111,7 +123,9 @@ class EmbeddingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _embedding_pb2.SearchPromptRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_embedding_pb2.SearchPromptResponse, _abc.Awaitable[_embedding_pb2.SearchPromptResponse]]:
-        """The documents nearest to a prompt. The set's owner, and the dataset service on entered sets."""
+        """The documents nearest to a prompt. The set's owner, and the dataset service on entered sets, by
+        their digests.
+        """
 
     @_abc_1.abstractmethod
     def Embed(
@@ -127,7 +141,9 @@ class EmbeddingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _embedding_pb2.GetDatasetRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_embedding_pb2.GetDatasetResponse, _abc.Awaitable[_embedding_pb2.GetDatasetResponse]]:
-        """One document set. Its owner, and the dataset service."""
+        """One document set. Its owner, and the dataset service, which looks sets up by their digests when
+        they are to be used for runs: from then on such a set is entered and cannot be deleted.
+        """
 
     @_abc_1.abstractmethod
     def ListDatasets(
@@ -143,6 +159,8 @@ class EmbeddingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _embedding_pb2.DeleteDatasetRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_embedding_pb2.DeleteDatasetResponse, _abc.Awaitable[_embedding_pb2.DeleteDatasetResponse]]:
-        """Deletes a document set that is not entered in a pool. Its owner."""
+        """Deletes a document set that is not entered in a pool. Its owner. Of a content that has several
+        names the oldest is the one that is entered; the others can be deleted.
+        """
 
 def add_EmbeddingServiceServicer_to_server(servicer: EmbeddingServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

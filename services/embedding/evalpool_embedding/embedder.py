@@ -13,7 +13,6 @@ from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import partial
 
 import structlog
 
@@ -25,6 +24,7 @@ from evalpool_embedding.store import contents, documents, sets, uploads
 from evalpool_embedding.vectors import VectorIndex
 from evalpool_runtime.clock import Clock
 from evalpool_runtime.database import Database
+from evalpool_runtime.errors import Unavailable
 from evalpool_runtime.watch import Changes
 
 CHUNK = 128
@@ -37,6 +37,7 @@ PROGRESS_POLL_SECONDS = 0.5
 """How long the progress of another process, or the service's stop, can go unnoticed."""
 
 FAILED_PAUSE_SECONDS = 0.5
+AWAY_PAUSE_SECONDS = 1.0
 STALE_UPLOAD = timedelta(hours=1)
 
 
@@ -80,6 +81,7 @@ class Embedder:
         # Of our own, so that no write is under way any more when Chroma is closed.
         self._writing = ThreadPoolExecutor(1, thread_name_prefix="vectors-write")
         self._log = structlog.get_logger("evalpool.embedding")
+        self._is_compared = False
         self._work = Changes()
         self._progress = Changes()
 
@@ -92,16 +94,29 @@ class Embedder:
         await self._models.wait()
         while True:
             seen = self._work.version
-            if not await self.step():
-                await self._work.wait(seen, POLL_SECONDS)
+            try:
+                if not self._is_compared:
+                    await self.compare()
+                if not await self.step():
+                    await self._work.wait(seen, POLL_SECONDS)
+            except Unavailable:
+                # Chroma or the database is away, which is no set's fault.
+                await asyncio.sleep(AWAY_PAUSE_SECONDS)
 
     async def step(self) -> bool:
-        """Embed the next documents of the set whose turn it is; False where none waits."""
-        content = await self._database.read(contents.next_to_embed)
+        """Embed the next documents of the set whose turn it is; False where none waits.
+
+        Raises:
+            Unavailable: The database or Chroma's server is away; nothing changed.
+        """
+        digest = self._models.digest
+        content = await self._database.read(lambda c: contents.next_to_embed(c, digest))
         if content is None:
             return False
         try:
             await self._embed(content)
+        except Unavailable:
+            raise
         except Exception as error:
             # One set's trouble must not keep the others waiting: it goes to the end of the row.
             self._metrics.failures.inc()
@@ -113,34 +128,76 @@ class Embedder:
         self._progress.notify()
         return True
 
-    async def reconcile(self) -> None:
-        """Make database and vectors agree, at the start: each may have died before the other.
+    async def start(self) -> None:
+        """Put what is stored in order, as far as what is needed is there; `run` does the rest."""
+        await self.adopt()
+        try:
+            await self.compare()
+        except Unavailable:
+            self._log.info("vectors are compared later: Chroma's server is away")
 
-        Sets of another model, or whose vectors are not all there, are embedded again; vectors of
-        sets that are gone are deleted.
+    async def adopt(self) -> None:
+        """Have all sets of another model embedded by this one, from their beginning.
+
+        Until then they cannot be searched: vectors of two models are never compared.
+        """
+        digest, now = self._models.digest, self._clock.now()
+        adopted = await self._database.write(lambda c: contents.adopt(c, digest, now))
+        if adopted:
+            self._log.info(
+                "the embedding model is another one; all sets are embedded again",
+                model=self._models.name,
+                sets=adopted,
+            )
+
+    async def compare(self) -> None:
+        """Make database and vectors agree: each may have died before the other.
+
+        Sets whose vectors are not all there are embedded again.
+
+        Raises:
+            Unavailable: The database or Chroma's server is away.
+        """
+        for content in await self._database.read(contents.every):
+            there = await asyncio.to_thread(self._vectors.count, content.collection)
+            if there < content.embedded_count:
+                await self.begin_again(content)
+        await self.drop_strays()
+        self._is_compared = True
+
+    async def begin_again(self, content: Content) -> None:
+        """Have a content embedded from its beginning, because its vectors are lost."""
+        self._log.warning("vectors are lost and computed again", digest=content.digest)
+        now = self._clock.now()
+        await self._database.write(
+            lambda c: contents.embed_again(c, content.id, content.model_digest, now)
+        )
+        self.notify()
+
+    async def drop(self, content: Content) -> None:
+        """Delete the vectors of a content that was deleted; `drop_strays` does where this fails."""
+        try:
+            await asyncio.to_thread(self._vectors.drop, content.collection)
+        except Unavailable:
+            self._log.info("vectors are deleted later", digest=content.digest)
+
+    async def drop_strays(self) -> None:
+        """Delete vectors of sets that are gone, or were embedded by another model.
+
+        Raises:
+            Unavailable: The database or Chroma's server is away.
         """
         # Read in this order: a collection is made after its content, and deleted after it.
         there = await asyncio.to_thread(self._vectors.names)
-        known = await self._database.read(contents.every)
-        for content in known:
-            if content.model_digest == self._models.digest and await self._is_whole(content):
-                continue
-            await self._database.write(
-                partial(
-                    contents.embed_again,
-                    content_id=content.id,
-                    model_digest=self._models.digest,
-                    now=self._clock.now(),
-                )
-            )
         wanted = {content.collection for content in await self._database.read(contents.every)}
         for name in there - wanted:
             await asyncio.to_thread(self._vectors.drop, name)
 
     async def sweep(self) -> None:
-        """Forget uploads that nobody goes on with."""
+        """Forget uploads that nobody goes on with, and vectors that are nobody's."""
         before = self._clock.now() - STALE_UPLOAD
         await self._database.write(lambda c: uploads.discard_stale(c, before))
+        await self.drop_strays()
 
     async def progress(
         self, owner: str, alias: str, digest: str, seconds: float = math.inf
@@ -185,7 +242,8 @@ class Embedder:
             return  # deleted meanwhile
         chunk = _Chunk(content, listed)
         encoder = await self._models.wait()
-        vectors = await encoder.encode_set([document.content for document in listed])
+        with self._metrics.set_seconds.time():
+            vectors = await encoder.encode_set([document.content for document in listed])
         await asyncio.get_running_loop().run_in_executor(
             self._writing,
             self._vectors.put,
@@ -205,9 +263,5 @@ class Embedder:
                     "set embedded", digest=content.digest, documents=content.document_count
                 )
         elif not await self._database.read(lambda c: contents.get(c, content.id)):
-            # Deleted while its vectors were computed: nobody else would delete these.
-            await asyncio.to_thread(self._vectors.drop, content.collection)
-
-    async def _is_whole(self, content: Content) -> bool:
-        there = await asyncio.to_thread(self._vectors.count, content.collection)
-        return there >= content.embedded_count
+            # Deleted while its vectors were computed.
+            await self.drop(content)

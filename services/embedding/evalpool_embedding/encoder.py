@@ -49,11 +49,12 @@ class Encoder:
         return await loop.run_in_executor(self._set_thread, self.model.encode, texts)
 
     async def close(self) -> None:
-        """Wait for what is being computed, and end the threads."""
+        """Wait for what is being computed, end the threads, give back the model's memory."""
         if self._running is not None:
             await self._running
         for thread in (self._call_thread, self._set_thread):
             await asyncio.to_thread(thread.shutdown)
+        self.model.close()
 
     async def _drain(self) -> None:
         loop = asyncio.get_running_loop()

@@ -46,6 +46,7 @@ def set_message(named: DocumentSet) -> pb.DocumentSet:
         embedded_count=named.content.embedded_count,
         create_time=timestamp(named.create_time),
         model_digest=named.content.model_digest,
+        entered=named.content.is_entered,
     )
 
 

@@ -39,7 +39,7 @@ contents = Table(
     Column("create_time", UtcDateTime, nullable=False),
     # The last time that documents came in or were embedded.
     Column("update_time", UtcDateTime, nullable=False),
-    # When the dataset service first searched it: it is then entered in a pool.
+    # When the dataset service first looked it up for a run: it is then entered in a pool.
     Column("enter_time", UtcDateTime),
     CheckConstraint(
         "state IN ('uploading', 'embedding', 'ready', 'failed')", name="contents_state"

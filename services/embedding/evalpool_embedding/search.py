@@ -1,4 +1,4 @@
-"""Finds the documents nearest to a prompt."""
+"""Looks sets up, and finds the documents nearest to a prompt."""
 
 from __future__ import annotations
 
@@ -7,8 +7,16 @@ from dataclasses import dataclass
 from functools import partial
 
 from evalpool_embedding.documents import Document, Meta
+from evalpool_embedding.embedder import Embedder
+from evalpool_embedding.metrics import EmbeddingMetrics
 from evalpool_embedding.model_source import ModelSource
-from evalpool_embedding.sets import check_searchable, not_found
+from evalpool_embedding.sets import (
+    Content,
+    DocumentSet,
+    check_searchable,
+    not_found,
+    vectors_lost,
+)
 from evalpool_embedding.store import contents, documents, sets
 from evalpool_embedding.vectors import VectorIndex
 from evalpool_runtime.clock import Clock
@@ -37,16 +45,46 @@ class Search:
         database: Where the documents are.
         vectors: Where their vectors are.
         models: The model.
+        embedder: Computes vectors again that turn out to be lost.
+        metrics: Times the parts of a search.
         clock: What time it is.
     """
 
     def __init__(
-        self, database: Database, vectors: VectorIndex, models: ModelSource, clock: Clock
+        self,
+        database: Database,
+        vectors: VectorIndex,
+        models: ModelSource,
+        embedder: Embedder,
+        metrics: EmbeddingMetrics,
+        clock: Clock,
     ) -> None:
         self._database = database
         self._vectors = vectors
         self._models = models
+        self._embedder = embedder
+        self._metrics = metrics
         self._clock = clock
+
+    async def look_up(self, caller: str, name: str, *, of_anybody: bool) -> DocumentSet:
+        """The set that a caller means.
+
+        Args:
+            caller: Who asks.
+            name: The caller's name for the set, or its digest.
+            of_anybody: Whether the caller may look up everybody's sets, by digest, because runs
+                need them. What is looked up so is entered: it is kept from deletion from then on.
+
+        Raises:
+            NotFound: There is no such set, or it is somebody else's.
+        """
+        named = await self._database.read(
+            partial(sets.find, caller=caller, name=name, of_anybody=of_anybody)
+        )
+        if not of_anybody or named.content.is_entered or name != named.content.digest:
+            return named
+        now = self._clock.now()
+        return await self._database.write(lambda c: sets.enter(c, caller, name, now))
 
     async def nearest(
         self, caller: str, name: str, prompt: str, top_k: int, where: Meta, *, of_anybody: bool
@@ -59,31 +97,26 @@ class Search:
             prompt: What to look for.
             top_k: Documents at most.
             where: Only documents whose meta has these values.
-            of_anybody: Whether the caller may search others' sets, because they are entered in
-                pools; they are kept from deletion from then on.
+            of_anybody: As for `look_up`.
 
         Raises:
             NotFound: There is no such set, or it is somebody else's.
             FailedPrecondition: It is still being embedded, or could not be.
-            Unavailable: The model is not loaded yet.
+            Unavailable: The model is not loaded yet, or Chroma's server is away.
         """
-        named = await self._database.read(
-            partial(sets.find, caller=caller, name=name, of_anybody=of_anybody)
-        )
+        named = await self.look_up(caller, name, of_anybody=of_anybody)
         content = named.content
-        check_searchable(content, name)
+        check_searchable(content, name, self._models.digest)
         encoder = self._models.encoder()
-        if of_anybody and named.owner != caller and not content.is_entered:
-            now = self._clock.now()
-            await self._database.write(lambda c: contents.mark_entered(c, content.id, now))
-        vector = (await encoder.encode([prompt]))[0]
+        with self._metrics.prompt_seconds.time():
+            vector = (await encoder.encode([prompt]))[0]
         try:
-            neighbours = await asyncio.to_thread(
-                self._vectors.nearest, content.collection, vector, top_k, where
-            )
+            with self._metrics.nearest_seconds.time():
+                neighbours = await asyncio.to_thread(
+                    self._vectors.nearest, content.collection, vector, top_k, where
+                )
         except LookupError as error:
-            # Deleted between the two reads.
-            raise not_found("dataset_hash", name) from error
+            raise await self._without_vectors(content, name) from error
         found = await self._database.read(
             lambda c: documents.at_places(c, content.id, [each.index for each in neighbours])
         )
@@ -94,3 +127,11 @@ class Search:
             for each in neighbours
             if each.index in found
         ]
+
+    async def _without_vectors(self, content: Content, name: str) -> Exception:
+        """What a caller learns whose set has no vectors, against what is stored of it."""
+        now = await self._database.read(lambda c: contents.get(c, content.id))
+        if now is None or now.collection != content.collection:
+            return not_found("dataset_hash", name)  # deleted between the two reads
+        await self._embedder.begin_again(content)
+        return vectors_lost(name)

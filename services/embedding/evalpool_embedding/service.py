@@ -7,9 +7,11 @@ from functools import partial
 
 from evalpool.embedding.v1.embedding_pb2_grpc import add_EmbeddingServiceServicer_to_server
 from evalpool.endpoints import PORTS
+from evalpool_embedding.chroma import Chroma, ChromaServer, EmbeddedChroma
 from evalpool_embedding.embedder import Embedder
 from evalpool_embedding.metrics import EmbeddingMetrics
-from evalpool_embedding.model_source import ModelSource
+from evalpool_embedding.model_source import ModelSource, find_origin
+from evalpool_embedding.search import Search
 from evalpool_embedding.servicer import EmbeddingServicer
 from evalpool_embedding.settings import EmbeddingSettings
 from evalpool_embedding.vectors import VectorIndex
@@ -28,30 +30,19 @@ async def build(runtime: Runtime[EmbeddingSettings]) -> None:
     """
     settings = runtime.settings
     runtime.peer_role(Who.DATASET, settings.dataset_address)
-    models = await asyncio.to_thread(
-        ModelSource.of_catalogue,
-        settings.models_dir,
-        settings.model,
-        settings.tokenizer,
-        settings.threads,
+    origin = await asyncio.to_thread(
+        find_origin, settings.models_dir, settings.model, settings.tokenizer
     )
+    models = ModelSource(origin, settings.threads)
     runtime.on_stop(models.close)
     database = await runtime.open_database("evalpool_embedding.migrations")
-    vectors = await asyncio.to_thread(
-        VectorIndex.embedded, settings.chroma_path or runtime.data_dir / "chroma"
-    )
+    vectors = VectorIndex(await asyncio.to_thread(_open_chroma, runtime))
     runtime.on_stop(partial(asyncio.to_thread, vectors.close))
-    embedder = Embedder(
-        database,
-        vectors,
-        models,
-        runtime.clock,
-        EmbeddingMetrics(runtime.metrics, models),
-        runtime.stopping,
-    )
+    metrics = EmbeddingMetrics(runtime.metrics, models)
+    embedder = Embedder(database, vectors, models, runtime.clock, metrics, runtime.stopping)
     runtime.on_stop(embedder.close)
-    await embedder.reconcile()
-    if models.is_stored:
+    await embedder.start()
+    if models.is_here:
         await models.load()
     else:
         runtime.spawn("embedding model", models.load)
@@ -62,8 +53,21 @@ async def build(runtime: Runtime[EmbeddingSettings]) -> None:
     runtime.spawn("embedder", embedder.run)
     runtime.every("stale uploads", SWEEP_SECONDS, embedder.sweep)
     runtime.every("seen tokens", SWEEP_SECONDS, forget_tokens)
+    search = Search(database, vectors, models, embedder, metrics, runtime.clock)
     add_EmbeddingServiceServicer_to_server(
-        EmbeddingServicer(runtime, database, vectors, models, embedder), runtime.server
+        EmbeddingServicer(runtime, database, models, embedder, search), runtime.server
+    )
+
+
+def _open_chroma(runtime: Runtime[EmbeddingSettings]) -> Chroma:
+    settings = runtime.settings
+    if not settings.chroma_server:
+        return EmbeddedChroma(settings.chroma_path or runtime.data_dir / "chroma")
+    return ChromaServer(
+        settings.chroma_server,
+        runtime.identity.address,
+        ssl=settings.chroma_ssl,
+        header=settings.chroma_header,
     )
 
 

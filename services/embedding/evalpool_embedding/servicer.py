@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from datetime import datetime
-from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection
@@ -37,7 +36,6 @@ from evalpool_embedding.sets import Content
 from evalpool_embedding.settings import EmbeddingSettings
 from evalpool_embedding.store import sets
 from evalpool_embedding.upload import receive
-from evalpool_embedding.vectors import VectorIndex
 from evalpool_runtime.call import current_call
 from evalpool_runtime.database import Database
 from evalpool_runtime.replay import once
@@ -59,25 +57,24 @@ class EmbeddingServicer(EmbeddingServiceServicer):
     Args:
         runtime: What the service runs on.
         database: Its database.
-        vectors: Its vectors.
         models: Its model.
         embedder: Embeds what is created.
+        search: Looks sets up and searches them.
     """
 
     def __init__(
         self,
         runtime: Runtime[EmbeddingSettings],
         database: Database,
-        vectors: VectorIndex,
         models: ModelSource,
         embedder: Embedder,
+        search: Search,
     ) -> None:
         self._runtime = runtime
         self._database = database
-        self._vectors = vectors
         self._models = models
         self._embedder = embedder
-        self._search = Search(database, vectors, models, runtime.clock)
+        self._search = search
 
     async def GetInfo(self, request: pb.GetInfoRequest, context: Any) -> pb.GetInfoResponse:
         """Who this server is, and its model."""
@@ -154,7 +151,8 @@ class EmbeddingServicer(EmbeddingServiceServicer):
             caller, name, prompt, top_k, where, of_anybody=self._is_dataset_service(caller)
         )
         return pb.SearchPromptResponse(
-            results=[result_message(each.index, each.similarity, each.document) for each in found]
+            results=[result_message(each.index, each.similarity, each.document) for each in found],
+            model_digest=self._models.digest,
         )
 
     async def Embed(self, request: pb.EmbedRequest, context: Any) -> pb.EmbedResponse:
@@ -178,13 +176,8 @@ class EmbeddingServicer(EmbeddingServiceServicer):
         name = fields.parse("dataset_hash", parse_alias, request.dataset_hash)
         fields.check()
         caller = current_call().address
-        named = await self._database.read(
-            partial(
-                sets.find,
-                caller=caller,
-                name=name,
-                of_anybody=self._is_dataset_service(caller),
-            )
+        named = await self._search.look_up(
+            caller, name, of_anybody=self._is_dataset_service(caller)
         )
         return pb.GetDatasetResponse(dataset=set_message(named))
 
@@ -230,7 +223,7 @@ class EmbeddingServicer(EmbeddingServiceServicer):
         response = await once(self._database, pb.DeleteDatasetResponse, delete)
         for content in deleted:
             if content is not None:
-                await asyncio.to_thread(self._vectors.drop, content.collection)
+                await self._embedder.drop(content)
         return response
 
     def _is_dataset_service(self, caller: str) -> bool:

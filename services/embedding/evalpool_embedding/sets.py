@@ -34,7 +34,7 @@ class Content:
         failures: Failures to embed it, in a row.
         failure: What the last one was.
         model_digest: The model that embeds it.
-        is_entered: Whether it was used for a pool.
+        is_entered: Whether the dataset service looked it up for a run.
     """
 
     id: int
@@ -75,12 +75,22 @@ class DocumentSet:
     create_time: datetime
 
 
-def check_searchable(content: Content, name: str) -> None:
-    """Refuse to search what has no vectors.
+def check_searchable(content: Content, name: str, model_digest: str) -> None:
+    """Refuse to search what has no vectors of this model.
 
     Raises:
-        FailedPrecondition: It is still being embedded, or it could not be.
+        FailedPrecondition: It is still being embedded, or it could not be, or another model
+            embedded it.
     """
+    if content.model_digest != model_digest:
+        raise FailedPrecondition(
+            reasons.ERROR_REASON_DOCUMENT_SET_NOT_READY,
+            f"dataset_hash: the document set {name} has vectors of another model than this "
+            "service's; search when it is embedded by this one",
+            retry_after=1.0,
+            state=content.state,
+            model_digest=content.model_digest,
+        )
     if content.state is SetState.READY:
         return
     if content.state is SetState.FAILED:
@@ -98,6 +108,18 @@ def check_searchable(content: Content, name: str) -> None:
         state=content.state,
         embedded_count=str(content.embedded_count),
         document_count=str(content.document_count),
+        model_digest=content.model_digest,
+    )
+
+
+def vectors_lost(name: str) -> FailedPrecondition:
+    """What a caller learns whose set has lost its vectors, outside of this service."""
+    return FailedPrecondition(
+        reasons.ERROR_REASON_DOCUMENT_SET_NOT_READY,
+        f"dataset_hash: the vectors of the document set {name} were lost and are computed again; "
+        "search when its state is ready",
+        retry_after=1.0,
+        state=SetState.EMBEDDING,
     )
 
 

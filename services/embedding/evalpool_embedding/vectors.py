@@ -8,24 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import chromadb
-from chromadb.config import Settings
+from chromadb.api import ServerAPI
+from chromadb.api.models.Collection import Collection
 from chromadb.errors import NotFoundError
+from chromadb.types import Collection as CollectionModel
 
+from evalpool_embedding.chroma import Chroma
 from evalpool_embedding.documents import Meta
 from evalpool_embedding.model import Vectors
-
-if TYPE_CHECKING:
-    from chromadb.api.client import Client
 
 # The graph's width while it is built and while it is searched.
 _CONFIGURATION: Any = {"hnsw": {"space": "cosine", "ef_construction": 100, "ef_search": 100}}
 
 # Chroma keeps names of its own, such as "chroma:document"; with a prefix none of ours meets them.
 _PREFIX = "meta."
+
+# A server lists no more at once unless it is asked to go on.
+_LISTED = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,23 +43,16 @@ class Neighbour:
 
 
 class VectorIndex:
-    """The collections of a Chroma client. Every method blocks; all are safe in threads.
+    """The collections of a service. Every method blocks; all are safe in threads.
+
+    Every method raises `Unavailable` where Chroma is on a server that is away.
 
     Args:
-        client: Chroma, embedded or on a server.
+        chroma: Where the collections are.
     """
 
-    def __init__(self, client: Client) -> None:
-        self._client = client
-        self._largest = client.get_max_batch_size()
-
-    @classmethod
-    def embedded(cls, path: Path) -> VectorIndex:
-        """Open Chroma in this process, with its files in a folder of its own."""
-        path.mkdir(parents=True, exist_ok=True)
-        settings = Settings(anonymized_telemetry=False, is_persistent=True)
-        client: Any = chromadb.PersistentClient(str(path), settings=settings)
-        return cls(client)
+    def __init__(self, chroma: Chroma) -> None:
+        self._chroma = chroma
 
     def put(self, name: str, first: int, vectors: Vectors, metas: Sequence[Meta]) -> None:
         """Write the vectors of the documents from place `first` on; again is no change.
@@ -69,17 +63,19 @@ class VectorIndex:
             vectors: One a document.
             metas: One a document.
         """
-        collection = self._client.get_or_create_collection(
-            name, configuration=_CONFIGURATION, embedding_function=None
-        )
-        for start in range(0, len(metas), self._largest):
-            part = slice(start, start + self._largest)
-            collection.upsert(
-                ids=[str(first + start + place) for place in range(len(metas[part]))],
-                embeddings=vectors[part],
-                # Chroma takes no empty meta.
-                metadatas=[_prefixed(meta) or None for meta in metas[part]],  # type: ignore[misc]
+        with self._chroma.opened() as api:
+            collection = _collection(
+                api, api.get_or_create_collection(self._own(name), configuration=_CONFIGURATION)
             )
+            largest = api.get_max_batch_size()
+            for start in range(0, len(metas), largest):
+                part = slice(start, start + largest)
+                collection.upsert(
+                    ids=[str(first + start + place) for place in range(len(metas[part]))],
+                    embeddings=vectors[part],
+                    # Chroma takes no empty meta.
+                    metadatas=[_prefixed(meta) or None for meta in metas[part]],  # type: ignore[misc]
+                )
 
     def nearest(self, name: str, vector: Vectors, top_k: int, where: Meta) -> list[Neighbour]:
         """The documents nearest to a vector, nearest first, equals by their place.
@@ -93,16 +89,17 @@ class VectorIndex:
         Raises:
             LookupError: There is no such collection.
         """
-        try:
-            collection = self._client.get_collection(name, embedding_function=None)
-        except NotFoundError as error:
-            raise LookupError(name) from error
-        found = collection.query(
-            query_embeddings=vector[None, :],
-            n_results=top_k,
-            where=_condition(where),
-            include=["distances"],
-        )
+        with self._chroma.opened() as api:
+            try:
+                collection = _collection(api, api.get_collection(self._own(name)))
+                found = collection.query(
+                    query_embeddings=vector[None, :],
+                    n_results=top_k,
+                    where=_condition(where),
+                    include=["distances"],
+                )
+            except NotFoundError as error:
+                raise LookupError(name) from error
         distances = found["distances"] or [[]]
         # Chroma's distance in the cosine space is 1 minus the cosine, up to rounding.
         neighbours = [
@@ -113,25 +110,42 @@ class VectorIndex:
 
     def count(self, name: str) -> int:
         """How many vectors a collection has; 0 where there is none."""
-        try:
-            return self._client.get_collection(name, embedding_function=None).count()
-        except NotFoundError:
-            return 0
+        with self._chroma.opened() as api:
+            try:
+                return _collection(api, api.get_collection(self._own(name))).count()
+            except NotFoundError:
+                return 0
 
     def names(self) -> set[str]:
         """The collections that there are."""
-        return {collection.name for collection in self._client.list_collections()}
+        prefix = self._chroma.prefix
+        found: list[str] = []
+        with self._chroma.opened() as api:
+            while len(found) % _LISTED == 0:
+                listed = api.list_collections(limit=_LISTED, offset=len(found))
+                if not listed:
+                    break
+                found += [collection.name for collection in listed]
+        return {name.removeprefix(prefix) for name in found if name.startswith(prefix)}
 
     def drop(self, name: str) -> None:
         """Delete a collection; none is no error."""
-        try:
-            self._client.delete_collection(name)
-        except NotFoundError:
-            return
+        with self._chroma.opened() as api:
+            try:
+                api.delete_collection(self._own(name))
+            except NotFoundError:
+                return
 
     def close(self) -> None:
         """Let go of Chroma and its files."""
-        self._client.close()
+        self._chroma.close()
+
+    def _own(self, name: str) -> str:
+        return self._chroma.prefix + name
+
+
+def _collection(api: ServerAPI, model: CollectionModel) -> Collection:
+    return Collection(api, model, embedding_function=None)
 
 
 def _prefixed(meta: Meta) -> dict[str, Any]:

@@ -32,6 +32,10 @@ async def create(
     )
 
 
+async def next_to_embed(database: Database) -> Content | None:
+    return await database.read(lambda c: contents.next_to_embed(c, MODEL))
+
+
 async def advance(database: Database, content: Content, count: int) -> Content | None:
     return await database.write(
         partial(contents.advance, content=content, embedded_count=count, now=NOW)

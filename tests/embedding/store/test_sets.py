@@ -86,8 +86,8 @@ async def test_a_content_goes_with_its_last_name(opened: Database) -> None:
 
 
 async def test_an_entered_content_keeps_its_last_name(opened: Database) -> None:
-    content = (await create(opened, "owner", "set", THREE))[0].content
-    await create(opened, "owner", "same", THREE)
+    content = (await create(opened, "owner", "set", THREE, at=1))[0].content
+    await create(opened, "owner", "same", THREE, at=2)
     await opened.write(lambda c: contents.mark_entered(c, content.id, NOW))
 
     await opened.write(lambda c: sets.delete_own(c, "owner", "same"))
@@ -96,3 +96,22 @@ async def test_an_entered_content_keeps_its_last_name(opened: Database) -> None:
 
     kept = await opened.read(lambda c: sets.find(c, "owner", "set"))
     assert kept.content.is_entered
+
+
+async def test_an_entered_content_keeps_the_name_that_it_was_entered_under(
+    opened: Database,
+) -> None:
+    content = (await create(opened, "owner", "set", THREE, at=1))[0].content
+    await create(opened, "stranger", "same", THREE, at=2)
+
+    seen = await opened.write(lambda c: sets.enter(c, "dataset-service", content.digest, NOW))
+
+    assert (seen.owner, seen.alias, seen.content.is_entered) == ("owner", "set", True)
+    with pytest.raises(FailedPrecondition, match="entered in a pool"):
+        await opened.write(lambda c: sets.delete_own(c, "owner", "set"))
+    assert await opened.write(lambda c: sets.delete_own(c, "stranger", "same")) is None
+
+
+async def test_what_is_not_there_cannot_be_entered(opened: Database) -> None:
+    with pytest.raises(NotFound):
+        await opened.write(lambda c: sets.enter(c, "dataset-service", "a" * 64, NOW))

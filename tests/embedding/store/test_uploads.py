@@ -16,6 +16,7 @@ from tests.embedding.store.stored import (
     THREE,
     create,
     finish,
+    next_to_embed,
     upload,
     upload_more,
 )
@@ -24,7 +25,7 @@ from tests.embedding.store.stored import (
 async def test_an_upload_is_a_set_only_at_its_end(opened: Database) -> None:
     content_id = await upload(opened, THREE)
     assert await opened.read(contents.every) == []
-    assert await opened.read(contents.next_to_embed) is None
+    assert await next_to_embed(opened) is None
 
     named, existed = await finish(opened, content_id, "owner", THREE)
 

@@ -48,11 +48,11 @@ def mark_entered(connection: Connection, content_id: int, now: datetime) -> None
     )
 
 
-def next_to_embed(connection: Connection) -> Content | None:
-    """The content whose turn it is: the one that was worked on least recently."""
+def next_to_embed(connection: Connection, model_digest: str) -> Content | None:
+    """The content of this model whose turn it is: the one worked on least recently."""
     query = (
         select(contents)
-        .where(contents.c.state == SetState.EMBEDDING)
+        .where(contents.c.state == SetState.EMBEDDING, contents.c.model_digest == model_digest)
         .order_by(contents.c.update_time, contents.c.id)
         .limit(1)
     )
@@ -113,6 +113,32 @@ def embed_again(connection: Connection, content_id: int, model_digest: str, now:
             update_time=now,
         )
     )
+
+
+def adopt(connection: Connection, model_digest: str, now: datetime) -> int:
+    """Have every content of another model embedded by this one; returns how many those are.
+
+    Uploads that are still coming in are of this model from now on too.
+    """
+    others = contents.c.model_digest != model_digest
+    connection.execute(
+        update(contents)
+        .where(contents.c.state == SetState.UPLOADING, others)
+        .values(model_digest=model_digest)
+    )
+    adopted = connection.execute(
+        update(contents)
+        .where(contents.c.state != SetState.UPLOADING, others)
+        .values(
+            state=SetState.EMBEDDING,
+            embedded_count=0,
+            failures=0,
+            failure="",
+            model_digest=model_digest,
+            update_time=now,
+        )
+    )
+    return adopted.rowcount
 
 
 def from_row(row: Row[Any]) -> Content:

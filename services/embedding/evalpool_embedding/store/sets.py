@@ -23,6 +23,9 @@ from evalpool_embedding.sets import (
 )
 from evalpool_embedding.store import contents, uploads
 
+# Whoever named a content first is its owner for others.
+_OLDEST_FIRST = (document_sets.c.create_time, document_sets.c.owner, document_sets.c.alias)
+
 
 def create(
     connection: Connection,
@@ -108,7 +111,7 @@ def find(
             by_digest = by_digest.where(document_sets.c.owner == caller)
         found = _first(
             connection,
-            by_digest.order_by(document_sets.c.create_time, document_sets.c.alias),
+            by_digest.order_by(*_OLDEST_FIRST),
         )
     if found is None:
         raise not_found("dataset_hash", name)
@@ -132,12 +135,14 @@ def delete_own(connection: Connection, owner: str, alias: str) -> Content | None
 
     Raises:
         NotFound: The owner has no such set.
-        FailedPrecondition: The content is entered in a pool, and this is its last name.
+        FailedPrecondition: The content is entered in a pool, under this name.
     """
     found = find_own(connection, owner, alias)
     if found is None:
         raise not_found("hash", alias)
     content = contents.lock(connection, found.content.id)
+    if content is not None and content.is_entered and _is_oldest(connection, found):
+        raise entered(alias)
     connection.execute(
         delete(document_sets).where(document_sets.c.owner == owner, document_sets.c.alias == alias)
     )
@@ -148,10 +153,29 @@ def delete_own(connection: Connection, owner: str, alias: str) -> Content | None
     )
     if others or content is None:
         return None
-    if content.is_entered:
-        raise entered(alias)
     contents.delete_content(connection, content.id)
     return content
+
+
+def enter(connection: Connection, caller: str, digest: str, now: datetime) -> DocumentSet:
+    """Keep a content from deletion, because a run rests on it; gives the set, by its digest.
+
+    Raises:
+        NotFound: There is none.
+    """
+    contents.lock_by_digest(connection, digest)
+    named = find(connection, caller, digest, of_anybody=True)
+    contents.mark_entered(connection, named.content.id, now)
+    return find(connection, caller, digest, of_anybody=True)
+
+
+def _is_oldest(connection: Connection, named: DocumentSet) -> bool:
+    """Whether a set is the one that others see for its content."""
+    oldest = _first(
+        connection,
+        _query().where(contents_table.c.id == named.content.id).order_by(*_OLDEST_FIRST),
+    )
+    return oldest is not None and (oldest.owner, oldest.alias) == (named.owner, named.alias)
 
 
 def _same(connection: Connection, known: DocumentSet, digest: str, now: datetime) -> DocumentSet:
