@@ -217,7 +217,9 @@ def print_dataset(dataset: dataset_pb2.Dataset, output: Format) -> None:
             "kind": dataset.kind,
             "evaluator": enum_text(dataset_pb2.Evaluator.Name(dataset.evaluator), "EVALUATOR_"),
             "evaluators": ", ".join(dataset.evaluators),
-            "metric": dataset_pb2.Metric.Name(dataset.metric).removeprefix("METRIC_").lower(),
+            "metric": dataset_pb2.Metric.Name(dataset.metric).removeprefix("METRIC_").lower()
+            if "loglikelihood" in dataset.evaluators
+            else "",
             "system prompt": dataset.system_prompt,
             **asking_fields(dataset),
             "questions": dataset.question_count,
