@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +19,7 @@ from evalpool.embedding.v1 import embedding_pb2 as pb
 from evalpool.embedding.v1.embedding_pb2_grpc import EmbeddingServiceStub
 from evalpool.identity import Identity
 from evalpool_embedding.chroma import EmbeddedChroma
+from evalpool_embedding.gguf_model import GgufModel
 from evalpool_embedding.model import Vectors
 from evalpool_embedding.onnx_model import OnnxModel
 from evalpool_embedding.sets import MAX_FAILURES
@@ -31,6 +34,7 @@ from tests.embedding.calls import (
     seed_set,
     upload,
 )
+from tests.served import Served
 
 if TYPE_CHECKING:
     from evalpool.embedding.v1.embedding_pb2_grpc import EmbeddingServiceAsyncStub
@@ -161,3 +165,81 @@ async def test_a_set_that_cannot_be_embedded_fails_and_can_be_tried_again(
         assert again.existed
         assert again.dataset.state == pb.DOCUMENT_SET_STATE_READY
         assert len((await stub.SearchPrompt(seed_search())).results) == 4
+
+
+async def test_with_another_model_sets_are_embedded_again_and_not_searched_before(
+    start: Start, owner: Identity, minilm_gguf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = threading.Event()
+    real = GgufModel.encode
+
+    def encode(self: GgufModel, texts: Sequence[str]) -> Vectors:
+        if len(texts) > 1:  # a set, and no prompt
+            gate.wait()
+        return real(self, texts)
+
+    async with start() as service, calling(service, owner) as stub:
+        before = (await stub.CreateDataset(seed_set())).dataset
+        data_dir = service.running.runtime.data_dir
+    monkeypatch.setattr(GgufModel, "encode", encode)
+
+    async with start(model=str(minilm_gguf)) as service, calling(service, owner) as stub:
+        info = await stub.GetInfo(pb.GetInfoRequest())
+        waiting = await stub.GetDataset(pb.GetDatasetRequest(dataset_hash=SEED_HASH))
+        refused = await refusal(
+            stub.SearchPrompt(seed_search()), grpc.StatusCode.FAILED_PRECONDITION, "dataset_hash"
+        )
+        gate.set()
+        after = await until_ready(stub)
+        found = await stub.SearchPrompt(seed_search())
+
+    assert info.model == minilm_gguf.name
+    assert before.model_digest != info.model_digest
+    assert waiting.dataset.state == pb.DOCUMENT_SET_STATE_EMBEDDING
+    assert waiting.dataset.embedded_count == 0
+    assert refused.reason == "DOCUMENT_SET_NOT_READY"
+    assert refused.metadata["model_digest"] == info.model_digest
+    assert after.model_digest == found.model_digest == info.model_digest
+    assert {round(each.similarity, 3) for each in found.results} == {0.844, 0.859, 0.89, 0.133}
+    index = VectorIndex(EmbeddedChroma(data_dir / "chroma"))
+    (name,) = index.names()
+    index.close()
+    assert info.model_digest[:16] in name, "the old model's vectors are gone"
+
+
+async def test_an_upload_that_a_killed_process_took_in_leaves_nothing_and_can_be_sent_again(
+    owner: Identity, tmp_path: Path, models_dir: Path
+) -> None:
+    served = Served("embedding", tmp_path / "data")
+    half = [document(f"document {n}") for n in range(50)]
+    try:
+        await served.start("--models-dir", str(models_dir))
+        async with connected(served, owner) as stub:
+            call: Any = stub.UploadDataset()
+            await call.write(pb.UploadDatasetRequest(hash="large", list=half))
+            assert (await call.read()).dataset.document_count == 50
+            await served.kill()
+            with pytest.raises(grpc.aio.AioRpcError):
+                await call.read()
+
+        await served.start("--models-dir", str(models_dir))
+        async with connected(served, owner) as stub:
+            assert not (await stub.ListDatasets(pb.ListDatasetsRequest())).datasets
+            messages = [
+                pb.UploadDatasetRequest(hash="large", list=half),
+                pb.UploadDatasetRequest(list=half),
+            ]
+            last = (await upload(stub, messages))[-1]
+            assert last.state == pb.DOCUMENT_SET_STATE_READY
+            assert last.embedded_count == 100
+    finally:
+        await served.kill()
+
+
+@asynccontextmanager
+async def connected(served: Served, identity: Identity) -> AsyncIterator[EmbeddingServiceAsyncStub]:
+    channel = open_channel(served.endpoint, identity, served.address, retries=False)
+    try:
+        yield EmbeddingServiceStub(channel)
+    finally:
+        await channel.close()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections.abc import Sequence
 from typing import Any
 
 import grpc
@@ -11,6 +13,8 @@ import pytest
 from evalpool.embedding.v1 import embedding_pb2 as pb
 from evalpool.identity import Identity
 from evalpool_embedding.documents import Document, content_digest
+from evalpool_embedding.model import Vectors
+from evalpool_embedding.onnx_model import OnnxModel
 from evalpool_embedding.vectors import Neighbour, VectorIndex
 from tests.embedding.calls import (
     SEED_COSINES,
@@ -122,6 +126,59 @@ async def test_the_dataset_service_searches_by_digest_and_keeps_the_set_from_del
         assert len((await stub.SearchPrompt(seed_search())).results) == 4
 
 
+async def test_what_the_dataset_service_looks_up_for_a_run_cannot_be_deleted_any_more(
+    start: Start, owner: Identity, stranger: Identity, dataset_service: Identity
+) -> None:
+    async with start() as service, calling(service, owner) as stub:
+        created = (await stub.CreateDataset(seed_set())).dataset
+        own = await stub.GetDataset(pb.GetDatasetRequest(dataset_hash=created.digest))
+        async with calling(service, stranger) as other:
+            await other.CreateDataset(seed_set("theirs"))
+        assert not own.dataset.entered, "its owner only looked at it"
+
+        async with calling(service, dataset_service) as dataset:
+            seen = await dataset.GetDataset(pb.GetDatasetRequest(dataset_hash=created.digest))
+
+        assert seen.dataset.owner == owner.address
+        assert (seen.dataset.state, seen.dataset.document_count) == (
+            pb.DOCUMENT_SET_STATE_READY,
+            4,
+        )
+        assert seen.dataset.entered
+        deletion = stub.DeleteDataset(pb.DeleteDatasetRequest(hash=SEED_HASH))
+        error = await refusal(deletion, grpc.StatusCode.FAILED_PRECONDITION, "hash")
+        assert error.reason == "DOCUMENT_SET_ENTERED"
+        async with calling(service, stranger) as other:
+            await other.DeleteDataset(pb.DeleteDatasetRequest(hash="theirs"))
+
+
+async def test_a_set_is_entered_while_it_is_still_being_embedded(
+    start: Start, owner: Identity, dataset_service: Identity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = threading.Event()
+    real = OnnxModel.encode
+
+    def encode(self: OnnxModel, texts: Sequence[str]) -> Vectors:
+        gate.wait()
+        return real(self, texts)
+
+    monkeypatch.setattr(OnnxModel, "encode", encode)
+    async with start() as service, calling(service, owner) as stub:
+        created = (await stub.CreateDataset(seed_set(), timeout=0.5)).dataset
+        assert created.state == pb.DOCUMENT_SET_STATE_EMBEDDING
+        async with calling(service, dataset_service) as dataset:
+            seen = await dataset.GetDataset(pb.GetDatasetRequest(dataset_hash=created.digest))
+            early = dataset.SearchPrompt(seed_search(created.digest))
+            refused = await refusal(early, grpc.StatusCode.FAILED_PRECONDITION, "dataset_hash")
+        gate.set()
+
+        assert seen.dataset.entered
+        assert refused.reason == "DOCUMENT_SET_NOT_READY"
+        assert refused.metadata["embedded_count"] == "0"
+        deletion = stub.DeleteDataset(pb.DeleteDatasetRequest(hash=SEED_HASH))
+        await refusal(deletion, grpc.StatusCode.FAILED_PRECONDITION, "hash")
+
+
 async def test_a_set_that_is_deleted_while_it_is_searched_is_not_found(
     start: Start, owner: Identity, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -153,7 +210,10 @@ async def test_a_set_that_is_deleted_while_it_is_searched_is_not_found(
         ({"top_k": 10_000}, {"top_k"}),
         ({"prompt": ""}, {"prompt"}),
         ({"prompt": "x" * 65_537}, {"prompt"}),
+        ({"prompt": "x\0"}, {"prompt"}),
         ({"dataset_hash": ""}, {"dataset_hash"}),
+        ({"dataset_hash": "x\0"}, {"dataset_hash"}),
+        ({"dataset_hash": "x" * 129}, {"dataset_hash"}),
         ({"filter": {"a": None}}, {"filter.a"}),
         ({"filter": {"$and": [1]}, "top_k": 101}, {"filter.$and", "top_k"}),
     ],

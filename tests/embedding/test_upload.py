@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -10,6 +11,7 @@ from sqlalchemy import func, select
 
 from evalpool.embedding.v1 import embedding_pb2 as pb
 from evalpool.embedding.v1.embedding_pb2_grpc import EmbeddingServiceStub
+from evalpool.errors import CallError
 from evalpool.identity import Identity
 from evalpool_embedding.schema import documents
 from evalpool_runtime.database import Database
@@ -113,6 +115,60 @@ async def test_nothing_is_kept_of_an_upload_that_is_broken_off(
         while await stored_documents(service):
             pass
         assert not (await stub.ListDatasets(pb.ListDatasetsRequest())).datasets
+
+
+async def test_of_two_uploads_under_one_name_at_once_one_is_kept(
+    start: Start, owner: Identity
+) -> None:
+    async with start() as service, calling(service, owner) as stub:
+        calls: list[Any] = [stub.UploadDataset(), stub.UploadDataset()]
+        for call, content in zip(calls, ("one", "other"), strict=True):
+            await call.write(pb.UploadDatasetRequest(hash="a", list=[document(content)]))
+            assert (await call.read()).dataset.document_count == 1
+
+        digests = await asyncio.gather(*map(finish, calls), return_exceptions=True)
+
+        refused = [each for each in digests if isinstance(each, grpc.aio.AioRpcError)]
+        assert [CallError.of(each).reason for each in refused] == ["DOCUMENT_SET_EXISTS"]
+        (kept,) = (await stub.ListDatasets(pb.ListDatasetsRequest())).datasets
+        assert kept.digest in digests
+        assert await stored_documents(service) == 1
+
+
+async def finish(call: Any) -> str:
+    """End an upload; the digest of what it made."""
+    await call.done_writing()
+    digest = ""
+    while (response := await call.read()) is not grpc.aio.EOF:
+        digest = response.dataset.digest
+    return digest
+
+
+async def test_two_uploads_of_the_same_at_once_are_both_answered(
+    start: Start, owner: Identity
+) -> None:
+    listed = [document(f"document {n}") for n in range(20)]
+    messages = [pb.UploadDatasetRequest(hash="a", list=listed)]
+    async with start() as service, calling(service, owner) as stub:
+        one, other = await asyncio.gather(upload(stub, messages), upload(stub, messages))
+
+        assert one[-1] == other[-1]
+        assert one[-1].state == pb.DOCUMENT_SET_STATE_READY
+        assert await stored_documents(service) == 20
+
+
+async def test_duplicate_documents_are_kept_as_often_as_they_come(
+    start: Start, owner: Identity
+) -> None:
+    messages = [pb.UploadDatasetRequest(hash="a", list=[document("the same")] * 3)]
+    async with start() as service, calling(service, owner) as stub:
+        last = (await upload(stub, messages))[-1]
+        found = await stub.SearchPrompt(
+            pb.SearchPromptRequest(dataset_hash="a", prompt="the same", top_k=10)
+        )
+
+        assert last.document_count == 3
+        assert [each.index for each in found.results] == [0, 1, 2]
 
 
 async def stored_documents(service: ServiceUnderTest) -> int:
