@@ -4,18 +4,29 @@ from __future__ import annotations
 
 from evalpool.benchmark.v1 import benchmark_pb2
 from evalpool.cli.output import enum_text, moment, print_table, short
+from evalpool.common.v1.subject_kind_pb2 import (
+    SUBJECT_KIND_DOCUMENT_SET,
+    SUBJECT_KIND_MODEL,
+    SubjectKind,
+)
 
 
 def print_leaderboard(
-    board: benchmark_pb2.Leaderboard, *, names: dict[str, str] | None = None
+    board: benchmark_pb2.Leaderboard,
+    *,
+    kind: SubjectKind.ValueType = SUBJECT_KIND_MODEL,
+    names: dict[str, str] | None = None,
 ) -> None:
     """Print a leaderboard.
 
     Args:
         board: The leaderboard.
+        kind: What is entered in its pool.
         names: Names of participants by address, where they are known.
     """
     known = names or {}
+    # Where a question gives a point or none, points are right answers.
+    graded = any(row.full_marks > 1 for row in board.rows)
     title = f"Pool {short(board.pool)} · {board.funds} units · "
     if board.final:
         title += "final"
@@ -24,11 +35,11 @@ def print_leaderboard(
     print_table(
         [
             ">rank",
-            "model",
+            "document set" if kind == SUBJECT_KIND_DOCUMENT_SET else "model",
             "participant",
             ">score",
             "95 % interval",
-            ">correct",
+            ">points" if graded else ">correct",
             "status",
             ">reward",
             "remark",
@@ -40,7 +51,7 @@ def print_leaderboard(
                 known.get(row.participant, short(row.participant)),
                 f"{row.score:.4f}" if row.done else "",
                 f"{row.score_low:.3f}–{row.score_high:.3f}" if row.done else "",
-                f"{row.correct}/{row.done}" if row.done else "",
+                f"{row.points}/{row.done * row.full_marks}" if row.done else "",
                 _status(row),
                 row.reward,
                 _remark(row),

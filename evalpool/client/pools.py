@@ -31,7 +31,7 @@ class PoolTerms:
         tie_rule: "earliest" or "split".
         max_entries_per_day: Entries a participant may make within 24 hours.
         grace: ISO 8601; what work in flight gets after the end.
-        evaluator: "loglikelihood", "letter" or "judge".
+        evaluator: "loglikelihood", "letter", "exact_match" or "judge".
     """
 
     dataset: str

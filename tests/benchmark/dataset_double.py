@@ -111,6 +111,10 @@ class DatasetDouble(DatasetServiceServicer):
         """Make a document set; returns its digest."""
         return self._add_subject(number, f"set-{number}", owner, SUBJECT_KIND_DOCUMENT_SET)
 
+    def know_document_set(self, digest: str, name: str, owner: str) -> None:
+        """Know of a document set that is somewhere else."""
+        self._add_subject(int(digest, 16), name, owner, SUBJECT_KIND_DOCUMENT_SET)
+
     def _add_subject(self, number: int, name: str, owner: str, kind: SubjectKind.ValueType) -> str:
         digest = f"{number:064x}"
         self.subjects[digest] = pb.Subject(digest=digest, name=name, owner=owner, kind=kind)

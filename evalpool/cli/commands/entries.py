@@ -22,7 +22,7 @@ from evalpool.cli.output import (
     short,
 )
 from evalpool.cli.progress import Tracker
-from evalpool.cli.subjects import model_digest
+from evalpool.cli.subjects import subject_digest
 from evalpool.client import Client
 from evalpool.client.pools import watch_entry
 
@@ -35,21 +35,27 @@ EntryId = Annotated[str, typer.Argument(help="The entry's id.")]
 def join(
     pool: PoolId,
     subject: Annotated[
-        str, typer.Argument(help="A model's digest, its name in the catalogue, or a GGUF file.")
+        str,
+        typer.Argument(
+            help="A model's digest, its name in the catalogue, or a GGUF file; where the pool "
+            "takes document sets the name or digest of your own."
+        ),
     ],
     wait: Annotated[bool, typer.Option(help="Follow the entry to its end.")] = False,
     request_id: RequestId = "",
     output: Output = Format.TABLE,
     wallet: Wallet = DEFAULT_WALLET,
 ) -> None:
-    """Enter a model in a pool."""
+    """Enter a model in a pool, or a document set where the pool takes these."""
 
     async def work() -> benchmark_pb2.Entry:
         async with client_of(wallet) as client:
+            joined = await client.benchmark.GetPool(benchmark_pb2.GetPoolRequest(id=pool))
+            kind = joined.pool.subject_kind
             response = await client.benchmark.JoinPool(
                 benchmark_pb2.JoinPoolRequest(
                     pool=pool,
-                    subject=await model_digest(client, subject),
+                    subject=await subject_digest(client, kind, subject),
                     request_id=request_id or f"join-{uuid4()}",
                 )
             )
@@ -136,7 +142,9 @@ def _print_entry(found: benchmark_pb2.Entry, output: Format) -> None:
     if output is Format.JSON:
         print_json(found)
     else:
-        scored = found.done and found.state == benchmark_pb2.ENTRY_STATE_SCORED
+        most = found.done * found.full_marks
+        graded = found.full_marks > 1
+        scored = most and found.state == benchmark_pb2.ENTRY_STATE_SCORED
         print_fields(
             {
                 "entry": found.id,
@@ -148,7 +156,8 @@ def _print_entry(found: benchmark_pb2.Entry, output: Format) -> None:
                 "tried again (UTC)": moment(found.retry_time),
                 "queue position": found.queue_position or None,
                 "progress": f"{found.done}/{found.total}" if found.total else None,
-                "score": f"{found.correct / found.done:.4f}" if scored else None,
+                "points": f"{found.points}/{most}" if most and graded else None,
+                "score": f"{found.points / most:.4f}" if scored else None,
                 "prize": "takes none" if found.prize_free else None,
                 "joined (UTC)": moment(found.join_time),
             }

@@ -22,6 +22,7 @@ from evalpool.cli.output import (
     print_table,
     short,
 )
+from evalpool.cli.subjects import subjects_text
 from evalpool.client.pools import PoolTerms, fund, watch_leaderboard
 from evalpool.common.v1.service_info_pb2 import Tag
 
@@ -49,7 +50,7 @@ def create(
     tie_rule: Annotated[str, typer.Option(help="earliest or split.")] = "",
     max_entries_per_day: Annotated[str, typer.Option(help="For each participant.")] = "",
     grace: Annotated[str, typer.Option(help="ISO 8601, for work in flight at the end.")] = "",
-    evaluator: Annotated[str, typer.Option(help="loglikelihood, letter or judge.")] = "",
+    evaluator: Annotated[str, typer.Option(help="One that the dataset can be evaluated by.")] = "",
     request_id: RequestId = "",
     output: Output = Format.TABLE,
     wallet: Wallet = DEFAULT_WALLET,
@@ -146,6 +147,7 @@ def show(pool: PoolId, output: Output = Format.TABLE, wallet: Wallet = DEFAULT_W
             "state": _pool_state(found),
             "funds": found.funds,
             "funder": found.funder,
+            "takes": subjects_text(found.subject_kind),
             "dataset": found.dataset,
             "version": found.dataset_version,
             "questions": found.question_count,
@@ -188,33 +190,28 @@ def leaderboard(
 ) -> None:
     """Show a pool's leaderboard."""
 
-    async def work() -> benchmark_pb2.Leaderboard | None:
+    async def work() -> None:
+        request = benchmark_pb2.GetLeaderboardRequest(pool=pool, live=live)
         async with client_of(wallet) as client:
+            asked = await client.benchmark.GetPool(benchmark_pb2.GetPoolRequest(id=pool))
+            kind = asked.pool.subject_kind
             if update:
-                updated = await client.benchmark.UpdateLeaderboard(
-                    benchmark_pb2.UpdateLeaderboardRequest(pool=pool)
-                )
-                if not watch:
-                    return updated.leaderboard
-            if not watch:
-                response = await client.benchmark.GetLeaderboard(
-                    benchmark_pb2.GetLeaderboardRequest(pool=pool, live=live)
-                )
-                return response.leaderboard
-            async for snapshot in watch_leaderboard(client, pool):
-                if output is Format.JSON:
-                    print_json_line(snapshot)
-                else:
-                    print_leaderboard(snapshot)
-            return None
+                taken = benchmark_pb2.UpdateLeaderboardRequest(pool=pool)
+                await client.benchmark.UpdateLeaderboard(taken)
+            if watch:
+                async for board in watch_leaderboard(client, pool):
+                    if output is Format.JSON:
+                        print_json_line(board)
+                    else:
+                        print_leaderboard(board, kind=kind)
+                return
+            board = (await client.benchmark.GetLeaderboard(request)).leaderboard
+            if output is Format.JSON:
+                print_json(board)
+            else:
+                print_leaderboard(board, kind=kind)
 
-    found = run(work())
-    if found is None:
-        return
-    if output is Format.JSON:
-        print_json(found)
-    else:
-        print_leaderboard(found)
+    run(work())
 
 
 @group.command()

@@ -11,6 +11,7 @@ from evalpool.endpoints import PORTS
 from evalpool.wallet import Wallets
 from evalpool_runtime.testing import ServiceUnderTest
 from evalpool_token.service import SERVICE
+from tests.benchmark.world import World, running_world
 from tests.evalpool.background import Background
 from tests.evalpool.cli.commands import Cli, in_this_process
 from tests.evalpool.service_thread import running_in_a_thread
@@ -40,6 +41,18 @@ def background() -> Iterator[Background]:
     """Where services run that the commands find."""
     with Background.running() as made:
         yield made
+
+
+@pytest.fixture
+def world(
+    home: Path, tmp_path: Path, background: Background, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[World]:
+    """The services of a pool, whose benchmark service the commands find."""
+    running = running_world(tmp_path)
+    made: World = background.do(running.__aenter__())
+    monkeypatch.setenv("EVALPOOL_BENCHMARK", made.benchmark.endpoint)
+    yield made
+    background.do(running.__aexit__(None, None, None))
 
 
 @pytest.fixture

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -14,22 +13,10 @@ from evalpool.client import Client
 from evalpool.client.pools import watch_entry
 from evalpool.dataset.v1 import dataset_pb2
 from evalpool_benchmark.entry import entry_id
-from tests.benchmark.world import World, running_world
+from tests.benchmark.world import World
 from tests.evalpool.background import Background
 from tests.evalpool.cli.commands import Cli
 from tests.waiting import until
-
-
-@pytest.fixture
-def world(
-    home: Path, tmp_path: Path, background: Background, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[World]:
-    """The services of a pool, whose benchmark service the commands find."""
-    running = running_world(tmp_path)
-    made: World = background.do(running.__aenter__())
-    monkeypatch.setenv("EVALPOOL_BENCHMARK", made.benchmark.endpoint)
-    yield made
-    background.do(running.__aexit__(None, None, None))
 
 
 async def new_pool(world: World) -> str:
