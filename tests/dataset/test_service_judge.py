@@ -348,6 +348,27 @@ async def test_a_set_that_is_gone_ends_its_run(
     assert score.reason_code == "DOCUMENT_SET_NOT_FOUND"
 
 
+@pytest.mark.parametrize("refused", ["MODEL_NOT_FOUND", "MODEL_LOAD_FAILED"])
+async def test_a_model_that_cannot_answer_is_never_the_fault_of_a_document_set(
+    tmp_path: Path, router: RouterDouble, library: LibraryDouble, refused: str
+) -> None:
+    router.always = (grpc.StatusCode.FAILED_PRECONDITION, refused)
+    async with running_dataset(
+        tmp_path,
+        router,
+        embedding_endpoint=library.endpoint,
+        embedding_address=library.identity.address,
+        max_tries=1,
+    ) as dataset:
+        library.sets[SET] = (dataset.owner.address, ["A fact."])
+        stub = await dataset.load(QUESTIONS, **retrieving())
+        score = await evaluated(stub, SET)
+
+    assert score.state == dataset_pb2.RUN_STATE_FAILED
+    assert score.reason_code == "EVALUATION_FAILED"
+    assert "the model that answers gave no reply" in score.reason
+
+
 async def test_a_service_that_knows_of_no_embedding_service_says_so(
     tmp_path: Path, router: RouterDouble
 ) -> None:

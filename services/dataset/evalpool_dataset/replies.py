@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -158,6 +158,8 @@ class Replies:
                         return
         except grpc.aio.AioRpcError as error:
             problem = problem_of(error)
+            if asked.parts.evaluator.retrieval is not None:
+                problem = _of_what_answers(problem)
             # What keeps every question from being asked ends the chunk; the rest is this one's.
             if started is None and (problem.keeps_all_waiting or problem.subjects_fault):
                 raise CallEnded(problem) from error
@@ -244,6 +246,14 @@ def _answered(
         ),
         provenance=provenance,
     )
+
+
+def _of_what_answers(problem: Problem) -> Problem:
+    """A model that cannot be run is never the fault of the set that it was to answer from."""
+    if not problem.subjects_fault:
+        return problem
+    reason = f"the model that answers gave no reply: {problem.reason}"
+    return replace(problem, reason=reason, code=ENGINE_FAILED)
 
 
 def _request(model: str, asked: Asked, reference: str) -> inference_pb2.InferRequest:
