@@ -163,7 +163,10 @@ def test_what_the_machinery_has_failed_once_is_remembered_while_it_is_tried_agai
 
 
 @pytest.mark.parametrize("state", [RunState.QUEUED, RunState.RUNNING])
-@pytest.mark.parametrize(("code", "outage"), [("NO_WORKER", True), ("QUEUE_FULL", False)])
+@pytest.mark.parametrize(
+    ("code", "outage"),
+    [("NO_WORKER", True), ("QUEUE_FULL", False), ("DOCUMENT_SET_NOT_READY", False)],
+)
 def test_a_run_that_waits_says_what_for_and_an_outage_is_the_machinerys_failure(
     state: RunState, code: str, outage: bool
 ) -> None:

@@ -76,6 +76,18 @@ CONTRIBUTIONS = st.lists(st.integers(1, 10**38), min_size=1, max_size=6).map(
 
 
 @given(ENTRIES, CONTRIBUTIONS, st.sampled_from(list(RULES)), st.sampled_from(list(TIE_RULES)))
+def test_what_full_marks_are_changes_no_plan_where_the_scores_are_the_same(
+    entries: list[Entry], contributions: list[Contribution], rule: str, tie_rule: str
+) -> None:
+    pool = replace(POOL, allocation=rule, tie_rule=tie_rule, minimum_score="1/4")
+    finer = [replace(e, points=5 * e.points, full_marks=5 * e.full_marks) for e in entries]
+    mixed = [new if n % 2 else old for n, (old, new) in enumerate(zip(entries, finer, strict=True))]
+    first = plan(pool, rank(entries, pool.minimum), contributions)
+    assert plan(pool, rank(finer, pool.minimum), contributions) == first
+    assert plan(pool, rank(mixed, pool.minimum), contributions) == first
+
+
+@given(ENTRIES, CONTRIBUTIONS, st.sampled_from(list(RULES)), st.sampled_from(list(TIE_RULES)))
 def test_a_plan_pays_exactly_what_was_contributed(
     entries: list[Entry], contributions: list[Contribution], rule: str, tie_rule: str
 ) -> None:
