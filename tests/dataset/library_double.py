@@ -21,6 +21,8 @@ class LibraryDouble(embedding_pb2_grpc.EmbeddingServiceServicer):
         identity: Its key.
         sets: The sets by their digests: the owner, and the documents, nearest first.
         embedding: Digests of sets that are not embedded yet.
+        model: The digest of its model.
+        searches_with: The digest of the model that it searches with; empty for its model.
         refusals: What the next searches are refused with: code and reason.
         searched: Requests of SearchPrompt that came.
         callers: Addresses that called.
@@ -30,6 +32,8 @@ class LibraryDouble(embedding_pb2_grpc.EmbeddingServiceServicer):
         self.identity = Identity.generate()
         self.sets: dict[str, tuple[str, list[str]]] = {}
         self.embedding: set[str] = set()
+        self.model = "m" * 64
+        self.searches_with = ""
         self.refusals: list[tuple[grpc.StatusCode, str]] = []
         self.searched: list[embedding_pb2.SearchPromptRequest] = []
         self.callers: set[str] = set()
@@ -51,6 +55,11 @@ class LibraryDouble(embedding_pb2_grpc.EmbeddingServiceServicer):
     async def __aexit__(self, *_exc: object) -> None:
         await self._server.stop(None)
 
+    async def GetInfo(
+        self, request: embedding_pb2.GetInfoRequest, context: Any
+    ) -> embedding_pb2.GetInfoResponse:
+        return embedding_pb2.GetInfoResponse(model_digest=self.model)
+
     async def GetDataset(
         self, request: embedding_pb2.GetDatasetRequest, context: Any
     ) -> embedding_pb2.GetDatasetResponse:
@@ -67,6 +76,7 @@ class LibraryDouble(embedding_pb2_grpc.EmbeddingServiceServicer):
                 else embedding_pb2.DOCUMENT_SET_STATE_EMBEDDING,
                 document_count=len(documents),
                 embedded_count=len(documents) if ready else 0,
+                model_digest=self.model,
             )
         )
 
@@ -79,10 +89,11 @@ class LibraryDouble(embedding_pb2_grpc.EmbeddingServiceServicer):
             await fail(context, *self.refusals.pop(0))
         _, documents = await self._set(request.dataset_hash, context)
         return embedding_pb2.SearchPromptResponse(
+            model_digest=self.searches_with or self.model,
             results=[
                 embedding_pb2.SearchResult(content=content, index=place)
                 for place, content in enumerate(documents[: request.top_k])
-            ]
+            ],
         )
 
     async def _set(self, digest: str, context: Any) -> tuple[str, list[str]]:

@@ -20,6 +20,7 @@ from tests.dataset.dataset_harness import (
     MODEL,
     DatasetHarness,
     evaluated,
+    json_lines,
     lines,
     running_dataset,
     start,
@@ -117,6 +118,36 @@ async def test_each_call_is_paid_by_a_hold_of_the_dataset_services_own(tmp_path:
         router = harness.router
         assert await account.holds(router) == [(router.identity.address, 7, True)] * 4
         assert len(set(router.holds)) == 4
+
+
+async def test_replies_and_their_grades_are_paid_each(tmp_path: Path) -> None:
+    async with paid_herd(tmp_path) as (harness, account):
+        await account.pay_in(100)
+        router = harness.router
+        router.own_models = (MODEL, MODEL)
+        rows = [{"question": f"Why {n}?", "expected_response": "So."} for n in range(2)]
+        stub = await harness.load(json_lines(rows), kind="open_ended")
+
+        graded = await evaluated(stub)
+
+        assert (graded.state, graded.points) == (COMPLETE, 20)
+        assert await account.holds(router) == [(router.identity.address, 7, True)] * 4
+        assert len(set(router.holds)) == 4
+
+
+async def test_a_grade_that_cannot_be_paid_leaves_the_run_unfunded(tmp_path: Path) -> None:
+    async with paid_herd(tmp_path) as (harness, account):
+        await account.pay_in(7)
+        harness.router.own_models = (MODEL, MODEL)
+        rows = [{"question": "Why?", "expected_response": "So."}]
+        stub = await harness.load(json_lines(rows), kind="open_ended")
+
+        score = await evaluated(stub)
+        await account.pay_in(14)
+
+        assert (score.state, score.reason_code) == (UNFUNDED, "HOLD_REFUSED")
+        again = await start(stub)
+        assert (await until(stub, again.run, COMPLETE)).points == 10
 
 
 async def test_where_inference_is_free_nothing_is_held_and_nothing_asked_twice(

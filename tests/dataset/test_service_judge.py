@@ -276,6 +276,7 @@ async def test_what_answers_is_part_of_the_version_and_is_shown(dataset: Dataset
 
     found, other = await shown("d"), await shown("e")
     assert (found.retrieval.model, found.retrieval.top_k) == (ANSWERS, 4)
+    assert found.retrieval.embedder == "m" * 64
     assert (other.retrieval.model, other.retrieval.top_k) == (MODEL, 9)
     assert found.version != other.version
 
@@ -335,6 +336,36 @@ async def test_an_embedding_service_that_is_away_is_waited_for(
     assert {r.attempts for r in await results(stub, score.run)} == {1}
 
 
+async def test_questions_are_not_asked_with_another_embedding_model(
+    dataset: DatasetHarness, library: LibraryDouble
+) -> None:
+    library.sets[SET] = (dataset.owner.address, ["A fact."])
+    stub = await dataset.load(QUESTIONS, **retrieving())
+    library.model = "n" * 64
+
+    error = await refusal(start(stub, SET))
+
+    assert error.code is grpc.StatusCode.UNAVAILABLE
+    assert "another embedding model" in error.message
+    again = dataset_pb2.CreateDatasetRequest(id="d", **retrieving())
+    assert (await stub.CreateDataset(again)).dataset.retrieval.embedder == "m" * 64
+
+
+async def test_a_search_by_another_model_yields_nothing_until_the_first_one_is_back(
+    dataset: DatasetHarness, library: LibraryDouble
+) -> None:
+    library.sets[SET] = (dataset.owner.address, ["A fact."])
+    library.searches_with = "n" * 64
+    stub = await dataset.load(QUESTIONS, **retrieving())
+    run = (await start(stub, SET)).run
+
+    waiting = await until(stub, run, reason_code="UNAVAILABLE")
+    library.searches_with = library.model
+
+    assert "another embedding model" in waiting.reason
+    assert (await until(stub, run, dataset_pb2.RUN_STATE_COMPLETE)).done == 2
+
+
 async def test_a_set_that_is_gone_ends_its_run(
     dataset: DatasetHarness, library: LibraryDouble
 ) -> None:
@@ -373,7 +404,8 @@ async def test_a_service_that_knows_of_no_embedding_service_says_so(
     tmp_path: Path, router: RouterDouble
 ) -> None:
     async with running_dataset(tmp_path, router) as dataset:
-        stub = await dataset.load(QUESTIONS, **retrieving())
-        error = await refusal(start(stub, SET))
+        stub = await dataset.stub()
+        request = dataset_pb2.CreateDatasetRequest(id="d", **retrieving())
+        error = await refusal(stub.CreateDataset(request))
     assert error.code is grpc.StatusCode.UNAVAILABLE
     assert "--embedding-endpoint" in error.message

@@ -541,21 +541,27 @@ class Retrieval(_message.Message):
 
     MODEL_FIELD_NUMBER: _builtins.int
     TOP_K_FIELD_NUMBER: _builtins.int
+    EMBEDDER_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The digest of the model that answers: 64 hexadecimal digits. Default: the herd's chat model, as it
     is when the dataset is made.
     """
     top_k: _builtins.int
     """Documents that a question is answered with: 1 to 100. Default: 4."""
+    embedder: _builtins.str
+    """The digest of the model that finds them: that of the embedding service as it is when the dataset is
+    made. With another one its questions are not asked. Empty in a request.
+    """
     def __init__(
         self,
         *,
         model: _builtins.str = ...,
         top_k: _builtins.int = ...,
+        embedder: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "top_k", b"top_k"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["embedder", b"embedder", "model", b"model", "top_k", b"top_k"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -28,6 +28,10 @@ from evalpool_runtime.clock import Clock
 GRADE_SECONDS = 1800.0
 """How long a reply that is written waits for a judge, before it is written once more."""
 
+FIRST_CALL_SECONDS = 60.0
+"""The time limit of the first call. It doubles with each further one: a call says nothing while it
+waits for a worker, and a judge may be slow, so that neither a short nor a long limit serves."""
+
 FIRST_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 30.0
 
@@ -91,12 +95,12 @@ class Grading:
             reference=reference,
             seed=judge.seed,
         )
-        wait, pause = Wait(), FIRST_PAUSE_SECONDS
+        wait, pause, seconds = Wait(), FIRST_PAUSE_SECONDS, FIRST_CALL_SECONDS
         end = self._clock.monotonic() + GRADE_SECONDS
         while True:
             try:
                 response = await self._purse.ask_once(
-                    request, partial(self._stub.Evaluate, timeout=GRADE_SECONDS)
+                    request, partial(self._stub.Evaluate, timeout=seconds)
                 )
             except grpc.aio.AioRpcError as error:
                 problem = _of_the_judge(problem_of(error))
@@ -107,6 +111,7 @@ class Grading:
                     yield waiting
                 await asyncio.sleep(problem.retry_after or pause)
                 pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+                seconds = min(2 * seconds, GRADE_SECONDS)
                 continue
             if (waiting := wait.heard(None, self._clock.monotonic())) is not None:
                 yield waiting

@@ -57,7 +57,7 @@ class Models:
         """
         if chosen.retrieval is None:
             return await self.find(digest, "subject")
-        found = await self._library.find(digest)
+        found = await self._library.find(digest, chosen.retrieval.embedder)
         if found is None:
             raise NotFound(
                 reasons.ERROR_REASON_DOCUMENT_SET_NOT_FOUND,
@@ -68,7 +68,7 @@ class Models:
         return found
 
     async def settled(self, chosen: Parameters, before: Parameters | None) -> Parameters:
-        """What an owner chose, with the models named that judge and answer.
+        """What an owner chose, with the models named that judge, answer and find documents.
 
         Args:
             chosen: What the owner chose; empty digests stand for the herd's own models.
@@ -77,16 +77,19 @@ class Models:
 
         Raises:
             NotFound: The herd does not know a model.
-            Unavailable: The herd has none of its own.
+            Unavailable: The herd has none of its own, or the embedding service cannot be asked.
         """
         if chosen.judge is not None:
             known = before.judge.model if before and before.judge else ""
             model = await self._settle(chosen.judge.model, known, Work.JUDGE, "judge.model")
             chosen = replace(chosen, judge=replace(chosen.judge, model=model))
         if chosen.retrieval is not None:
-            known = before.retrieval.model if before and before.retrieval else ""
+            made = before.retrieval if before else None
+            known = made.model if made else ""
             model = await self._settle(chosen.retrieval.model, known, Work.CHAT, "retrieval.model")
-            chosen = replace(chosen, retrieval=replace(chosen.retrieval, model=model))
+            embedder = made.embedder if made else await self._library.embedder()
+            retrieval = replace(chosen.retrieval, model=model, embedder=embedder)
+            chosen = replace(chosen, retrieval=retrieval)
         return chosen
 
     async def page(self, after: tuple[str, int], limit: int) -> list[Model]:

@@ -42,7 +42,11 @@ def tell_parameters(message: dataset_pb2.Dataset, chosen: Parameters) -> None:
         message.judge.CopyFrom(judge)
     if chosen.retrieval is not None:
         message.retrieval.CopyFrom(
-            dataset_pb2.Retrieval(model=chosen.retrieval.model, top_k=chosen.retrieval.top_k)
+            dataset_pb2.Retrieval(
+                model=chosen.retrieval.model,
+                top_k=chosen.retrieval.top_k,
+                embedder=chosen.retrieval.embedder,
+            )
         )
     if chosen.few_shot is not None:
         message.few_shot.CopyFrom(

@@ -139,6 +139,8 @@ def parse_judge(fields: Fields, judge: dataset_pb2.Judge) -> JudgeRules:
 def parse_retrieval(fields: Fields, retrieval: dataset_pb2.Retrieval) -> RetrievalRules:
     """What answers with what a set yields; its model is empty for the herd's chat model."""
     model = retrieval.model
+    if retrieval.embedder:
+        fields.refuse("retrieval.embedder", "it is the embedding service's model; leave it empty")
     return RetrievalRules(
         fields.parse("retrieval.model", parse_digest, model) if model else "",
         fields.attempt(

@@ -121,7 +121,7 @@ class Replies:
         model, based = subject, asked
         retrieval = asked.parts.evaluator.retrieval
         if retrieval is not None:
-            found = await self._library.search(subject, asked.question.question, retrieval.top_k)
+            found = await self._library.search(subject, asked.question.question, retrieval)
             model, based = retrieval.model, asked.based_on("\n\n".join(found))
         async for outcome in self._reply(number, model, based, reference):
             if isinstance(outcome, _Reply):

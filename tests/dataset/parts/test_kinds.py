@@ -106,10 +106,10 @@ def test_an_evaluators_spec_says_what_bears_on_the_result() -> None:
         "stop": ["\n"],
         "temperature": "0.5",
     }
-    judge, retrieval = JudgeRules("a" * 64), RetrievalRules("b" * 64, 3)
+    judge, retrieval = JudgeRules("a" * 64), RetrievalRules("b" * 64, 3, "e" * 64)
     assert EvaluatorSpec(Evaluator.JUDGE, judge=judge, retrieval=retrieval).spec() == {
         "evaluator": "judge",
         "judge": {"model": "a" * 64, "seed": 0},
         "max_tokens": 40,
-        "retrieval": {"model": "b" * 64, "top_k": 3},
+        "retrieval": {"embedder": "e" * 64, "model": "b" * 64, "top_k": 3},
     }

@@ -107,14 +107,16 @@ class RetrievalRules:
     Attributes:
         model: The digest of the model.
         top_k: Documents that a question is answered with.
+        embedder: The digest of the model that finds them.
     """
 
     model: str
     top_k: int = 4
+    embedder: str = ""
 
     def document(self) -> dict[str, JsonValue]:
         """What was chosen."""
-        return {"model": self.model, "top_k": self.top_k}
+        return {"embedder": self.embedder, "model": self.model, "top_k": self.top_k}
 
 
 @dataclass(frozen=True, slots=True)
