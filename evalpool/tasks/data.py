@@ -1,4 +1,4 @@
-"""Reading the rows that a task asks: local files in JSON, JSON Lines, CSV or Parquet."""
+"""Reading the rows that a task asks: files in JSON, JSON Lines, CSV or Parquet, or the hub."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from evalpool.tasks.errors import TaskError
-from evalpool.tasks.task_file import TaskFile
+from evalpool.tasks.hub import hub_splits
+from evalpool.tasks.task_file import LOCAL, TaskFile
 
 
 def read_splits(
@@ -19,18 +20,21 @@ def read_splits(
 
     Args:
         task: Names files where its `dataset_path` is json, csv or parquet.
-        given: Files by split; they go before those that the task names.
+        given: Files by split; they go before those that the task names, and before the hub.
 
     Raises:
-        TaskError: There are no files, or one cannot be read.
+        TaskError: There are no rows to be had, or a file cannot be read.
     """
     named = {split: [Path(file) for file in files] for split, files in task.data_files.items()}
     files = named | {split: list(paths) for split, paths in given.items()}
     if not files:
-        raise TaskError(
-            f"dataset_path: {task.dataset} is no local file; give the rows of its splits, as in "
-            f"--data {task.split}=FILE"
-        )
+        loaded = None if task.dataset in LOCAL else hub_splits(task)
+        if loaded is None:
+            raise TaskError(
+                f"dataset_path: {task.dataset} is no local file; give the rows of its splits, as "
+                f"in --data {task.split}=FILE, or install the library datasets"
+            )
+        return loaded
     return {split: _whole(paths) for split, paths in files.items()}
 
 

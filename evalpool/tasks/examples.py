@@ -49,7 +49,9 @@ class ExampleSampler:
         if self._number == 0:
             return []
         if self._sampler == "first_n":
-            rows = [row for row in self._rows if row != asked]
+            rows = self._rows
+            if asked is not None:
+                rows = [row for row in rows if row != asked]
             return self._enough(rows)[: self._number]
         if asked is None:
             return self._random.sample(self._rows, self._number)

@@ -11,14 +11,17 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 from evalpool.tasks.errors import TaskError
-from evalpool.tasks.task_file import Function
+from evalpool.tasks.task_file import TaskFile
+from evalpool.tasks.yaml_file import Function
 
 Row = Mapping[str, Any]
 
 
+@lru_cache(maxsize=64)
 def known_function(function: Function) -> Callable[[Row], Any]:
     """What a function does with a row.
 
@@ -39,6 +42,21 @@ def known_function(function: Function) -> Callable[[Row], Any]:
             "write a template instead"
         )
     return found
+
+
+def find_functions(task: TaskFile) -> None:
+    """Find all functions that a task names.
+
+    Raises:
+        TaskError: One is not known.
+    """
+    shots = task.shots
+    named = [task.process, task.text, task.target, task.choices]
+    if shots.number:
+        named += [shots.process, shots.text, shots.target, shots.choices]
+    for recipe in named:
+        if isinstance(recipe, Function):
+            known_function(recipe)
 
 
 def _hellaswag_row(row: Row) -> dict[str, Any]:

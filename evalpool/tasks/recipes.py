@@ -18,8 +18,9 @@ from jinja2.exceptions import SecurityError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from evalpool.tasks.errors import TaskError
+from evalpool.tasks.fields import Recipe, shown
 from evalpool.tasks.functions import known_function
-from evalpool.tasks.task_file import Function, Recipe
+from evalpool.tasks.yaml_file import Function
 
 Row = Mapping[str, Any]
 
@@ -32,38 +33,81 @@ _environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_tra
 _environment.filters["regex_replace"] = _regex_replace
 
 
-def text_of(recipe: Recipe, row: Row, field: str) -> str | int:
+def text_of(recipe: Recipe, row: Row, field: str, *, places: bool = True) -> str | int:
     """A prompt; a number where the choices are prompts: the right one's place, from 0.
 
+    Args:
+        recipe: How it is made.
+        row: Of what.
+        field: Its name in the file, for messages.
+        places: Digits that a template gives are a place among choices, which the task has.
+
     Raises:
         TaskError: The recipe fails on the row.
     """
     made = _made(recipe, row, field)
-    if isinstance(recipe, str) and recipe not in row and isinstance(made, str) and made.isdigit():
+    if places and _is_template(recipe, row) and isinstance(made, str) and made.isdigit():
         return int(made)
-    if isinstance(made, str | int) and not isinstance(made, bool):
-        return made
-    raise TaskError(f"{field}: {made!r} is no text")
+    if isinstance(made, str) or (places and _is_integer(made)):
+        return made  # type: ignore[no-any-return]
+    raise TaskError(f"{field}: {shown(made)} is no text")
 
 
-def target_of(recipe: Recipe, row: Row, field: str) -> str | int | list[Any]:
+def target_of(
+    recipe: Recipe, row: Row, field: str, *, places: bool = True
+) -> str | int | list[Any]:
     """The right choice: its place from 0, itself, or several of either.
 
+    Args:
+        recipe: How it is made.
+        row: Of what.
+        field: Its name in the file, for messages.
+        places: As in `text_of`.
+
     Raises:
         TaskError: The recipe fails on the row.
     """
+    made = _target(recipe, row, field, places=places)
+    if isinstance(made, str | list) or _is_integer(made):
+        return made  # type: ignore[no-any-return]
+    raise TaskError(f"{field}: {shown(made)} is no choice")
+
+
+def expected_of(recipe: Recipe, row: Row, field: str) -> list[str]:
+    """The replies that are right, where there are no choices.
+
+    Raises:
+        TaskError: The recipe fails on the row.
+    """
+    made = _target(recipe, row, field, places=False)
+    if isinstance(made, list | tuple) and made and all(isinstance(each, str) for each in made):
+        return list(made)
+    if made is None or isinstance(made, list | tuple | dict):
+        raise TaskError(f"{field}: {shown(made)} is neither a text nor a list of texts")
+    # Of a column of numbers what stands there is compared, as text.
+    return [str(made)]
+
+
+def _target(recipe: Recipe, row: Row, field: str, *, places: bool) -> Any:
     made = _made(recipe, row, field)
-    if isinstance(recipe, str) and recipe not in row and isinstance(made, str):
-        if made.isdigit():
-            return int(made)
-        if len(made) >= 2 and made[0] == "[" and made[-1] == "]":
-            try:
-                made = ast.literal_eval(made)
-            except (SyntaxError, ValueError):
-                return str(made)
-    if isinstance(made, str | int | list) and not isinstance(made, bool):
+    if not (_is_template(recipe, row) and isinstance(made, str)):
         return made
-    raise TaskError(f"{field}: {made!r} is no choice")
+    if places and made.isdigit():
+        return int(made)
+    if len(made) >= 2 and made[0] == "[" and made[-1] == "]":
+        try:
+            return ast.literal_eval(made)
+        except (SyntaxError, ValueError):
+            return made
+    return made
+
+
+def _is_template(recipe: Recipe, row: Row) -> bool:
+    return isinstance(recipe, str) and recipe not in row
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def choices_of(recipe: Recipe, row: Row, field: str) -> list[str]:
@@ -73,28 +117,34 @@ def choices_of(recipe: Recipe, row: Row, field: str) -> list[str]:
         TaskError: The recipe fails on the row.
     """
     made = list(recipe.values()) if isinstance(recipe, dict) else _made(recipe, row, field)
-    if isinstance(recipe, str) and recipe not in row:
+    if _is_template(recipe, row):
         try:
             made = ast.literal_eval(str(made))
         except (SyntaxError, ValueError) as error:
-            raise TaskError(f"{field}: {made!r} is no list of choices") from error
+            raise TaskError(f"{field}: {shown(made)} is no list of choices") from error
     if isinstance(made, list | tuple) and all(isinstance(each, str) for each in made):
         return list(made)
-    raise TaskError(f"{field}: {made!r} is no list of texts")
+    raise TaskError(f"{field}: {shown(made)} is no list of texts")
 
 
 def phrase_of(recipe: str, row: Row, field: str) -> str:
-    """What a column or a template gives; "" for "".
+    """What a column or a template gives; "" for "" and for nothing.
 
     Raises:
         TaskError: It fails on the row.
     """
-    return str(_made(recipe, row, field)) if recipe else ""
+    made = _made(recipe, row, field) if recipe else None
+    return "" if made is None else str(made)
 
 
 def _made(recipe: Recipe, row: Row, field: str) -> Any:
     if isinstance(recipe, Function):
-        return known_function(recipe)(row)
+        try:
+            return known_function(recipe)(row)
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            if isinstance(error, TaskError):
+                raise
+            raise TaskError(f"{field}: {recipe} fails on the row: {error!r}") from error
     if not isinstance(recipe, str):
         return recipe
     if recipe in row:
@@ -103,6 +153,9 @@ def _made(recipe: Recipe, row: Row, field: str) -> Any:
         return _template(recipe).render(**row)
     except SecurityError as error:
         raise TaskError(f"{field}: the template reaches for what it may not: {error}") from error
+    except MemoryError:
+        # The process has too little, whoever took it.
+        raise
     except Exception as error:
         # It computes whatever its writer put into it, so it may fail in any way.
         raise TaskError(f"{field}: the template fails: {error}") from error

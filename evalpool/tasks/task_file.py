@@ -1,4 +1,4 @@
-"""Reading lm-evaluation-harness's task files: YAML with `include` and `!function`.
+"""What a task file of lm-evaluation-harness asks for.
 
 What a file asks for and this package does not do is refused by name, so that no task is run as
 something else. The fields are those of `lm_eval/config/task.py`, release 0.4.13.
@@ -6,35 +6,22 @@ something else. The fields are those of `lm_eval/config/task.py`, release 0.4.13
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from evalpool.tasks.errors import TaskError
+from evalpool.tasks.fields import Fields, Recipe, shown
+from evalpool.tasks.generation import Generation, metrics_of, read_generation
+from evalpool.tasks.yaml_file import Function, read_yaml
 
 MULTIPLE_CHOICE = "multiple_choice"
+GENERATE_UNTIL = "generate_until"
 METRICS = ("acc", "acc_norm", "acc_bytes")
 SAMPLERS = ("default", "first_n")
-
-
-@dataclass(frozen=True, slots=True)
-class Function:
-    """A Python function that a file names with `!function`.
-
-    Attributes:
-        name: As it is written, such as "utils.process_docs".
-        source: The Python file that should define it.
-    """
-
-    name: str
-    source: Path
-
-
-Recipe = str | int | list[Any] | dict[str, Any] | Function
-"""How something is made of a row: a column's name, a template, a constant, or a function."""
+LOCAL = ("json", "csv", "parquet")
+"""What `dataset_path` is where the rows lie in files that the task names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +32,12 @@ class Shots:
         number: Examples before each question.
         split: Where they come from; None: lm-eval's rule.
         samples: The examples themselves, where the file has them.
+        process: As `TaskFile.process`, for examples.
         sampler: "default" draws them, "first_n" takes the first.
         text: As `TaskFile.text`, for examples.
         target: As `TaskFile.target`, for examples.
         choices: As `TaskFile.choices`, for examples.
+        prefix: As `TaskFile.prefix`, for examples.
         target_delimiter: Between an example and its answer.
         delimiter: After each example.
     """
@@ -56,21 +45,25 @@ class Shots:
     number: int
     split: str | None
     samples: tuple[Mapping[str, Any], ...]
+    process: Function | None
     sampler: str
     text: Recipe
     target: Recipe
-    choices: Recipe
+    choices: Recipe | None
+    prefix: str
     target_delimiter: str
     delimiter: str
 
 
 @dataclass(frozen=True, slots=True)
 class TaskFile:
-    """A multiple-choice task.
+    """A task.
 
     Attributes:
         name: The task's name.
         dataset: `dataset_path`: "json", "csv" or "parquet", or a name on the hub.
+        configuration: `dataset_name`: which of the hub's configurations of it, if any.
+        dataset_kwargs: What else the hub is asked.
         data_files: Files by split, where the task names local ones.
         training: The split to train on, if any.
         validation: The split to validate on, if any.
@@ -78,15 +71,20 @@ class TaskFile:
         process: What is made of all rows first, if anything.
         description: What every prompt begins with; a column's name or a template.
         text: The prompt.
-        target: The right choice.
-        choices: The choices.
+        target: The right choice, or what is expected.
+        choices: The choices; None where the answer is written freely.
+        prefix: What an answer begins with: it ends the prompt; a column's name or a template.
         target_delimiter: Between the prompt and a choice.
+        delimiter: Between the parts of a prompt.
         shots: The examples.
-        metric: The first metric that the file lists.
+        metric: The first metric that the file lists, of multiple choice.
+        generation: How models write and how they are compared; None for multiple choice.
     """
 
     name: str
     dataset: str
+    configuration: str | None
+    dataset_kwargs: Mapping[str, Any]
     data_files: Mapping[str, tuple[str, ...]]
     training: str | None
     validation: str | None
@@ -95,10 +93,13 @@ class TaskFile:
     description: str
     text: Recipe
     target: Recipe
-    choices: Recipe
+    choices: Recipe | None
+    prefix: str
     target_delimiter: str
+    delimiter: str
     shots: Shots
     metric: str
+    generation: Generation | None
 
     @property
     def split(self) -> str:
@@ -112,49 +113,74 @@ class TaskFile:
             raise TaskError("test_split: the file names neither it nor validation_split; add one")
         return found
 
+    @property
+    def shots_split(self) -> str:
+        """The split that examples come from; "" where the file has them itself, or none are."""
+        if not self.shots.number or (self.shots.split is None and self.shots.samples):
+            return ""
+        return self.shots.split or self.training or self.validation or self.split
 
-def read_task(path: Path) -> TaskFile:
+
+def read_task(path: Path, metric: str | None = None) -> TaskFile:
     """Read a task file and what it includes.
+
+    Args:
+        path: The file.
+        metric: Of the metrics that it lists, the only one. Default: all of them.
 
     Raises:
         TaskError: It cannot be read, or asks for what is not done here.
         OSError: A file cannot be read.
     """
-    values = _Values(_load(path, ()), path)
-    output = values.text("output_type", "generate_until")
-    if output != MULTIPLE_CHOICE:
-        raise TaskError(f"output_type: {output} is not run here; {MULTIPLE_CHOICE} is")
-    for name in ("doc_to_text", "doc_to_target", "doc_to_choice", "dataset_path"):
-        if values.get(name) is None:
+    fields = Fields(read_yaml(path))
+    _refuse_groups(fields.values)
+    output = fields.text("output_type", GENERATE_UNTIL)
+    if output not in (MULTIPLE_CHOICE, GENERATE_UNTIL):
+        raise TaskError(
+            f"output_type: {output} is not run here; {MULTIPLE_CHOICE} and {GENERATE_UNTIL} are"
+        )
+    needed = ["doc_to_text", "doc_to_target", "dataset_path"]
+    if output == MULTIPLE_CHOICE:
+        needed.append("doc_to_choice")
+    for name in needed:
+        if fields.get(name) is None:
             raise TaskError(f"{name}: it is missing")
-    text = values.recipe("doc_to_text")
-    target = values.recipe("doc_to_target")
-    choices = values.recipe("doc_to_choice")
-    kwargs = values.mapping("dataset_kwargs")
+    delimiter = fields.text("fewshot_delimiter", "\n\n")
+    metrics = _chosen_metrics(fields.get("metric_list"), metric)
+    generated = output == GENERATE_UNTIL
+    dataset = fields.text("dataset_path")
+    kwargs = fields.mapping("dataset_kwargs")
     task = TaskFile(
-        name=values.text("task", path.stem),
-        dataset=values.text("dataset_path", ""),
-        data_files=_data_files(kwargs, path.parent),
-        training=values.optional("training_split"),
-        validation=values.optional("validation_split"),
-        test=values.optional("test_split"),
-        process=values.function("process_docs"),
-        description=values.text("description", ""),
-        text=text,
-        target=target,
-        choices=choices,
-        target_delimiter=values.text("target_delimiter", " "),
-        shots=_shots(values, text, target, choices),
-        metric=_metric(values.get("metric_list")),
+        name=fields.text("task", path.stem),
+        dataset=dataset,
+        configuration=fields.optional("dataset_name"),
+        dataset_kwargs={} if dataset in LOCAL else _hub_kwargs(kwargs),
+        data_files=_data_files(kwargs, path.parent) if dataset in LOCAL else {},
+        training=fields.optional("training_split"),
+        validation=fields.optional("validation_split"),
+        test=fields.optional("test_split"),
+        process=fields.function("process_docs"),
+        description=fields.text("description"),
+        text=fields.recipe("doc_to_text"),
+        target=fields.recipe("doc_to_target"),
+        choices=_optional_recipe(fields, "doc_to_choice"),
+        prefix=fields.text("gen_prefix"),
+        target_delimiter=fields.text("target_delimiter", " "),
+        delimiter=delimiter,
+        shots=_shots(fields, delimiter),
+        metric=METRICS[0] if generated else _metric(metrics),
+        generation=read_generation(fields, delimiter, metrics) if generated else None,
     )
-    values.refuse_others()
+    if generated:
+        fields.refuse_others(_ONLY, _WITHOUT_EFFECT)
+    else:
+        fields.refuse_others(_ONLY_CHOSEN, _WITHOUT_EFFECT_CHOSEN)
     return task
 
 
-# Without a bearing on prompts and choices, or about where a dataset lies on the hub.
+# Without a bearing on prompts and answers.
 _WITHOUT_EFFECT = frozenset(
     {
-        "dataset_name",
         "doc_to_decontamination_query",
         "group",
         "metadata",
@@ -164,172 +190,103 @@ _WITHOUT_EFFECT = frozenset(
     }
 )
 _ONLY: Mapping[str, tuple[Any, ...]] = {
+    "custom_dataset": (None,),
     "doc_to_audio": (None,),
     "doc_to_image": (None,),
-    "filter_list": (None,),
-    "gen_prefix": (None, ""),
-    "generation_kwargs": (None,),
     "process_results": (None,),
     "repeats": (None, 1),
     "unsafe_code": (None, False),
     "use_prompt": (None, ""),
-    "custom_dataset": (None,),
 }
+# Of multiple choice: lm-evaluation-harness takes no notice of how something would be generated, and
+# of filters only these leave the answers as they are.
+_WITHOUT_EFFECT_CHOSEN = _WITHOUT_EFFECT | {"generation_kwargs"}
+_ONLY_CHOSEN: Mapping[str, tuple[Any, ...]] = {**_ONLY, "filter_list": (None,)}
+_OF_METRICS = frozenset(
+    {"hf_evaluate", "ignore_case", "ignore_punctuation", "regexes_to_ignore", "weight_by_size"}
+)
+"""What lm-evaluation-harness takes no notice of where choices are scored."""
 
 
-@dataclass(slots=True)
-class _Values:
-    """A file's fields, and which of them have been looked at."""
-
-    values: Mapping[str, Any]
-    path: Path
-    seen: set[str] = field(default_factory=set)
-
-    def get(self, name: str) -> Any:
-        self.seen.add(name)
-        return self.values.get(name)
-
-    def text(self, name: str, default: str) -> str:
-        value = self.get(name)
-        if value is None:
-            return default
-        if not isinstance(value, str):
-            raise TaskError(f"{name}: {value!r} is no text; put it between quotation marks")
-        return value
-
-    def optional(self, name: str) -> str | None:
-        return self.text(name, "") or None
-
-    def mapping(self, name: str) -> Mapping[str, Any]:
-        value = self.get(name) or {}
-        if not isinstance(value, Mapping):
-            raise TaskError(f"{name}: it is no mapping")
-        return value
-
-    def recipe(self, name: str) -> Recipe:
-        return _recipe(name, self.get(name))
-
-    def function(self, name: str) -> Function | None:
-        value = self.get(name)
-        if value is not None and not isinstance(value, Function):
-            raise TaskError(f"{name}: it is no function; name one with !function")
-        return value
-
-    def refuse_others(self) -> None:
-        for name, value in self.values.items():
-            if name in self.seen or name in _WITHOUT_EFFECT:
-                continue
-            allowed = _ONLY.get(name)
-            if allowed is None:
-                raise TaskError(f"{name}: the field is unknown; correct its name or remove it")
-            if value not in allowed:
-                raise TaskError(
-                    f"{name}: it is not done here; remove it, or run the task elsewhere"
-                )
+def _refuse_groups(values: Mapping[str, Any]) -> None:
+    if isinstance(values.get("task"), list):
+        raise TaskError("task: the file is a group of tasks; import each task's own file")
+    if "class" in values:
+        raise TaskError("class: the task is a program in Python, which is not run")
 
 
-def _recipe(name: str, value: Any) -> Recipe:
-    if isinstance(value, str | int | list | dict | Function) and not isinstance(value, bool):
-        return value
-    raise TaskError(f"{name}: {value!r} is no column, template, list or function")
+def _optional_recipe(fields: Fields, name: str) -> Recipe | None:
+    return None if fields.get(name) is None else fields.recipe(name)
 
 
-def _shots(values: _Values, text: Recipe, target: Recipe, choices: Recipe) -> Shots:
-    config = values.mapping("fewshot_config")
-    known = {
-        "sampler",
-        "split",
-        "samples",
-        "doc_to_text",
-        "doc_to_target",
-        "doc_to_choice",
-        "target_delimiter",
-        "fewshot_delimiter",
-    }
-    for name in config:
-        if name not in known:
-            raise TaskError(f"fewshot_config.{name}: it is not done here; remove it")
-    number = values.get("num_fewshot") or 0
-    if not isinstance(number, int) or isinstance(number, bool) or number < 0:
-        raise TaskError(f"num_fewshot: {number!r} is no number of examples; give 0 or more")
-    sampler = config.get("sampler", "default")
+def _shots(task: Fields, delimiter: str) -> Shots:
+    fields = Fields(task.mapping("fewshot_config"), "fewshot_config")
+    sampler = fields.text("sampler", SAMPLERS[0])
     if sampler not in SAMPLERS:
         raise TaskError(
             f"fewshot_config.sampler: {sampler!r} is not known; use {' or '.join(SAMPLERS)}"
         )
-    samples = config.get("samples") or ()
-    if isinstance(samples, str | Mapping | Function) or not isinstance(samples, Sequence):
+    samples = fields.get("samples")
+    samples = [] if samples is None else samples
+    if not isinstance(samples, list) or not all(isinstance(row, Mapping) for row in samples):
         raise TaskError("fewshot_config.samples: it is no list of rows; write them in the file")
-    own = values.optional("fewshot_split")
-    target_delimiter = values.text("target_delimiter", " ")
-    delimiter = values.text("fewshot_delimiter", "\n\n")
-    return Shots(
-        number=number,
-        split=config.get("split", own),
+    choices = fields.get("doc_to_choice") or task.get("doc_to_choice")
+    shots = Shots(
+        number=task.integer("num_fewshot", 0, at_least=0),
+        split=fields.optional("split") or task.optional("fewshot_split"),
         samples=tuple(samples),
+        process=fields.function("process_docs", task.function("process_docs")),
         sampler=sampler,
-        text=_recipe("fewshot_config.doc_to_text", config.get("doc_to_text", text)),
-        target=_recipe("fewshot_config.doc_to_target", config.get("doc_to_target", target)),
-        choices=_recipe("fewshot_config.doc_to_choice", config.get("doc_to_choice", choices)),
-        target_delimiter=config.get("target_delimiter", target_delimiter),
-        delimiter=config.get("fewshot_delimiter", delimiter),
+        text=fields.recipe("doc_to_text", task.recipe("doc_to_text")),
+        target=fields.recipe("doc_to_target", task.recipe("doc_to_target")),
+        choices=None if choices is None else fields.recipe("doc_to_choice", choices),
+        prefix=fields.text("gen_prefix", task.text("gen_prefix")),
+        target_delimiter=fields.text("target_delimiter", task.text("target_delimiter", " ")),
+        delimiter=fields.text("fewshot_delimiter", delimiter),
     )
+    # lm-evaluation-harness takes no notice of `fewshot_indices`, so a file with them is a mistake.
+    fields.refuse_others({"fewshot_indices": (None,)}, frozenset())
+    return shots
+
+
+def _chosen_metrics(listed: Any, metric: str | None) -> Any:
+    if metric is None or not isinstance(listed, list):
+        return listed
+    kept = [each for each in listed if isinstance(each, Mapping) and each.get("metric") == metric]
+    if not kept:
+        raise TaskError(f"metric_list: {shown(metric)} is not in it")
+    return kept
 
 
 def _metric(listed: Any) -> str:
     if listed is None:
         return METRICS[0]
-    if not isinstance(listed, list) or not all(isinstance(each, Mapping) for each in listed):
-        raise TaskError("metric_list: it is no list of metrics")
-    names = [each.get("metric") for each in listed]
-    for name in names:
-        if name not in METRICS:
-            raise TaskError(f"metric_list: {name!r} is not done here; use {', '.join(METRICS)}")
-    return str(names[0]) if names else METRICS[0]
+    metrics = metrics_of(listed, METRICS)
+    for metric in metrics:
+        metric.refuse_others({}, _OF_METRICS)
+    return str(metrics[0].get("metric")) if metrics else METRICS[0]
+
+
+def _hub_kwargs(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    for name in kwargs:
+        # Whether Python of the hub may be run is nothing that a task file decides.
+        if name not in ("data_dir", "data_files", "revision", "trust_remote_code"):
+            raise TaskError(f"dataset_kwargs.{name}: it is not done here; remove it")
+    return {name: value for name, value in kwargs.items() if name != "trust_remote_code"}
 
 
 def _data_files(kwargs: Mapping[str, Any], folder: Path) -> dict[str, tuple[str, ...]]:
-    files = kwargs.get("data_files") or {}
     for name in kwargs:
         if name not in ("data_files", "trust_remote_code"):
             raise TaskError(f"dataset_kwargs.{name}: it is not done here; remove it")
+    files = kwargs.get("data_files") or {}
     if not isinstance(files, Mapping):
         # Without splits everything is the training split, as the library `datasets` has it.
         files = {"train": files}
     found = {}
     for split, named in files.items():
-        each = (named,) if isinstance(named, str) else tuple(named)
+        each = [named] if isinstance(named, str) else named
+        if not isinstance(each, list) or not all(isinstance(name, str) for name in each):
+            raise TaskError(f"dataset_kwargs.data_files: {shown(named)} names no files")
         found[str(split)] = tuple(str(folder / name) for name in each)
     return found
-
-
-def _load(path: Path, including: tuple[Path, ...]) -> dict[str, Any]:
-    path = path.resolve()
-    if path in including:
-        raise TaskError(f"include: {path.name} includes itself")
-    try:
-        values = yaml.load(path.read_bytes(), Loader=_loader(path.parent))  # noqa: S506 - a safe one
-    except yaml.YAMLError as error:
-        raise TaskError(f"{path.name}: it is no YAML: {error}") from error
-    if not isinstance(values, dict):
-        raise TaskError(f"{path.name}: it has no fields")
-    included = values.pop("include", None) or ()
-    merged: dict[str, Any] = {}
-    for name in (included,) if isinstance(included, str) else included:
-        merged |= _load(path.parent / name, (*including, path))
-    return merged | values
-
-
-def _loader(folder: Path) -> type[yaml.SafeLoader]:
-    class Loader(yaml.SafeLoader):
-        """Knows `!function`, which is only noted here."""
-
-    def function(loader: yaml.SafeLoader, node: yaml.Node) -> Function:
-        if not isinstance(node, yaml.ScalarNode):
-            raise TaskError("!function: it names no function; write a module and a function")
-        name = str(loader.construct_scalar(node))
-        module = name.rpartition(".")[0]
-        return Function(name, folder / f"{module.replace('.', '/')}.py")
-
-    Loader.add_constructor("!function", function)
-    return Loader

@@ -36,7 +36,7 @@ def test_a_dataset_is_made_loaded_and_described(cli: Cli, owner: str, questions:
     made = cli("dataset", "create", name, *terms, "-w", owner, "-o", "json").json
     assert (made["id"], made["title"], made["version"]) == (name, "Twelve", "")
     loaded = cli("dataset", "load", name, str(questions), "-w", owner).out
-    assert loaded.startswith("loaded: 12 questions, version ")
+    assert loaded.startswith("loaded: 12 questions of the kind siqa, version ")
     again = cli("dataset", "load", name, str(questions), "-w", owner, "-o", "json").json
     assert (again["unchanged"], again["dataset"]["question_count"]) == (True, 12)
 

@@ -140,7 +140,8 @@ def print_loaded(response: dataset_pb2.LoadDataResponse, output: Format) -> None
     loaded = response.dataset
     what = "unchanged" if response.unchanged else "loaded"
     console.print(
-        f"{what}: {loaded.question_count} questions, version {short(loaded.version)}",
+        f"{what}: {loaded.question_count} questions of the kind {loaded.kind}, "
+        f"version {short(loaded.version)}",
         highlight=False,
     )
 

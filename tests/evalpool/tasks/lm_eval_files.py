@@ -1,7 +1,7 @@
 """What lm-evaluation-harness makes of its own tasks, on a few rows each.
 
-`benchmarks/peers/lm_eval_prompts.py` writes it anew; the rows are made up in the form of the data
-sets.
+`benchmarks/peers/lm_eval_prompts.py` writes it anew; the rows and the replies are made up in the
+form of the data sets.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from evalpool.tasks import TaskFile, read_task
 
 FOLDER = Path(__file__).parent / "lm_eval"
 PROMPTS: dict[str, list[dict[str, Any]]] = json.loads((FOLDER / "prompts.json").read_text())
+WRITTEN: dict[str, list[dict[str, Any]]] = json.loads((FOLDER / "written.json").read_text())
+SYSTEM_PROMPT = "You are brief."
 TASKS = sorted({name.partition("/")[0] for name in PROMPTS})
 
 

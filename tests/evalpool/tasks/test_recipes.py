@@ -8,7 +8,7 @@ import pytest
 
 from evalpool.tasks import TaskError
 from evalpool.tasks.recipes import choices_of, phrase_of, target_of, text_of
-from evalpool.tasks.task_file import Function
+from evalpool.tasks.yaml_file import Function
 
 ROW = {"question": "Why {{not}}?", "options": ["yes", "no"], "n": 1, "digits": "12", "empty": ""}
 
