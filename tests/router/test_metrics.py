@@ -61,6 +61,21 @@ def test_rests_and_departures_are_there_from_the_beginning_and_grow_by_what_happ
     assert watched.value("rests_total", cause="busy") == 0
 
 
+def test_work_that_was_taken_back_from_a_lost_worker_counts_as_tried_again() -> None:
+    watched = Watched(Rules(lease_seconds=15))
+    assert watched.value("retries_total", cause="lost") == 0
+    watched.herd.join("a", slots=2)
+    watched.herd.infer()
+    watched.herd.infer()
+    watched.herd.wait(15)
+    assert watched.value("departures_total", cause="lapsed") == 1
+    assert watched.value("retries_total", cause="lost") == 2
+    watched.herd.join("a")
+    watched.herd.complete(watched.herd.at("a")[0])
+    watched.herd.wait(15)
+    assert watched.value("retries_total", cause="lost") == 3
+
+
 def test_a_model_that_brings_workers_down_is_counted_while_it_rests() -> None:
     watched = Watched(Rules(crashes=1, model_rest_seconds=10, lease_seconds=1000))
     watched.herd.join("a")

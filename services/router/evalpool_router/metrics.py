@@ -54,6 +54,10 @@ class RouterMetrics:
             ["cause"],
             registry=registry,
         )
+        for cause in ("busy", "unreachable", "lost", "undone", "trouble"):
+            self.retries.labels(cause)
+        # Of a worker that lapses or hangs no stream breaks: the scheduler takes its work back.
+        self._taken_back = _Growing(self.retries.labels("lost"))
         self.discarded = Counter(
             "evalpool_router_results_discarded_total",
             "Results that did not count: of another model, generation or dispatch, or malformed.",
@@ -161,6 +165,7 @@ class RouterMetrics:
             )
         self.departures.reach(scheduler.departures.items())
         self.rests.reach(scheduler.rests.items())
+        self._taken_back.reach([("", scheduler.taken_back)])
         self.model_rests.reach([("", scheduler.model_rests)])
 
 

@@ -195,6 +195,23 @@ def test_a_request_that_no_worker_can_hold_waits_and_says_what_is_missing() -> N
     assert "3000" in error.message
 
 
+def test_a_request_that_waits_for_workers_that_drain_says_so() -> None:
+    herd = HerdModel()
+    herd.join("chats", kinds=frozenset({Kind.CHAT}))
+    herd.join("judges", kinds=frozenset({Kind.JUDGE}))
+    herd.drain("chats", True)
+    herd.drain("judges", True)
+    request = herd.score(1)
+    assert herd.scheduler.lack(request).endswith("takes work of the kind evaluate; start one")
+    herd.join("scores", draining=True)
+    assert herd.scheduler.lack(request) == (
+        "every worker of the herd that takes work of the kind evaluate drains; let one take work "
+        "again (DrainWorker), or start one"
+    )
+    herd.drain("scores", False)
+    assert herd.scheduler.stage(request) == "at work"
+
+
 def test_a_request_says_whether_it_waits_or_is_at_work() -> None:
     herd = HerdModel()
     herd.join("a", slots=1)

@@ -39,6 +39,20 @@ def test_one_caller_cannot_fill_the_whole_queue() -> None:
     herd.infer(caller="modest")
 
 
+def test_what_no_queue_could_hold_is_not_to_be_tried_again() -> None:
+    herd = HerdModel(Rules(queue_units=10, caller_share=0.5, queue_bytes=1000))
+    with pytest.raises(ResourceExhausted) as refusal:
+        herd.score(6)
+    assert refusal.value.message == (
+        "the request has 6 questions or prompts, and the herd's queue holds 5 of one caller at "
+        "most; send fewer, or have --queue-units of the router raised"
+    )
+    assert refusal.value.retry_after is None
+    with pytest.raises(ResourceExhausted, match=r"has 1001 bytes.* holds 1000 .* --queue-bytes"):
+        herd.infer(tokens=1001)
+    herd.score(5)
+
+
 def test_load_and_totals_go_back_to_nothing() -> None:
     herd = HerdModel()
     herd.join("a", kinds=ALL_KINDS)

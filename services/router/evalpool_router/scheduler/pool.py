@@ -42,6 +42,7 @@ class Pool:
         self._memories = Memories()
         self._able: dict[Kind, Memories] = {kind: Memories() for kind in Kind}
         self._counted: dict[str, tuple[frozenset[Kind], int]] = {}
+        self._drained: dict[str, frozenset[Kind]] = {}
         self._rests: list[tuple[float, str]] = []
         self._versions: Iterator[int] = itertools.count(1)
         self._idle_numbers: Iterator[int] = itertools.count(1)
@@ -73,6 +74,10 @@ class Pool:
                 able -= self._is_able(worker, kind) and worker.memory >= size
         return able
 
+    def is_drained(self, kind: Kind) -> bool:
+        """Whether a worker would take new work of a kind if the operator let it."""
+        return any(kind in kinds for kinds in self._drained.values())
+
     def largest_memory(self, kind: Kind) -> int:
         """The most bytes that a worker which takes new work of a kind gives to models."""
         return self._able[kind].largest()
@@ -102,6 +107,7 @@ class Pool:
     def remove(self, worker: Worker) -> None:
         """Take a worker out."""
         del self._workers[worker.address]
+        self._drained.pop(worker.address, None)
         self._memories.remove(worker.memory)
         worker.version = next(self._versions)
         self._count(worker.address, frozenset(), 0)
@@ -152,6 +158,10 @@ class Pool:
         worker.version = next(self._versions)
         kinds = worker.registration.kinds if worker.takes_new() else frozenset[Kind]()
         self._count(worker.address, kinds, worker.memory)
+        if worker.draining and not worker.leaving:
+            self._drained[worker.address] = worker.registration.kinds
+        else:
+            self._drained.pop(worker.address, None)
         if not worker.is_free(now):
             return
         entry = (worker.tokens, worker.idle_number, worker.version, worker.address)

@@ -37,6 +37,22 @@ def queue_full(queued: int, per_second: float, *, whole: bool) -> DomainError:
     )
 
 
+def too_large(size: int, most: int, of: str, setting: str) -> DomainError:
+    """The queue would have no room for a request even if nothing waited.
+
+    Args:
+        size: How much the request has.
+        most: How much of one caller the queue holds.
+        of: Of what.
+        setting: The router's setting that bounds it.
+    """
+    return ResourceExhausted(
+        reasons.ERROR_REASON_QUEUE_FULL,
+        f"the request has {size} {of}, and the herd's queue holds {most} of one caller at most; "
+        f"send fewer, or have {setting} of the router raised",
+    )
+
+
 def too_late(lack: str, trouble: DomainError | None) -> DomainError:
     """The request's deadline passed before it was done.
 

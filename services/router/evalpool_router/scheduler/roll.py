@@ -58,6 +58,7 @@ class Roll:
     Attributes:
         rests: How often workers were given a rest, by why.
         departures: How often workers went, by why.
+        taken_back: Dispatches with something undone that were taken back from workers that went.
 
     Args:
         board: What there is.
@@ -67,6 +68,7 @@ class Roll:
     def __init__(self, board: Board, recovery: Recovery) -> None:
         self.rests: Counter[Rest] = Counter()
         self.departures: Counter[Departure] = Counter()
+        self.taken_back = 0
         self._board = board
         self._recovery = recovery
         self._pasts: dict[str, _Past] = {}
@@ -171,6 +173,7 @@ class Roll:
         for placement in list(worker.placements.values()):
             # Giving one back may end its request, and with it others of the worker's.
             if placement.id in self._board.placements:
+                self.taken_back += bool(placement.outstanding)
                 self._board.recall(placement, now)
                 self._recovery.lost(placement, now, attempt=placement.accepted)
 

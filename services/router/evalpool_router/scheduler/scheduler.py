@@ -375,6 +375,11 @@ class Scheduler:
         """How often workers went, by why."""
         return self._roll.departures
 
+    @property
+    def taken_back(self) -> int:
+        """How often work was taken back from a worker that went."""
+        return self._roll.taken_back
+
     def _settle(self, now: float) -> list[Effect]:
         """Give up what is hopeless, send out what can be, and hand over the effects so far."""
         self._recovery.give_up_hopeless(now)

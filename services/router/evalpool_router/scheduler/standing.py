@@ -19,6 +19,11 @@ def lack(request: Request, pool: Pool) -> str:
     """What no worker of the herd has that a request needs, and the remedy; empty for nothing."""
     kind = request.kind.name.lower()
     if not pool.able(request.kind):
+        if pool.is_drained(request.kind):
+            return (
+                f"every worker of the herd that takes work of the kind {kind} drains; let one take "
+                "work again (DrainWorker), or start one"
+            )
         return f"no worker of the herd takes work of the kind {kind}; start one"
     if not pool.able(request.kind, request.model_bytes):
         return (

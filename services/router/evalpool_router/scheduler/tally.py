@@ -55,9 +55,17 @@ class Tally:
         """Refuse a request for which the queue has no room.
 
         Raises:
-            ResourceExhausted: The queue is full, or the caller's part of it.
+            ResourceExhausted: The queue is full, or the caller's part of it, or the request is
+                larger than that.
         """
         rules, units = self._rules, len(request.tokens)
+        most = int(rules.queue_units * rules.caller_share)
+        if units > most:
+            raise refusals.too_large(units, most, "questions or prompts", "--queue-units")
+        if request.size_bytes > rules.queue_bytes:
+            raise refusals.too_large(
+                request.size_bytes, rules.queue_bytes, "bytes", "--queue-bytes"
+            )
         full = (
             self._queued + units > rules.queue_units
             or self._bytes + request.size_bytes > rules.queue_bytes
