@@ -10,7 +10,7 @@ from typing import Any
 
 from evalpool.tasks.errors import TaskError
 from evalpool.tasks.hub import hub_splits
-from evalpool.tasks.task_file import LOCAL, TaskFile
+from evalpool.tasks.task_file import TaskFile
 
 
 def read_splits(
@@ -28,7 +28,7 @@ def read_splits(
     named = {split: [Path(file) for file in files] for split, files in task.data_files.items()}
     files = named | {split: list(paths) for split, paths in given.items()}
     if not files:
-        loaded = None if task.dataset in LOCAL else hub_splits(task)
+        loaded = hub_splits(task) if task.hub else None
         if loaded is None:
             raise TaskError(
                 f"dataset_path: {task.dataset} is no local file; give the rows of its splits, as "

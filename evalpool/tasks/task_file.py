@@ -62,6 +62,7 @@ class TaskFile:
     Attributes:
         name: The task's name.
         dataset: `dataset_path`: "json", "csv" or "parquet", or a name on the hub.
+        hub: Whether the rows are elsewhere: on the hub, or at an address.
         configuration: `dataset_name`: which of the hub's configurations of it, if any.
         dataset_kwargs: What else the hub is asked.
         data_files: Files by split, where the task names local ones.
@@ -83,6 +84,7 @@ class TaskFile:
 
     name: str
     dataset: str
+    hub: bool
     configuration: str | None
     dataset_kwargs: Mapping[str, Any]
     data_files: Mapping[str, tuple[str, ...]]
@@ -150,12 +152,14 @@ def read_task(path: Path, metric: str | None = None) -> TaskFile:
     generated = output == GENERATE_UNTIL
     dataset = fields.text("dataset_path")
     kwargs = fields.mapping("dataset_kwargs")
+    hub = dataset not in LOCAL or "://" in str(kwargs.get("data_files"))
     task = TaskFile(
         name=fields.text("task", path.stem),
         dataset=dataset,
+        hub=hub,
         configuration=fields.optional("dataset_name"),
-        dataset_kwargs={} if dataset in LOCAL else _hub_kwargs(kwargs),
-        data_files=_data_files(kwargs, path.parent) if dataset in LOCAL else {},
+        dataset_kwargs=_hub_kwargs(kwargs) if hub else {},
+        data_files={} if hub else _data_files(kwargs, path.parent),
         training=fields.optional("training_split"),
         validation=fields.optional("validation_split"),
         test=fields.optional("test_split"),
@@ -267,10 +271,15 @@ def _metric(listed: Any) -> str:
     return str(metrics[0].get("metric")) if metrics else METRICS[0]
 
 
+_HUB_KWARGS = frozenset(
+    {"column_names", "data_dir", "data_files", "header", "revision", "trust_remote_code"}
+)
+
+
 def _hub_kwargs(kwargs: Mapping[str, Any]) -> dict[str, Any]:
     for name in kwargs:
         # Whether Python of the hub may be run is nothing that a task file decides.
-        if name not in ("data_dir", "data_files", "revision", "trust_remote_code"):
+        if name not in _HUB_KWARGS:
             raise TaskError(f"dataset_kwargs.{name}: it is not done here; remove it")
     return {name: value for name, value in kwargs.items() if name != "trust_remote_code"}
 

@@ -80,8 +80,3 @@ def test_a_file_that_holds_no_rows_is_named(
 def test_a_file_that_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(TaskError, match=r"gone\.jsonl: it cannot be read"):
         read_splits(TASK, {"test": [tmp_path / "gone.jsonl"]})
-
-
-def test_a_task_of_the_hub_needs_its_rows_given() -> None:
-    with pytest.raises(TaskError, match=r"dataset_path: lighteval/siqa .* --data validation=FILE"):
-        read_splits(TASK, {})
