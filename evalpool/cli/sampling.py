@@ -1,4 +1,4 @@
-"""How tokens are chosen: the options of commands that generate."""
+"""Which model, and how tokens are chosen: the options of commands that generate."""
 
 from __future__ import annotations
 
@@ -7,6 +7,15 @@ from typing import Annotated
 
 import typer
 
+Model = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        "-m",
+        help="A digest, a name in the catalogue, or a GGUF file that was pushed. Default: the "
+        "herd's choice.",
+    ),
+]
 MaxTokens = Annotated[int | None, typer.Option(min=1, help="Tokens at most.")]
 Temperature = Annotated[float | None, typer.Option(min=0.0, max=2.0, help="0: the likeliest.")]
 TopK = Annotated[int | None, typer.Option(min=0, help="Only so many of the likeliest; 0: all.")]

@@ -1,4 +1,4 @@
-"""`evalpool model`, `infer`, `chat`, `documents` and `search` against a whole deployment."""
+"""`evalpool model`, `infer`, `chat`, `judge`, `documents` and `search` on a whole deployment."""
 
 from __future__ import annotations
 
@@ -117,16 +117,33 @@ def test_the_chat_model_answers_a_question_and_a_conversation(
 ) -> None:
     answer = cli("chat", "What is the capital of France?")
     assert "Paris" in answer.out
-    assert "generated" in answer.err
+    # What it took is shown at a terminal only.
+    assert answer.err == ""
     short = cli("chat", "Count to ten.", "--max-tokens", "4", "-o", "json").json
     assert short["complete"]["usage"]["completion_tokens"] == 4
     assert short["text"]
-    monkeypatch.setattr("sys.stdin", io.StringIO("What is the capital of France?\n\nHello\n"))
-    conversation = cli("chat", "--max-tokens", "20")
-    assert "Paris" in conversation.out.splitlines()[0]
-    assert conversation.err.count("generated") == 2
-    # Nobody is asked at a terminal.
-    assert "you:" not in conversation.out + conversation.err
+    said = "What is the capital of France?\n\nAnd of Germany?\n"
+    monkeypatch.setattr("sys.stdin", io.StringIO(said))
+    france, germany = cli("chat").out.splitlines()
+    assert "Paris" in france
+    # The second question says nothing without the first.
+    assert "Berlin" in germany
+
+
+def test_an_answer_is_graded_by_the_judge(cli: Cli) -> None:
+    asked = ("judge", "What is the capital of France?", "Paris")
+    own = cli(*asked, "-o", "json").json
+    assert "Paris" in own["response"]
+    assert own["provenance"]["model_digest"] == find_model(SMOLLM2).sha256
+    given = cli(*asked, "It is London.", "--seed", "7", "-o", "json").json
+    assert 0 <= given["score"] <= 10
+    assert (given["seed"], given["response"]) == (7, "It is London.")
+    shown = cli(*asked, "It is London.", "--seed", "7").out
+    assert f"{given['score']} of 10" in shown
+    assert given["prompt_digest"] in shown
+    long = cli(*asked, "word " * 12_000)
+    assert long.failure.startswith("question: ")
+    assert long.failure.endswith("[CONTEXT_TOO_LONG]")
 
 
 def test_documents_are_searched(cli: Cli, tmp_path: Path) -> None:
@@ -181,6 +198,10 @@ def test_what_cannot_be_done_is_one_line_with_its_reason(cli: Cli, tmp_path: Pat
         (("infer", "hello", "--model", "0" * 64), "MODEL_NOT_FOUND"),
         (("infer", "word " * 20_000), "CONTEXT_TOO_LONG"),
         (("chat", "hello", "--model", "nothing"), "MODEL_NOT_FOUND"),
+        (("chat", "word " * 20_000), "INVALID_FIELD"),
+        (("chat", "word " * 12_000), "CONTEXT_TOO_LONG"),
+        (("judge", "hello", "", "hello"), "INVALID_FIELD"),
+        (("judge", "hello", "hello", "--model", "nothing"), "MODEL_NOT_FOUND"),
         (("search", "nothing", "hello"), "DOCUMENT_SET_NOT_FOUND"),
         (("chat", "hello", "--dataset-hash", "nothing"), "DOCUMENT_SET_NOT_FOUND"),
     ):

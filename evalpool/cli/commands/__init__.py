@@ -1,6 +1,7 @@
 """The commands; importing this package registers them."""
 
 from evalpool.cli.commands import (
+    chat,
     create,
     dataset,
     demo,
@@ -8,6 +9,7 @@ from evalpool.cli.commands import (
     documents,
     entries,
     inference,
+    judge,
     model,
     pool,
     pricing,
@@ -20,6 +22,7 @@ from evalpool.cli.commands import (
 )
 
 __all__ = [
+    "chat",
     "create",
     "dataset",
     "demo",
@@ -27,6 +30,7 @@ __all__ = [
     "documents",
     "entries",
     "inference",
+    "judge",
     "model",
     "pool",
     "pricing",

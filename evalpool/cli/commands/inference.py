@@ -1,18 +1,16 @@
-"""`evalpool infer` and `evalpool chat`."""
+"""`evalpool infer`."""
 
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from evalpool.cli import standard_input
+from evalpool.cli.answers import shown
 from evalpool.cli.app import app, run
-from evalpool.cli.commands.search import TopK as MostDocuments
-from evalpool.cli.commands.search import as_context, nearest, show_used
 from evalpool.cli.failure import Failure
 from evalpool.cli.options import DEFAULT_WALLET, Output, Wallet, client_of
 from evalpool.cli.output import Format, errors, print_json, print_table, printable
@@ -23,6 +21,7 @@ from evalpool.cli.sampling import (
     Logprobs,
     MaxTokens,
     MinP,
+    Model,
     PresencePenalty,
     RepeatPenalty,
     Seed,
@@ -33,19 +32,7 @@ from evalpool.cli.sampling import (
 )
 from evalpool.cli.subjects import model_digest
 from evalpool.client import Client
-from evalpool.embedding.v1 import embedding_pb2
 from evalpool.inference.v1 import inference_pb2
-from evalpool.router.v1 import router_pb2
-
-Model = Annotated[
-    str,
-    typer.Option(
-        "--model",
-        "-m",
-        help="A digest, a name in the catalogue, or a GGUF file that was pushed. Default: the "
-        "herd's choice.",
-    ),
-]
 
 
 @app.command()
@@ -82,7 +69,7 @@ def infer(
     wallet: Wallet = DEFAULT_WALLET,
 ) -> None:
     """Continue a text on the herd, token by token."""
-    text = sys.stdin.read() if prompt == "-" else prompt
+    text = standard_input.whole() if prompt == "-" else prompt
     one_way_to_pay(pay, hold)
     template = "" if chat_template is None else chat_template.read_text(encoding="utf-8")
     sampling = inference_pb2.Sampling(
@@ -121,7 +108,7 @@ def infer(
                         if places is not None:
                             places.extend(response.chunk.logprobs)
                         if output is Format.TABLE:
-                            print(response.chunk.text, end="", flush=True)
+                            print(shown(response.chunk.text), end="", flush=True)
                     elif response.HasField("progress"):
                         if missing != response.progress.stage and output is Format.TABLE:
                             errors.print(printable(response.progress.stage))
@@ -130,83 +117,6 @@ def infer(
                         _finish("".join(pieces), response.complete, output, request.hold, places)
 
     run(work())
-
-
-@app.command()
-def chat(
-    question: Annotated[
-        str, typer.Argument(help="One question. Default: a conversation, ended with ctrl-D.")
-    ] = "",
-    context: Annotated[str, typer.Option(help="What the answer is to be based on.")] = "",
-    documents: Annotated[
-        str,
-        typer.Option(
-            "--dataset-hash",
-            "-d",
-            help="A document set that answers are to be based on: its name or digest. What is used "
-            "of it is shown.",
-        ),
-    ] = "",
-    top_k: MostDocuments = 4,
-    model: Model = "",
-    max_tokens: MaxTokens = None,
-    pay: Pay = "",
-    hold: Hold = "",
-    multiplier: Multiplier = "",
-    output: Output = Format.TABLE,
-    wallet: Wallet = DEFAULT_WALLET,
-) -> None:
-    """Ask the herd's chat model."""
-    one_way_to_pay(pay, hold)
-    if hold and not question:
-        raise Failure("--hold pays for one question; give the question, or --pay")
-
-    async def ask(client: Client, text: str) -> None:
-        used = await nearest(client, documents, text, top_k) if documents else []
-        if output is Format.TABLE:
-            show_used(used)
-        request = router_pb2.ChatRequest(
-            question=text,
-            context=as_context(context, used),
-            model=await _reference(client, model),
-            sampling=inference_pb2.Sampling(max_tokens=max_tokens),
-            multiplier=multiplier,
-        )
-        pieces = []
-        async with paying(client, pay, hold) as request.hold:
-            async for response in client.router.Chat(request):
-                if response.HasField("chunk"):
-                    pieces.append(response.chunk.text)
-                    if output is Format.TABLE:
-                        print(response.chunk.text, end="", flush=True)
-                else:
-                    answer = "".join(pieces)
-                    _finish(answer, response.complete, output, request.hold, used=used)
-
-    async def work() -> None:
-        async with client_of(wallet) as client:
-            if question:
-                await ask(client, question)
-                return
-            for text in _questions():
-                await ask(client, text)
-
-    run(work())
-
-
-def _questions() -> Iterator[str]:
-    """What is typed, or piped, a line at a time; empty lines are passed over."""
-    interactive = sys.stdin.isatty()
-    while True:
-        if interactive:
-            # Not on standard output, which is for the answers.
-            errors.print("you: ", style="bold", end="")
-        try:
-            line = input().strip()
-        except EOFError:
-            return
-        if line:
-            yield line
 
 
 async def _reference(client: Client, model: str) -> inference_pb2.ModelReference | None:
@@ -221,12 +131,9 @@ def _finish(
     output: Format,
     hold: str,
     places: list[inference_pb2.TokenLogprobs] | None = None,
-    used: list[embedding_pb2.SearchResult] | None = None,
 ) -> None:
     if output is Format.JSON:
         told: dict[str, object] = {"text": text}
-        if used:
-            told["used"] = used
         if places is not None:
             told["logprobs"] = places
         if hold:
