@@ -1,11 +1,12 @@
 """What does the embedding service add to its model and to Chroma?
 
 Documents a second: `UploadDataset` over gRPC until the set is ready, beside the bare ONNX session
-on the same texts, already tokenised and put into the same batches. With --queries also queries a
-second at 20,000 documents, beside bare Chroma with the bare session, one after another and eight at
-once. Service and bare run alternate. At the end: the service's memory, in a process of its own.
+on the same texts, already tokenised and put into the same batches. Queries a second at 20,000
+documents, beside bare Chroma with the bare session, one after another and eight at once. Service
+and bare run alternate. How many of the ten nearest documents, by exact arithmetic, a search finds.
+At the end: the service's memory, in a process of its own.
 
-    python -m benchmarks.embedding --queries --json embedding.json
+    python -m benchmarks.embedding --json embedding.json
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import argparse
 import asyncio
 import logging
 import random
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -24,10 +26,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import chromadb
 import numpy as np
 import onnxruntime
 import psutil
 import structlog
+import uvloop
+from chromadb.config import Settings
 from tokenizers import Tokenizer
 
 from benchmarks.measurement import (
@@ -44,18 +49,31 @@ from evalpool.identity import Identity
 from evalpool.models.catalogue import find_model
 from evalpool.models.pull import ensure
 from evalpool.models.store import ModelStore, default_store_root
+from evalpool_embedding.chroma import EmbeddedChroma
 from evalpool_embedding.documents import Document, content_digest
-from evalpool_embedding.model import ModelFiles, plan_batches, pool
+from evalpool_embedding.model import Vectors, plan_batches, scaled
+from evalpool_embedding.model_source import CatalogueOrigin
+from evalpool_embedding.onnx_model import (
+    BATCH_TEXTS,
+    BATCH_TOKENS,
+    OnnxFiles,
+    OnnxModel,
+    pool,
+)
 from evalpool_embedding.service import SERVICE
 from evalpool_embedding.store import contents, sets
-from evalpool_embedding.vectors import VectorIndex
+from evalpool_embedding.vectors import CONFIGURATION, VectorIndex
 from evalpool_runtime.database import Database
 from evalpool_runtime.migrations import migrate
 from evalpool_runtime.testing import running
 
 MODEL, TOKENIZER = "all-MiniLM-L6-v2-int8", "all-MiniLM-L6-v2-tokenizer"
 LARGE = 20_000
+LARGE_WORDS = 12
+TOP_K = 10
+QUERIES = 200
 LEAST_RATIO = {"documents/s": 0.9, "queries/s": 0.8}
+LEAST_RECALL = 0.95
 MOST_MIB = 600.0
 MESSAGE_DOCUMENTS = 500
 WORDS = tuple(
@@ -68,7 +86,7 @@ WORDS = tuple(
 class Bare:
     """The ONNX session as anybody opens it, with as many threads as the service's."""
 
-    def __init__(self, files: ModelFiles) -> None:
+    def __init__(self, files: OnnxFiles) -> None:
         self._tokenizer = Tokenizer.from_file(str(files.tokenizer))
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(files.context_length)
@@ -82,7 +100,9 @@ class Bare:
         """The session's inputs, batch by batch."""
         encodings = self._tokenizer.encode_batch_fast(list(texts))
         feeds = []
-        for places in plan_batches([len(each.ids) for each in encodings]):
+        for places in plan_batches(
+            [len(each.ids) for each in encodings], max_texts=BATCH_TEXTS, max_tokens=BATCH_TOKENS
+        ):
             longest = max(len(encodings[place].ids) for place in places)
             ids = np.zeros((len(places), longest), np.int64)
             mask = np.zeros_like(ids)
@@ -102,7 +122,7 @@ class Bare:
     def encode(self, text: str) -> Any:
         """The vector of one text."""
         (feed,) = self.prepare([text])
-        return pool(self._session.run(None, feed)[0], feed["attention_mask"])[0]
+        return scaled(pool(self._session.run(None, feed)[0], feed["attention_mask"]))[0]
 
 
 def texts(count: int, seed: int) -> list[str]:
@@ -148,51 +168,83 @@ async def measure_documents(stub: Any, bare: Bare, count: int, pairs: int) -> di
     return _compared(service, session)
 
 
-async def prepare_large(data_dir: Path, owner: str, model_digest: str) -> VectorIndex:
-    """A ready set of 20,000 documents in the service's own files, without embedding so many."""
+async def prepare_large(data_dir: Path, owner: str, model: OnnxModel) -> tuple[Any, Vectors]:
+    """A ready set of 20,000 documents in the service's own files, the same in bare Chroma.
+
+    Returns:
+        Chroma's collection, and the vectors.
+    """
     database = Database.open(f"sqlite:///{data_dir / 'embedding.db'}")
     await migrate(database, "evalpool_embedding.migrations")
-    listed = [Document(text, {}) for text in texts(LARGE, seed=1)]
+    listed = [Document(" ".join(t.split()[:LARGE_WORDS]), {}) for t in texts(LARGE, seed=1)]
     now = datetime.now(UTC)
     made, _ = await database.write(
-        lambda c: sets.create(c, owner, "large", content_digest(listed), listed, model_digest, now)
+        lambda c: sets.create(c, owner, "large", content_digest(listed), listed, model.digest, now)
     )
     await database.write(lambda c: contents.advance(c, made.content, LARGE, now))
     await database.close()
-    generator = np.random.default_rng(1)
-    centres = generator.standard_normal((200, 384))
-    vectors = centres[generator.integers(0, 200, LARGE)] + generator.standard_normal((LARGE, 384))
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    for directory, name in ((data_dir, made.content.collection), (data_dir / "bare", "large")):
-        index = VectorIndex.embedded(directory / "chroma")
-        index.put(name, 0, vectors.astype(np.float32), [{}] * LARGE)
-        index.close()
-    return VectorIndex.embedded(data_dir / "bare" / "chroma")
+    vectors = await asyncio.to_thread(model.encode, [each.content for each in listed])
+    index = VectorIndex(EmbeddedChroma(data_dir / "chroma"))
+    index.put(made.content.collection, 0, vectors, [{}] * LARGE)
+    index.close()
+    client = chromadb.PersistentClient(
+        data_dir / "bare", settings=Settings(anonymized_telemetry=False)
+    )
+    collection: Any = client.create_collection(
+        "large", configuration=CONFIGURATION, embedding_function=None
+    )
+    for start in range(0, LARGE, MESSAGE_DOCUMENTS):
+        part = slice(start, start + MESSAGE_DOCUMENTS)
+        collection.add(
+            ids=[str(place) for place in range(LARGE)[part]],
+            embeddings=vectors[part],
+            documents=[each.content for each in listed[part]],
+        )
+    return collection, vectors
+
+
+def prompts() -> list[str]:
+    """What is searched for: the beginnings of texts that are not in the set."""
+    return [text[:60] for text in texts(QUERIES, seed=9)]
+
+
+async def measure_recall(stub: Any, model: OnnxModel, vectors: Vectors) -> Spread:
+    """The share of the ten nearest documents that a search finds, prompt by prompt."""
+    wanted = await asyncio.to_thread(model.encode, prompts())
+    shares = []
+    for prompt, vector in zip(prompts(), wanted, strict=True):
+        response = await stub.SearchPrompt(
+            pb.SearchPromptRequest(dataset_hash="large", prompt=prompt, top_k=TOP_K)
+        )
+        cosines = vectors @ vector
+        # Documents that are as near as the tenth are as good as it.
+        least = np.sort(cosines)[-TOP_K] - 1e-6
+        found = sum(cosines[each.index] >= least for each in response.results)
+        shares.append(min(found, TOP_K) / TOP_K)
+    return Spread((statistics.mean(shares),), statistics.mean(shares), min(shares), max(shares))
 
 
 async def measure_queries(
-    stub: Any, bare: Bare, index: VectorIndex, count: int, pairs: int, at_once: int
+    stub: Any, bare: Bare, collection: Any, pairs: int, at_once: int
 ) -> dict[str, Any]:
     """Queries a second, service and bare Chroma in turn."""
-    prompts = texts(count, seed=9)
-    prompts = [prompt[:60] for prompt in prompts]
     limit = asyncio.Semaphore(at_once)
 
     async def ask(prompt: str) -> None:
         async with limit:
             await stub.SearchPrompt(
-                pb.SearchPromptRequest(dataset_hash="large", prompt=prompt, top_k=10)
+                pb.SearchPromptRequest(dataset_hash="large", prompt=prompt, top_k=TOP_K)
             )
 
     def ask_bare(prompt: str) -> None:
-        index.nearest("large", bare.encode(prompt), 10, {})
+        collection.query(query_embeddings=bare.encode(prompt)[None, :], n_results=TOP_K)
 
     async def round_of_service() -> None:
-        await asyncio.gather(*(ask(prompt) for prompt in prompts))
+        await asyncio.gather(*(ask(prompt) for prompt in prompts()))
 
     def round_of_bare() -> None:
         with ThreadPoolExecutor(at_once) as threads:
-            list(threads.map(ask_bare, prompts))
+            list(threads.map(ask_bare, prompts()))
 
     service, alone = [], []
     await round_of_service()
@@ -200,10 +252,10 @@ async def measure_queries(
     for _ in range(pairs):
         started = time.perf_counter()
         await round_of_service()
-        service.append(count / (time.perf_counter() - started))
+        service.append(QUERIES / (time.perf_counter() - started))
         started = time.perf_counter()
         await asyncio.to_thread(round_of_bare)
-        alone.append(count / (time.perf_counter() - started))
+        alone.append(QUERIES / (time.perf_counter() - started))
     return _compared(service, alone)
 
 
@@ -232,18 +284,18 @@ def _compared(service: Sequence[float], bare: Sequence[float]) -> dict[str, Any]
     }
 
 
-async def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Everything but memory."""
+async def measure(arguments: argparse.Namespace) -> tuple[dict[str, Any], Spread]:
+    """Everything but memory: what is compared with the bare parts, and the recall."""
     models = ModelStore(default_store_root())
-    onnx, tokenizer = (ensure(models, find_model(name)) for name in (MODEL, TOKENIZER))
-    bare = Bare(ModelFiles(MODEL, onnx.name, onnx, tokenizer, 256))
+    entries = [find_model(name) for name in (MODEL, TOKENIZER)]
+    onnx, tokenizer = (ensure(models, entry) for entry in entries)
+    files = OnnxFiles(MODEL, CatalogueOrigin(models, *entries).digest, onnx, tokenizer, 256)
+    bare, model = Bare(files), OnnxModel(files)
     owner = Identity.generate()
     figures: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         data_dir = Path(folder)
-        index = None
-        if arguments.queries:
-            index = await prepare_large(data_dir, owner.address, onnx.name)
+        collection, vectors = await prepare_large(data_dir, owner.address, model)
         async with (
             running(SERVICE, data_dir) as service,
             service.channel(owner) as channel,
@@ -252,13 +304,12 @@ async def measure(arguments: argparse.Namespace) -> dict[str, Any]:
             figures["documents/s"] = await measure_documents(
                 stub, bare, arguments.documents, arguments.pairs
             )
-            if index is not None:
-                for at_once in (1, 8):
-                    figures[f"queries/s, {at_once} at once"] = await measure_queries(
-                        stub, bare, index, 200, arguments.pairs, at_once
-                    )
-                index.close()
-    return figures
+            for at_once in (1, 8):
+                figures[f"queries/s, {at_once} at once"] = await measure_queries(
+                    stub, bare, collection, arguments.pairs, at_once
+                )
+            recall = await measure_recall(stub, model, vectors)
+    return figures, recall
 
 
 def main() -> None:
@@ -267,15 +318,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--documents", type=int, default=300, help="documents a run")
     parser.add_argument("--pairs", type=int, default=5, help="runs of each side")
-    parser.add_argument("--queries", action="store_true", help="measure queries too; a minute")
     parser.add_argument("--json", type=Path, help="where the report goes")
     parser.add_argument("--memory", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.memory:
-        print(*asyncio.run(measure_memory()).values())
+        print(*uvloop.run(measure_memory()).values())
         return
     report: dict[str, Any] = {"machine": machine()}
-    report["figures"] = figures = asyncio.run(measure(arguments))
+    figures, recall = uvloop.run(measure(arguments))
+    report |= {"figures": figures, "recall": recall}
     memory = subprocess.run(
         [sys.executable, __file__, "--memory"], capture_output=True, text=True, check=True
     ).stdout.split()
@@ -293,6 +344,7 @@ def main() -> None:
         Finding(f"{name} ÷ bare", each["ratio"], least=LEAST_RATIO[name.partition(",")[0]])
         for name, each in figures.items()
     ]
+    findings.append(Finding("recall@10 at 20,000 documents", recall, least=LEAST_RECALL))
     used = Spread.of([report["memory_mib"]["used"]])
     findings.append(Finding("memory, MiB", used, most=MOST_MIB))
     print()

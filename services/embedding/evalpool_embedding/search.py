@@ -8,7 +8,9 @@ from functools import partial
 
 from evalpool_embedding.documents import Document, Meta
 from evalpool_embedding.embedder import Embedder
+from evalpool_embedding.encoder import Encoder
 from evalpool_embedding.metrics import EmbeddingMetrics
+from evalpool_embedding.model import Vectors
 from evalpool_embedding.model_source import ModelSource
 from evalpool_embedding.sets import (
     Content,
@@ -104,12 +106,14 @@ class Search:
             FailedPrecondition: It is still being embedded, or could not be.
             Unavailable: The model is not loaded yet, or Chroma's server is away.
         """
-        named = await self.look_up(caller, name, of_anybody=of_anybody)
-        content = named.content
-        check_searchable(content, name, self._models.digest)
-        encoder = self._models.encoder()
-        with self._metrics.prompt_seconds.time():
-            vector = (await encoder.encode([prompt]))[0]
+        # The model is at the prompt while the database is asked for the set.
+        encoding = asyncio.create_task(self._encode(self._models.encoder(), prompt))
+        try:
+            content = (await self.look_up(caller, name, of_anybody=of_anybody)).content
+            check_searchable(content, name, self._models.digest)
+            vector = await encoding
+        finally:
+            encoding.cancel()
         try:
             with self._metrics.nearest_seconds.time():
                 neighbours = await asyncio.to_thread(
@@ -127,6 +131,11 @@ class Search:
             for each in neighbours
             if each.index in found
         ]
+
+    async def _encode(self, encoder: Encoder, prompt: str) -> Vectors:
+        with self._metrics.prompt_seconds.time():
+            vector: Vectors = (await encoder.encode([prompt]))[0]
+        return vector
 
     async def _without_vectors(self, content: Content, name: str) -> Exception:
         """What a caller learns whose set has no vectors, against what is stored of it."""
