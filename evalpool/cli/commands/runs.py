@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 from uuid import uuid4
 
@@ -13,10 +14,10 @@ from evalpool.cli.failure import Failure
 from evalpool.cli.options import DEFAULT_WALLET, Output, Wallet, client_of
 from evalpool.cli.output import (
     Format,
+    console,
     enum_text,
     print_fields,
     print_json,
-    print_json_line,
     print_table,
     printable,
     short,
@@ -25,6 +26,7 @@ from evalpool.cli.progress import Tracker
 from evalpool.cli.subjects import model_digest
 from evalpool.client import Client
 from evalpool.client.datasets import FINAL_RUN_STATES, results, watch_run
+from evalpool.client.result_files import json_line, result_writer, write_results
 from evalpool.dataset.v1 import dataset_pb2
 
 RunId = Annotated[
@@ -87,17 +89,27 @@ def score(
 @group.command("results")
 def list_results(
     run_id: RunId,
+    file: Annotated[
+        Path | None,
+        typer.Option(
+            dir_okay=False,
+            help="Write them to this file, whose ending tells the form: .jsonl or .parquet.",
+        ),
+    ] = None,
     output: Output = Format.JSON,
     wallet: Wallet = DEFAULT_WALLET,
 ) -> None:
-    """Print a run's evaluations as JSON Lines, with each choice's sum of log-probabilities."""
+    """Give a run's evaluations, question by question: as JSON Lines, unless told otherwise."""
+    if file is not None:
+        _write_results(run_id, file, output, wallet)
+        return
 
     async def work() -> list[dataset_pb2.ListResultsResponse]:
         found = []
         async with client_of(wallet) as client:
             async for result in results(client, run_id):
                 if output is Format.JSON:
-                    print_json_line(result)
+                    print(json_line(result), flush=True)
                 else:
                     found.append(result)
         return found
@@ -105,6 +117,28 @@ def list_results(
     found = run(work())
     if output is Format.TABLE:
         _print_results(found)
+
+
+def _write_results(run_id: str, file: Path, output: Format, wallet: str) -> None:
+    # A name that will not do is told of before anything is asked.
+    result_writer(file)
+
+    async def work() -> int:
+        async with client_of(wallet) as client:
+            found = await client.dataset.GetScore(dataset_pb2.GetScoreRequest(run=run_id))
+            with Tracker(f"writing {file.name}") as tracker:
+                return await write_results(
+                    client,
+                    run_id,
+                    file,
+                    progress=lambda count: tracker.show("", count, found.score.total),
+                )
+
+    count = run(work())
+    if output is Format.JSON:
+        print_json({"file": str(file), "results": count})
+    else:
+        console.print(f"{count} results in {file}")
 
 
 async def _follow(client: Client, run_id: str, *, quiet: bool) -> dataset_pb2.Score:
@@ -120,13 +154,22 @@ async def _follow(client: Client, run_id: str, *, quiet: bool) -> dataset_pb2.Sc
 
 def _print_results(found: list[dataset_pb2.ListResultsResponse]) -> None:
     print_table(
-        [">question", "state", ">right", ">predicted", "Σ log p of each choice", "reply"],
+        [
+            ">question",
+            "state",
+            ">right",
+            ">predicted",
+            ">points",
+            "Σ log p of each choice",
+            "reply",
+        ],
         [
             (
                 r.question,
                 enum_text(dataset_pb2.EvaluationState.Name(r.state), "EVALUATION_STATE_"),
-                r.correct_answer,
+                r.correct_answer or "",
                 r.prediction or "",
+                r.points if r.state == dataset_pb2.EVALUATION_STATE_DONE else "",
                 "  ".join(f"{each:.3f}" for each in r.sum_logprobs),
                 r.reply or r.reason,
             )
@@ -155,3 +198,5 @@ def _print_score(found: dataset_pb2.Score, output: Format) -> None:
         )
     if found.state == dataset_pb2.RUN_STATE_FAILED:
         raise Failure(f"the run failed: {found.reason}", reason=found.reason_code)
+    if found.state == dataset_pb2.RUN_STATE_UNFUNDED:
+        raise Failure(f"the run stands still: {found.reason}", reason=found.reason_code)
