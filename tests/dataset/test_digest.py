@@ -9,7 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evalpool_dataset.digest import NotCanonical, canonical_json, question_document, version_digest
-from evalpool_dataset.parts import MULTIPLE_CHOICE, SIQA, Evaluator, Parameters
+from evalpool_dataset.parts import (
+    GENERATION,
+    MULTIPLE_CHOICE,
+    SIQA,
+    Evaluator,
+    FewShot,
+    Parameters,
+    ReplyRules,
+)
 from evalpool_dataset.question import Question
 from evalpool_dataset.scoring import Metric
 
@@ -65,12 +73,22 @@ def test_other_questions_are_another_version(other: list[Question]) -> None:
     assert SIQA.version(SIQA.defaults, other) != SIQA.version(SIQA.defaults, QUESTIONS)
 
 
+def test_what_is_expected_of_a_reply_is_part_of_the_version() -> None:
+    one, other = (
+        GENERATION.version(GENERATION.defaults, [Question(1, "", "2 + 2?", expected=(text,))])
+        for text in ("4", "four")
+    )
+    assert one != other
+
+
 @pytest.mark.parametrize(
     "other",
     [
         Parameters(evaluator=Evaluator.LETTER),
         Parameters(metric=Metric.ACC_NORM),
         Parameters(system_prompt="Think first."),
+        Parameters(reply=ReplyRules(max_tokens=5)),
+        Parameters(few_shot=FewShot(2)),
     ],
 )
 def test_other_parameters_are_another_version(other: Parameters) -> None:
