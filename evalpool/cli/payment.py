@@ -47,12 +47,24 @@ async def paying(client: Client, pay: str, hold: str) -> AsyncIterator[str]:
         yield made
     except (grpc.aio.AioRpcError, Failure) as error:
         failure = failure_of(error)
-        if failure is None or not made:
+        if failure is None:
             raise
+        named = {"hold": made} if made else {}
         raise Failure(
-            f"{failure.sentence} (hold {made})",
+            failure.sentence + _remedy(failure, made),
             reason=failure.reason,
             status=failure.status,
             **failure.details,
-            hold=made,
+            **named,
         ) from error
+
+
+def _remedy(failure: Failure, hold: str) -> str:
+    """What a sentence of the services does not say of paying with commands."""
+    if hold and failure.details.get("code") == grpc.StatusCode.INVALID_ARGUMENT.name:
+        # Most such requests are refused before their hold is taken up.
+        return f" (hold {hold}; while that is open, --hold pays with it)"
+    if hold:
+        return f" (hold {hold})"
+    price = failure.details.get("metadata", {}).get("price")
+    return f"; --pay {price} does so" if price else ""

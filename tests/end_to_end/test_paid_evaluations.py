@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -98,8 +99,10 @@ def test_a_run_of_letters_is_paid_a_question_at_a_time_and_the_same_again_costs_
     cli: Cli, dataset: str
 ) -> None:
     asked = ("dataset", "evaluate", dataset, SMOLLM2, "--evaluator", "letter", "-w", "funder")
-    unfunded = cli(*asked, "--wait", "-o", "json").json
-    assert (unfunded["state"], unfunded["reason_code"]) == ("RUN_STATE_UNFUNDED", "HOLD_REFUSED")
+    unfunded = cli(*asked, "--wait", "-o", "json")
+    assert json.loads(unfunded.out)["state"] == "RUN_STATE_UNFUNDED"
+    assert unfunded.error["reason"] == "HOLD_REFUSED"
+    assert unfunded.error["error"].startswith("the run stands still: inference is paid, and the ")
 
     cli("token", "mint", "dataset", str(FILLED))
     run = cli(*asked, "--wait", "-o", "json").json

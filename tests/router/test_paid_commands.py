@@ -74,7 +74,10 @@ async def test_the_command_pays_with_what_it_is_told_to_hold(market: Market, hom
         await home(router)
         told = ("infer", "Hello", "--model", MODEL, "--multiplier", "2")
         status, _, err = await command(*told)
-        assert (status, "inference is paid here" in err) == (1, True)
+        price = 2 * (5 + 2 * (len("Hello") + 256))
+        assert status == 1
+        assert f"hold: inference is paid here; hold {price} units" in err
+        assert f"give the hold's id; --pay {price} does so [HOLD_REFUSED]" in err
         status, out, _ = await command(*told, "--pay", "100000", "-o", "json")
         paid = json.loads(out)
         assert (status, paid["text"]) == (0, "Paris.")
@@ -126,16 +129,42 @@ async def test_a_failure_names_the_hold(market: Market, home: Home, asked: tuple
         status, _, err = await command(*told, "100000")
         failed = json.loads(err)
         assert (status, failed["reason"]) == (1, "CONTEXT_TOO_LONG")
+        assert failed["error"].endswith(
+            f"(hold {failed['hold']}; while that is open, --hold pays with it)"
+        )
         assert (await market.settled(failed["hold"])).state == token_pb2.HOLD_STATE_RELEASED
         _, shown, _ = await command("token", "hold", failed["hold"], "-o", "json")
         assert json.loads(shown)["state"] == "HOLD_STATE_RELEASED"
+
+
+async def test_what_was_held_for_a_request_that_is_refused_pays_for_the_next(
+    market: Market, home: Home
+) -> None:
+    async with market.router() as router:
+        await router.worker()
+        await home(router)
+        told = ("infer", "Hello", "--model", MODEL, "-o", "json")
+        _, _, err = await command(*told, "--multiplier", "much", "--pay", "100000")
+        hold = json.loads(err)["hold"]
+        assert f"hold {hold}; while that is open, --hold pays with it" in json.loads(err)["error"]
+        status, out, _ = await command(*told, "--hold", hold)
+        assert (status, json.loads(out)["text"]) == (0, "Paris.")
+        assert int((await market.settled(hold)).captured) == USED
+
+
+async def test_a_single_unit_is_written_as_one(market: Market, home: Home) -> None:
+    async with market.router(base_fee=1, token_fee=0) as router:
+        await home(router)
+        shown = [line.split()[:4] for line in (await command("pricing"))[1].splitlines()]
+        assert ["a", "request", "1", "unit"] in shown
+        assert ["a", "token", "0", "units,"] in shown
 
 
 async def test_prices_are_shown(market: Market, home: Home) -> None:
     async with market.router() as router:
         await home(router)
         _, out, _ = await command("pricing")
-        for shown in ("5 units", "2 units", "1 day, 1:01:00", market.ledger.address):
+        for shown in ("5 units", "2 units", "of 90060 s (1 day, 1:01:00)", market.ledger.address):
             assert shown in out
         assert json.loads((await command("pricing", "-o", "json"))[1])["hold_time"] == "90060s"
 

@@ -121,21 +121,27 @@ def push(
     if not file.stat().st_size:
         raise Failure(f"{file} is empty; give a whole GGUF file")
 
-    async def work() -> router_pb2.UploadModelResponse:
+    async def work() -> tuple[str, router_pb2.UploadModelResponse]:
         with Tracker(f"sending {file.name}", quiet=output is Format.JSON, in_bytes=True) as tracker:
             async with client_of(wallet) as client:
-                return await herd.push(
+                response = await herd.push(
                     client,
                     file,
                     name=name,
                     progress=lambda sent, size: tracker.show("", sent, size),
                 )
+                return client.identity.address, response
 
-    response = run(work())
+    own, response = run(work())
     if output is Format.JSON:
         print_json(response)
-    else:
-        print(response.model.digest)
+        return
+    print(response.model.digest)
+    owner = response.model.owner
+    if not owner:
+        errors.print(f"the catalogue has it, as {response.model.name}")
+    elif owner != own:
+        errors.print(f"it was pushed before by {owner}, who alone may use it")
 
 
 @group.command("quantise")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from evalpool.cli.app import app, run
 from evalpool.cli.options import DEFAULT_WALLET, Output, Wallet, client_of
 from evalpool.cli.output import Format, print_fields, print_json
@@ -23,13 +25,18 @@ def pricing(output: Output = Format.TABLE, wallet: Wallet = DEFAULT_WALLET) -> N
     if not found.paid:
         print_fields({"inference": "free"})
         return
+    seconds = found.hold_time.ToTimedelta() // timedelta(seconds=1)
     print_fields(
         {
             "inference": "paid by a hold",
-            "a request": f"{found.base_fee} units",
-            "a token": f"{found.token_fee} units, of the prompt or generated",
+            "a request": _units(found.base_fee),
+            "a token": f"{_units(found.token_fee)}, of the prompt or generated",
             "multiplier": f"{found.last_multiplier} offered last; a higher one goes first",
-            "a hold": f"lasts {found.hold_time.ToTimedelta()} for any request",
+            "a hold": f"of {seconds} s ({found.hold_time.ToTimedelta()}) is good for any request",
             "ledger": found.token_address,
         }
     )
+
+
+def _units(quantity: str) -> str:
+    return f"{quantity} unit" if quantity == "1" else f"{quantity} units"

@@ -9,6 +9,7 @@ import pytest
 
 from evalpool.cli.commands import model as command
 from evalpool.models import ModelStore, catalogue, find_model, read_gguf, sha256_of
+from evalpool.router.v1 import router_pb2
 from evalpool_router.service import SERVICE
 from evalpool_runtime.testing import ServiceUnderTest
 from tests.evalpool.cli.commands import Cli
@@ -55,6 +56,27 @@ def test_a_file_that_was_pushed_is_listed(
     table = cli("model", "list").out
     assert "mine" in table
     assert NAME in table
+
+
+def test_who_pushes_what_is_there_already_is_told_whose_it_is(
+    cli: Cli, router: ServiceUnderTest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = small_model(tmp_path / "mine.gguf")
+    assert cli("model", "push", str(file)).err == ""
+    assert cli("model", "push", str(file)).err == ""
+    cli("wallet", "new", "bob")
+    owner = cli("wallet", "address").out.strip()
+
+    pushed = cli("model", "push", str(file), "-w", "bob")
+
+    assert pushed.out == f"{sha256_of(file)}\n"
+    assert pushed.err == f"it was pushed before by {owner}, who alone may use it\n"
+
+    async def known(*_: object, **__: object) -> router_pb2.UploadModelResponse:
+        return router_pb2.UploadModelResponse(model=router_pb2.Model(name=NAME), existed=True)
+
+    monkeypatch.setattr("evalpool.client.models.push", known)
+    assert cli("model", "push", str(file)).err == f"the catalogue has it, as {NAME}\n"
 
 
 def test_all_pages_are_listed(
