@@ -50,10 +50,7 @@ class Upload:
         if self.offset + len(chunk) > self.size:
             self._file.close()
             self._partial.discard()
-            raise SizeMismatch(
-                f"more than the announced {self.size} bytes came; nothing was kept, "
-                "announce the right size"
-            )
+            raise SizeMismatch(f"more than the announced {self.size} bytes came; nothing was kept")
         view = memoryview(chunk)
         with writing(self._partial.folder):
             while view:

@@ -168,7 +168,10 @@ async def test_a_file_that_is_no_gguf_is_refused_at_its_first_bytes(shelf: Shelf
 async def test_more_bytes_than_announced_are_refused(shelf: Shelf) -> None:
     with pytest.raises(InvalidRequest) as refusal:
         await shelf.upload(CONTENT + b"more", digest=DIGEST, size=SIZE)
-    assert refusal.value.violations[0].field == "header.size_bytes"
+    assert refusal.value.message == (
+        f"header.size_bytes: more than the announced {SIZE} bytes came; nothing was kept; give the "
+        "file's size"
+    )
     assert shelf.kept() == []
     await shelf.upload()
 

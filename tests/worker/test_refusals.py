@@ -77,3 +77,5 @@ def test_what_is_no_fault_of_the_request_can_be_tried_again(
     told = as_domain_error(error)
     assert type(told) is kind
     assert told.reason_name == reason
+    if kind is Internal:
+        assert told.message == f"the worker's engine failed: {error}"

@@ -45,7 +45,9 @@ def as_domain_error(error: EngineError) -> DomainError:
                 reasons.ERROR_REASON_WORKER_BUSY, str(error), retry_after=error.retry_after
             )
         case _:
-            return Internal(reasons.ERROR_REASON_ENGINE_FAILED, str(error))
+            return Internal(
+                reasons.ERROR_REASON_ENGINE_FAILED, f"the worker's engine failed: {error}"
+            )
 
 
 def unloaded() -> DomainError:

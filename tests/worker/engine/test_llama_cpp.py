@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,19 @@ async def test_a_cancelled_load_leaves_the_engine_empty(smollm2_path: Path) -> N
         assert engine.info is None
         assert (await engine.load(smollm2_path, "digest")).model_digest == "digest"
     await engine.close()
+
+
+async def test_progress_is_told_by_the_percent_and_not_by_the_tensor(smollm2_path: Path) -> None:
+    engine = LlamaCppEngine()
+    shares: list[float] = []
+    try:
+        await engine.load(smollm2_path, "digest", shares.append)
+        await asyncio.sleep(0)
+    finally:
+        await engine.close()
+    *earlier, end = shares
+    assert end == 1.0
+    assert all(then - before >= 0.01 for before, then in pairwise(earlier))
 
 
 async def test_what_the_model_says_about_itself_is_recorded(llama: LlamaCppEngine) -> None:

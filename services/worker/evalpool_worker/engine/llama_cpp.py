@@ -47,6 +47,9 @@ from .tokenisation import Tokeniser
 # Characters that are tokenised on the event loop: some milliseconds at most.
 _SHORT_TEXT = 8192
 
+# The least growth of the loaded share that is told.
+_PROGRESS_STEP = 0.01
+
 
 @dataclass(frozen=True, slots=True)
 class _Beginning:
@@ -224,9 +227,14 @@ class LlamaCppEngine:
     async def _load_model(self, path: Path, progress: ProgressCallback | None) -> LoadedModel:
         loop = asyncio.get_running_loop()
         stop = threading.Event()
+        told = -1.0
 
         def tell(share: float) -> bool:
-            if progress is not None and not stop.is_set():
+            nonlocal told
+            # llama.cpp tells of each of hundreds of tensors.
+            grown = share - told >= _PROGRESS_STEP or told < 1.0 <= share
+            if progress is not None and grown and not stop.is_set():
+                told = share
                 loop.call_soon_threadsafe(progress, share)
             return not stop.is_set()
 
