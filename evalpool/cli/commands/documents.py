@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from google.protobuf.json_format import ParseDict, ParseError
 
 from evalpool.cli.app import app, run
 from evalpool.cli.failure import Failure
 from evalpool.cli.options import DEFAULT_WALLET, Output, Wallet, client_of
 from evalpool.cli.output import Format, console, enum_text, moment, print_json, print_table, short
 from evalpool.cli.progress import Tracker
+from evalpool.client.documents import make_set, read_documents
 from evalpool.embedding.v1 import embedding_pb2
 
 group = typer.Typer(help="Sets of documents to search.", no_args_is_help=True)
 app.add_typer(group, name="documents")
-
-DOCUMENTS_A_MESSAGE = 200
 
 Name = Annotated[str, typer.Argument(help="The set's name, of your choice.")]
 
@@ -40,19 +36,32 @@ def create(
     wallet: Wallet = DEFAULT_WALLET,
 ) -> None:
     """Make a set of documents and wait until it can be searched."""
-    documents = list(_documents(file))
+    try:
+        documents = read_documents(file)
+    except ValueError as error:
+        raise Failure(
+            f'{file.name} is no list of {{"content": …, "meta": {{…}}}}: {error}'
+        ) from error
 
     async def work() -> embedding_pb2.DocumentSet:
         quiet = output is Format.JSON
         last = embedding_pb2.DocumentSet()
-        with Tracker(f"embedding {file.name}", quiet=quiet) as tracker:
+        with Tracker(file.name, quiet=quiet) as tracker:
             async with client_of(wallet) as client:
-                async for response in client.embedding.UploadDataset(_messages(name, documents)):
-                    last = response.dataset
-                    tracker.show("", last.embedded_count, len(documents))
+                async for last in make_set(client, name, documents):
+                    if last.digest:
+                        tracker.show("embedding", last.embedded_count, len(documents))
+                    else:
+                        tracker.show("sending", last.document_count, len(documents))
         return last
 
     made = run(work())
+    if made.state == embedding_pb2.DOCUMENT_SET_STATE_FAILED:
+        raise Failure(
+            f"the set {name} could not be embedded; the service's log says why, and the same "
+            "command tries again",
+            digest=made.digest,
+        )
     if output is Format.JSON:
         print_json(made)
     else:
@@ -85,13 +94,14 @@ def list_sets(output: Output = Format.TABLE, wallet: Wallet = DEFAULT_WALLET) ->
         print_json(sets)
         return
     print_table(
-        ["name", "state", ">documents", "digest", "made (UTC)"],
+        ["name", "state", ">documents", "digest", "entered", "made (UTC)"],
         [
             (
                 s.hash,
                 enum_text(embedding_pb2.DocumentSetState.Name(s.state), "DOCUMENT_SET_STATE_"),
                 s.document_count,
                 short(s.digest),
+                "yes" if s.entered else "",
                 moment(s.create_time),
             )
             for s in sets
@@ -112,26 +122,3 @@ def delete(name: Name, output: Output = Format.TABLE, wallet: Wallet = DEFAULT_W
         print_json({"hash": name})
     else:
         console.print(f"deleted {name}")
-
-
-async def _messages(name: str, documents: list[embedding_pb2.Document]) -> Any:
-    for begin in range(0, max(1, len(documents)), DOCUMENTS_A_MESSAGE):
-        yield embedding_pb2.UploadDatasetRequest(
-            hash=name, list=documents[begin : begin + DOCUMENTS_A_MESSAGE]
-        )
-
-
-def _documents(file: Path) -> Iterator[embedding_pb2.Document]:
-    try:
-        text = file.read_text(encoding="utf-8")
-        rows = (
-            json.loads(text)
-            if text.lstrip().startswith("[")
-            else [json.loads(line) for line in text.splitlines() if line.strip()]
-        )
-        for row in rows:
-            yield ParseDict(row, embedding_pb2.Document())
-    except (ValueError, ParseError) as error:
-        raise Failure(
-            f'{file.name} is no list of {{"content": …, "meta": {{…}}}}: {error}'
-        ) from error
