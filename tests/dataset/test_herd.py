@@ -211,6 +211,7 @@ async def test_a_router_out_of_reach_is_waited_for(
     with pytest.raises(CallEnded) as caught:
         await outcomes(herd, evaluator, asked(1))
     assert caught.value.problem.waits
+    assert caught.value.problem.reason.startswith("the router gave no answer: ")
 
 
 @pytest.mark.parametrize("evaluator", [SCORES, LETTERS])

@@ -18,11 +18,16 @@ _REASONS_OF_CODES = {
 """What the call itself says, where it ended without the router's word."""
 
 
-def problem_of(error: grpc.aio.AioRpcError) -> Problem:
-    """Why a call ended with an error."""
+def problem_of(error: grpc.aio.AioRpcError, whom: str = "the router") -> Problem:
+    """Why a call ended with an error.
+
+    Args:
+        error: The error.
+        whom: Who was called, for people.
+    """
     call = CallError.of(error)
     return Problem(
-        call.message,
+        call.message if call.reason else f"{whom} gave no answer: {call.message}",
         call.reason or _REASONS_OF_CODES.get(call.code, ""),
         retryable=call.code is not grpc.StatusCode.INVALID_ARGUMENT,
         retry_after=call.retry_after,

@@ -111,7 +111,7 @@ class Library:
                 timeout=SEARCH_SECONDS,
             )
         except grpc.aio.AioRpcError as error:
-            raise CallEnded(problem_of(error)) from error
+            raise CallEnded(problem_of(error, "the embedding service")) from error
         if response.model_digest != rules.embedder:
             raise CallEnded(Problem(_ANOTHER_MODEL, UNAVAILABLE))
         return [result.content for result in response.results]
