@@ -46,7 +46,14 @@ class Source:
 CHOSEN = {
     "arc_easy": Source("arc", ("arc_easy.yaml",)),
     "boolq": Source("super_glue/boolq", ("default.yaml",)),
+    "global_mmlu_full_de_anatomy": Source(
+        "global_mmlu/full/de", ("global_mmlu_full_de_anatomy.yaml", "_de_template_yaml", "utils.py")
+    ),
     "hellaswag": Source("hellaswag", ("hellaswag.yaml", "utils.py")),
+    "include_base_44_greek_stem": Source(
+        "include/default/Greek",
+        ("include_base_44_greek_stem.yaml", "_greek_template_yaml", "utils.py"),
+    ),
     "mmlu_anatomy": Source("mmlu/default", ("mmlu_anatomy.yaml", "_default_template_yaml")),
     "openbookqa": Source("openbookqa", ("openbookqa.yaml",)),
     "piqa": Source("piqa", ("piqa.yaml",)),
@@ -79,12 +86,13 @@ def chosen_prompts(task: Any, shots: int) -> list[dict[str, Any]]:
     for _, row in task.doc_iterator():
         context = task.fewshot_context(row, shots)
         requests = task.construct_requests(row, context)
+        choices = task.doc_to_choice(row)
         right = task.doc_to_text(row) if task.multiple_input else task.doc_to_target(row)
         asked.append(
             {
                 "requests": [list(request.arguments) for request in requests],
-                "choices": task.doc_to_choice(row),
-                "answer": right,
+                "choices": choices,
+                "answer": choices.index(right) if isinstance(right, str) else right,
             }
         )
     return asked

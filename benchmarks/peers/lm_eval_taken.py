@@ -13,54 +13,71 @@ from __future__ import annotations
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from evalpool.tasks import TaskError, find_functions, read_task
 
-GROUP = "task: the file is a group"
+METRICS = ("acc", "acc_norm", "acc_bytes", "exact_match")
+GROUP = "task: the file is a group of tasks"
 
 
-def refusal(path: Path) -> str | None:
-    """Why a file is refused; None where it is taken."""
+@dataclass(slots=True)
+class Counts:
+    """Task files by what becomes of them.
+
+    Attributes:
+        taken: As they are, by output type.
+        by_metric: With one of their metrics chosen.
+        refused: By reason.
+    """
+
+    taken: Counter[str] = field(default_factory=Counter)
+    by_metric: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
+
+    def add(self, path: Path) -> None:
+        """Count a file."""
+        try:
+            self.taken[_output_type(path)] += 1
+        except TaskError as error:
+            self.refused[_reason(str(error))] += 1
+            self.by_metric += any(_is_taken(path, metric) for metric in METRICS)
+
+
+def _output_type(path: Path, metric: str | None = None) -> str:
+    task = read_task(path, metric)
+    find_functions(task)
+    return "generate_until" if task.generation else "multiple_choice"
+
+
+def _is_taken(path: Path, metric: str) -> bool:
     try:
-        task = read_task(path)
-        find_functions(task)
-    except TaskError as error:
-        return str(error)
-    return None
+        _output_type(path, metric)
+    except TaskError:
+        return False
+    return True
 
 
-def reason(message: str) -> str:
+def _reason(message: str) -> str:
     """A refusal without what is the one file's own."""
-    message = message.split(";")[0]
-    message = re.sub(r"^(filter_list|metric_list) \S+?(\.\S+)?:", r"\1\2:", message)
+    message = message.partition(";")[0]
+    message = re.sub(r"^(filter_list|metric_list)[ \[][^:]*?(\.\w+)?:", r"\1\2:", message)
     message = re.sub(r"!function [\w.]+", "!function", message)
-    return re.sub(r"'[^']*'|\"[^\"]*\"", "…", message)[:110]
-
-
-def count(paths: Iterable[Path]) -> tuple[Counter[str], Counter[str]]:
-    """Files taken by output type, and reasons of refusals."""
-    taken: Counter[str] = Counter()
-    refused: Counter[str] = Counter()
-    for path in paths:
-        message = refusal(path)
-        if message is None:
-            taken["generate_until" if read_task(path).generation else "multiple_choice"] += 1
-        else:
-            refused[reason(message)] += 1
-    return taken, refused
+    return re.sub(r"'[^']*'|\"[^\"]*\"", "…", message)[:100]
 
 
 def main(folder: Path) -> None:
     """Print the counts."""
-    taken, refused = count(sorted(folder.rglob("*.yaml")))
-    groups = sum(number for why, number in refused.items() if why.startswith(GROUP))
-    print(f"groups: {groups}")
-    print(f"taken: {taken.total()}", dict(taken))
-    print(f"refused: {refused.total() - groups}")
-    for why, number in refused.most_common():
-        print(f"{number:6} {why}")
+    counts = Counts()
+    for path in sorted(folder.rglob("*.yaml")):
+        counts.add(path)
+    groups = counts.refused.pop(GROUP, 0)
+    print(f"{counts.taken.total()} taken: {dict(counts.taken)}")
+    print(f"{counts.refused.total()} refused, {counts.by_metric} of them taken by one metric")
+    print(f"{groups} groups")
+    for reason, number in counts.refused.most_common():
+        print(f"{number:6} {reason}")
 
 
 if __name__ == "__main__":

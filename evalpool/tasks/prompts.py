@@ -244,9 +244,11 @@ def _rows(
     made = []
     for number, row in enumerate(rows, start=1):
         try:
-            made.append(process(row))
+            processed = process(row)
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise TaskError(
                 f"{split}, row {number}: process_docs: it fails on the row: {error!r}"
             ) from error
+        if processed is not None:
+            made.append(processed)
     return made

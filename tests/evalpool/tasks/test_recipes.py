@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from evalpool.tasks import TaskError
+from evalpool.tasks.functions import known_function
 from evalpool.tasks.recipes import choices_of, phrase_of, target_of, text_of
 from evalpool.tasks.yaml_file import Function
+from tests.evalpool.tasks.lm_eval_files import FOLDER
 
 ROW = {"question": "Why {{not}}?", "options": ["yes", "no"], "n": 1, "digits": "12", "empty": ""}
 
@@ -73,3 +75,33 @@ def test_python_of_a_task_is_not_run(tmp_path: Path) -> None:
 def test_a_function_whose_file_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(TaskError, match=r"!function utils\.f: utils\.py is not there"):
         text_of(Function("utils.f", tmp_path / "utils.py"), ROW, "doc_to_text")
+
+
+@pytest.mark.parametrize(
+    ("name", "function", "row", "kept"),
+    [
+        ("global_mmlu_full_de_anatomy", "process_anatomy", {"subject": "anatomy"}, True),
+        ("global_mmlu_full_de_anatomy", "process_anatomy", {"subject": "virology"}, False),
+        ("include_base_44_greek_stem", "process_arts_humanities", {"domain": "STEM"}, False),
+        ("include_base_44_greek_stem", "process_stem", {"domain": "STEM"}, True),
+    ],
+)
+def test_rows_of_another_subject_are_left_out(
+    name: str, function: str, row: dict[str, str], kept: bool
+) -> None:
+    process = known_function(Function(f"utils.{function}", FOLDER / "tasks" / name / "utils.py"))
+    assert process(row) == (row if kept else None)
+
+
+@pytest.mark.parametrize(
+    ("name", "function"),
+    [
+        ("global_mmlu_full_de_anatomy", "process_docs"),
+        ("global_mmlu_full_de_anatomy", "partial"),
+        ("include_base_44_greek_stem", "process_botany"),
+        ("hellaswag", "process_anatomy"),
+    ],
+)
+def test_what_is_not_a_tasks_function_is_not_known(name: str, function: str) -> None:
+    with pytest.raises(TaskError, match="it is not known here"):
+        known_function(Function(f"utils.{function}", FOLDER / "tasks" / name / "utils.py"))
