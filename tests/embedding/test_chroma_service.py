@@ -16,7 +16,16 @@ from evalpool_embedding.chroma import ChromaServer
 from evalpool_embedding.service import SERVICE
 from evalpool_embedding.vectors import VectorIndex
 from evalpool_runtime.testing import ServiceUnderTest, running
-from tests.embedding.calls import SEED_HASH, Start, calling, refusal, seed_search, seed_set
+from tests.embedding.calls import (
+    SEED_HASH,
+    Start,
+    calling,
+    document,
+    refusal,
+    seed_search,
+    seed_set,
+    upload,
+)
 from tests.embedding.chroma_process import ChromaProcess
 from tests.waiting import until
 
@@ -159,3 +168,35 @@ async def test_two_services_share_a_server_and_not_their_sets(
             await second.DeleteDataset(pb.DeleteDatasetRequest(hash=SEED_HASH))
 
         assert len((await first.SearchPrompt(seed_search())).results) == 4
+
+
+async def test_replicas_on_one_database_and_one_server_do_each_others_work(
+    tmp_path: Path,
+    models_dir: Path,
+    owner: Identity,
+    chroma_server: ChromaProcess,
+    postgresql_url: str,
+) -> None:
+    settings: dict[str, Any] = {
+        "models_dir": models_dir,
+        "chroma_server": chroma_server.endpoint,
+        "database_url": postgresql_url,
+        "identity": Identity.generate(),
+    }
+    listed = [document(f"document number {n}") for n in range(600)]
+    async with (
+        running(SERVICE, tmp_path / "one", **settings) as one,
+        running(SERVICE, tmp_path / "two", **settings) as two,
+        calling(one, owner) as first,
+        calling(two, owner) as second,
+    ):
+        last = (await upload(first, [pb.UploadDatasetRequest(hash="large", list=listed)]))[-1]
+        assert last.embedded_count == 600
+        search = pb.SearchPromptRequest(
+            dataset_hash="large", prompt="document number 599", top_k=100
+        )
+        found = await second.SearchPrompt(search)
+        assert found.results[0].index == 599
+        assert len({each.index for each in found.results}) == 100
+        await second.DeleteDataset(pb.DeleteDatasetRequest(hash="large"))
+        await refusal(first.SearchPrompt(search), grpc.StatusCode.NOT_FOUND, "dataset_hash")
