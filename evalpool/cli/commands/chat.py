@@ -26,12 +26,12 @@ from evalpool.inference.v1 import inference_pb2
 @app.command()
 def chat(
     question: Annotated[
-        str,
+        str | None,
         typer.Argument(
             help='One question; "-" for standard input. Default: a conversation, ended with '
             "ctrl-D; piped, a line a question."
         ),
-    ] = "",
+    ] = None,
     context: Annotated[str, typer.Option(help="What the answer is to be based on.")] = "",
     documents: Annotated[
         str,
@@ -62,11 +62,11 @@ def chat(
 ) -> None:
     """Ask the herd's chat model."""
     one_way_to_pay(pay, hold)
-    if hold and not question:
+    if hold and question is None:
         raise Failure("--hold pays for one question; give the question, or --pay")
-    if system and question:
+    if system and question is not None:
         raise Failure("--system is for a conversation; leave the question out, or the option")
-    conversation = None if question else Conversation(system or SYSTEM)
+    conversation = Conversation(system or SYSTEM) if question is None else None
     session = ChatSession(
         screen=Screen(output, in_lines=conversation is not None),
         wallet=wallet,
@@ -81,7 +81,7 @@ def chat(
         conversation=conversation,
     )
     if conversation is None:
-        run(session.answer(Answer(standard_input.whole() if question == "-" else question)))
+        run(session.answer(Answer(standard_input.whole() if question == "-" else question or "")))
     elif sys.stdin.isatty():
         TerminalChat(session, conversation).hold(history)
     else:

@@ -106,7 +106,9 @@ async def _graded(
 def _standing(herd: router_pb2.GetStatisticsResponse) -> str:
     if not herd.workers:
         return "waiting for a judge: the herd has no worker"
-    return (
-        f"waiting for a judge: {herd.free_slots} of {herd.slots} slots are free, "
-        f"{herd.queued} questions and requests wait"
+    told = (
+        f"waiting for a judge: {herd.queued} questions and requests wait, "
+        f"{herd.free_slots} of {herd.slots} slots are free"
     )
+    # Who waits beside a free slot waits for a worker that may do it.
+    return f"{told}; is a worker admitted for judging?" if herd.queued and herd.free_slots else told

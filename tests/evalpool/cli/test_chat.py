@@ -77,6 +77,13 @@ def test_the_question_may_be_piped_whole(
     assert turns(worker, 0)[-1] == ("user", "Where\nis it?\n")
 
 
+def test_an_empty_question_is_refused_and_no_conversation(cli: Cli, worker: WorkerDouble) -> None:
+    for question in ("", "x" * 65_537):
+        failure = cli("chat", question).failure
+        assert failure.startswith(f"question: it has {len(question)} bytes; give 1 to 65536")
+        assert failure.endswith("[INVALID_FIELD]")
+
+
 def test_what_is_no_text_is_one_line(
     cli: Cli, worker: WorkerDouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -76,14 +76,21 @@ def test_while_no_judge_is_there_it_says_so(
 
     async def come() -> None:
         await asyncio.to_thread(told.wait)
-        (await router.worker()).answers = ["8"]
+        await router.worker(kinds=(router_pb2.WORKER_KIND_CHAT,))
+        told.clear()
+        await asyncio.to_thread(told.wait)
+        (await router.worker(kinds=(router_pb2.WORKER_KIND_JUDGE,))).answers = ["8"]
 
     monkeypatch.setattr(errors, "print", printing)
     coming = background.begin(come())
     outcome = cli("judge", "Where?", "Paris", "London")
     coming.result()
     assert "8 of 10" in outcome.out
-    assert outcome.err.startswith("waiting for a judge: the herd has no worker\n")
+    first, second, *_ = outcome.err.splitlines()
+    assert first == "waiting for a judge: the herd has no worker"
+    assert second.endswith(
+        "1 questions and requests wait, 4 of 4 slots are free; is a worker admitted for judging?"
+    )
 
 
 def test_what_cannot_be_graded_is_one_line(
