@@ -60,17 +60,23 @@ class Screen:
         self._streams = output is Format.TABLE
         self._in_lines = in_lines
         self._missing = ""
+        self._begun = False
         self._status: Status | None = None
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
         """Show at a terminal that an answer is awaited, until its first piece comes."""
-        self._missing = ""
+        self._missing, self._begun = "", False
         if self._streams and errors.is_terminal:
             self._status = errors.status("")
             self._status.start()
         try:
             yield
+        except Exception:
+            if self._begun:
+                # What is said of it has a line of its own.
+                print()
+            raise
         finally:
             self._stop_waiting()
 
@@ -99,6 +105,7 @@ class Screen:
         """Show a piece of an answer."""
         if self._streams:
             self._stop_waiting()
+            self._begun = True
             print(shown(text), end="", flush=True)
 
     def end(self, answer: Answer) -> None:

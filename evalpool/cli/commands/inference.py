@@ -99,22 +99,29 @@ def infer(
                 request.chat.template = template
             else:
                 request.prompt = text
-            pieces, missing = [], ""
+            pieces, missing, complete = [], "", inference_pb2.InferComplete()
             places: list[inference_pb2.TokenLogprobs] | None = None if logprobs is None else []
             async with paying(client, pay, hold) as request.hold:
-                async for response in client.router.Infer(request):
-                    if response.HasField("chunk"):
-                        pieces.append(response.chunk.text)
-                        if places is not None:
-                            places.extend(response.chunk.logprobs)
-                        if output is Format.TABLE:
-                            print(shown(response.chunk.text), end="", flush=True)
-                    elif response.HasField("progress"):
-                        if missing != response.progress.stage and output is Format.TABLE:
-                            errors.print(printable(response.progress.stage))
-                        missing = response.progress.stage
-                    else:
-                        _finish("".join(pieces), response.complete, output, request.hold, places)
+                try:
+                    async for response in client.router.Infer(request):
+                        if response.HasField("chunk"):
+                            pieces.append(response.chunk.text)
+                            if places is not None:
+                                places.extend(response.chunk.logprobs)
+                            if output is Format.TABLE:
+                                print(shown(response.chunk.text), end="", flush=True)
+                        elif response.HasField("progress"):
+                            if missing != response.progress.stage and output is Format.TABLE:
+                                errors.print(printable(response.progress.stage))
+                            missing = response.progress.stage
+                        else:
+                            complete = response.complete
+                except BaseException:
+                    if pieces and output is Format.TABLE:
+                        # What is said of a text that breaks off has a line of its own.
+                        print()
+                    raise
+                _finish("".join(pieces), complete, output, request.hold, places)
 
     run(work())
 
