@@ -114,6 +114,16 @@ spec:
             - name: {{ $prefix }}_TOKEN_FEE
               value: {{ $values.inference.tokenFee | quote }}
             {{- end }}
+            {{- if and (eq $service "embedding") $values.chroma.server }}
+            - name: {{ $prefix }}_CHROMA_SERVER
+              value: {{ $values.chroma.server | quote }}
+            - name: {{ $prefix }}_CHROMA_SSL
+              value: {{ $values.chroma.ssl | quote }}
+            {{- with $values.chroma.headerSecret }}
+            - name: {{ $prefix }}_CHROMA_HEADER
+              valueFrom: {secretKeyRef: {name: {{ . | quote }}, key: header}}
+            {{- end }}
+            {{- end }}
             - name: {{ $prefix }}_ADMITTED_WORKERS
               value: {{ join "," $values.addresses.workers | quote }}
             {{- range $peer := list "token" "benchmark" "dataset" "router" "embedding" }}
