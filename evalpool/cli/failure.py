@@ -77,9 +77,9 @@ def _of_call(error: CallError) -> Failure:
     unreachable = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
     if error.code in unreachable and not error.reason:
         return Failure(
-            f"a service cannot be reached, or broke off ({error.message}); try again where it has "
-            "run, or start a deployment with `evalpool up`, or set EVALPOOL_TOKEN, "
-            "EVALPOOL_BENCHMARK, … to its endpoints",
+            f"a service cannot be reached, or broke off ({error.message}); try again, or start a "
+            "deployment with `evalpool up`, or set EVALPOOL_TOKEN, EVALPOOL_BENCHMARK, … to its "
+            "endpoints",
             code=error.code.name,
         )
     if error.code is grpc.StatusCode.UNIMPLEMENTED and not error.reason:
