@@ -15,7 +15,7 @@ from evalpool.cli.app import run
 from evalpool.cli.commands.dataset import DatasetId, group, print_bad_rows, print_loaded
 from evalpool.cli.failure import Failure
 from evalpool.cli.options import DEFAULT_WALLET, Output, Wallet, client_of
-from evalpool.cli.output import Format, print_table
+from evalpool.cli.output import Format, errors, print_table
 from evalpool.cli.progress import Tracker
 from evalpool.client import Client
 from evalpool.client.datasets import load_file
@@ -155,12 +155,22 @@ async def _load(
     wallet: str, request: dataset_pb2.CreateDatasetRequest, rows: Path
 ) -> dataset_pb2.LoadDataResponse:
     async with client_of(wallet) as client:
-        await _make(client, request)
-        return await load_file(client, request.id, rows)
+        made = await _make(client, request)
+        try:
+            return await load_file(client, request.id, rows)
+        except grpc.aio.AioRpcError:
+            if made:
+                errors.print(
+                    f"{request.id} was made, and has no questions yet; import it again to load them"
+                )
+            raise
 
 
-async def _make(client: Client, request: dataset_pb2.CreateDatasetRequest) -> None:
+async def _make(client: Client, request: dataset_pb2.CreateDatasetRequest) -> bool:
     """Make the dataset, where there is none yet.
+
+    Returns:
+        Whether there was none.
 
     Raises:
         Failure: There is one, of another kind or with other parameters.
@@ -172,13 +182,14 @@ async def _make(client: Client, request: dataset_pb2.CreateDatasetRequest) -> No
             raise
         request.request_id = f"import-{uuid4()}"
         await client.dataset.CreateDataset(request)
-        return
+        return True
     difference = first_difference(found.dataset, request)
     if difference:
         raise Failure(
             f"{request.id}: {difference}; a dataset keeps its parameters, so import under "
             "another id"
         )
+    return False
 
 
 def _text_or_file(given: str) -> str:

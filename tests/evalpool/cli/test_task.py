@@ -24,9 +24,8 @@ from tests.evalpool.tasks.lm_eval_files import (
 )
 
 
-@pytest.fixture
-def dataset(
-    home: Path, tmp_path: Path, background: Background, monkeypatch: pytest.MonkeyPatch
+def served(
+    tmp_path: Path, background: Background, monkeypatch: pytest.MonkeyPatch, **settings: object
 ) -> Iterator[DatasetHarness]:
     """A dataset service that the commands find, on a herd that answers at once."""
     stack = AsyncExitStack()
@@ -35,13 +34,30 @@ def dataset(
         router = await stack.enter_async_context(RouterDouble.knowing(MODEL))
         # Of letters, and of beginnings of the same length, one is likelier too.
         router.sums = lambda prompt, choice: -float(sum((prompt[-8:] + choice).encode()))
-        return await stack.enter_async_context(running_dataset(tmp_path / "dataset", router))
+        service = running_dataset(tmp_path / "dataset", router, **settings)
+        return await stack.enter_async_context(service)
 
     harness: DatasetHarness = background.do(begin())
     monkeypatch.setenv("EVALPOOL_DATASET", harness.service.endpoint)
     Wallets().add("owner", tmp_path / "dataset" / "people" / "owner.json")
     yield harness
     background.do(stack.aclose())
+
+
+@pytest.fixture
+def dataset(
+    home: Path, tmp_path: Path, background: Background, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[DatasetHarness]:
+    """A dataset service."""
+    yield from served(tmp_path, background, monkeypatch)
+
+
+@pytest.fixture
+def narrow_dataset(
+    home: Path, tmp_path: Path, background: Background, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[DatasetHarness]:
+    """One that takes files of 100 bytes."""
+    yield from served(tmp_path, background, monkeypatch, max_file_bytes=100)
 
 
 def data_of(task: str, folder: Path) -> list[str]:
@@ -292,3 +308,20 @@ def test_what_the_service_does_not_take_makes_nothing(
     )  # fmt: skip
     assert "filters[0].steps[0].regex.pattern: RE2 does not take it" in outcome.failure
     assert "mine" not in cli("dataset", "list", "-w", "owner").out
+
+
+def test_a_dataset_that_was_made_and_not_loaded_is_told(
+    cli: Cli, tmp_path: Path, narrow_dataset: DatasetHarness
+) -> None:
+    outcome = cli(
+        "dataset", "import", "mine", str(task_file("gsm8k")), "-w", "owner",
+        *data_of("gsm8k", tmp_path),
+    )  # fmt: skip
+    assert outcome.status == 1
+    told = "mine was made, and has no questions yet; import it again to load them\n"
+    assert outcome.err.startswith(f"{told}error: ")
+    again = cli(
+        "dataset", "import", "mine", str(task_file("gsm8k")), "-w", "owner",
+        *data_of("gsm8k", tmp_path),
+    )  # fmt: skip
+    assert again.err.startswith("error: ")
