@@ -9,8 +9,6 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from google.protobuf.json_format import ParseDict, ParseError
-
 from evalpool.client.connection import Client
 from evalpool.client.watching import resumed
 from evalpool.embedding.v1 import embedding_pb2
@@ -97,10 +95,19 @@ def _loads(raw: bytes, where: str) -> Any:
 def _document(value: Any, where: str) -> embedding_pb2.Document:
     if not isinstance(value, dict):
         raise ValueError(f'{where}: it is no object; give {{"content": …, "meta": {{…}}}}')
+    content, meta = value.get("content"), value.get("meta")
+    unknown = sorted(str(name)[:40] for name in value.keys() - {"content", "meta"})
+    if unknown:
+        raise ValueError(f"{where}: it has {', '.join(unknown)}; give content and meta alone")
+    if not isinstance(content, str):
+        raise ValueError(f"{where}: content is no text; give one in double quotes")
+    if not isinstance(meta, dict | None):
+        raise ValueError(f'{where}: meta is no object; give one, such as {{"title": "two"}}')
     try:
-        document = ParseDict(value, embedding_pb2.Document())
-    except (ValueError, ParseError) as error:
-        raise ValueError(f"{where}: {error}") from error
+        document = embedding_pb2.Document(content=content)
+        document.meta.update(meta or {})
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{where}: it cannot be sent ({error}); give texts and numbers") from error
     if document.ByteSize() > LINE_BYTES:
         raise ValueError(
             f"{where}: it has {document.ByteSize():,} bytes; a document's content has at most "

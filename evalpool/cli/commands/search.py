@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Annotated, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import typer
 
@@ -56,7 +56,7 @@ def search(
             (
                 f"{r.similarity:.3f}",
                 r.content,
-                " ".join(f"{key}={value}" for key, value in sorted(dict(r.meta).items())),
+                " ".join(f"{key}={_shown(value)}" for key, value in sorted(r.meta.items())),
             )
             for r in found
         ],
@@ -75,6 +75,13 @@ async def nearest(
     request.filter.update(where or {})
     response = await client.embedding.SearchPrompt(request)
     return list(response.results)
+
+
+def _shown(value: Any) -> str:
+    """A value of a document's meta, as `--filter` takes it but for quotes around a text."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return f"{value:.17g}" if isinstance(value, float) else str(value)
 
 
 def _meta(pairs: Sequence[str]) -> dict[str, MetaValue]:

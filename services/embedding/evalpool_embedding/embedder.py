@@ -197,7 +197,10 @@ class Embedder:
         """Forget uploads that nobody goes on with, and vectors that are nobody's."""
         before = self._clock.now() - STALE_UPLOAD
         await self._database.write(lambda c: uploads.discard_stale(c, before))
-        await self.drop_strays()
+        try:
+            await self.drop_strays()
+        except Unavailable:
+            self._log.info("vectors that are nobody's are deleted later: they are out of reach")
 
     async def progress(
         self, owner: str, alias: str, digest: str, seconds: float = math.inf
