@@ -76,6 +76,10 @@ WRITTEN = {
     ),
     "nq_open": Source("nq_open", ("nq_open.yaml",)),
     "triviaqa": Source("triviaqa", ("default.yaml",)),
+    # Of our own, for what no task above asks for: their files are there already.
+    "own_blank": Source("", (), (0, 3)),
+    "own_choices": Source("", (), (0, 3)),
+    "own_numbers": Source("", (), (0,)),
 }
 
 
@@ -118,9 +122,17 @@ def written_prompts(task: Any, shots: int) -> list[dict[str, Any]]:
             context = task.fewshot_context(row, shots, gen_prefix=prefix, **options)
             request = task.construct_requests(row, context)
             if way == "plain":
-                asked.append({"expected": task.doc_to_target(row), "kwargs": request.arguments[1]})
+                asked.append({"expected": expected(task, row), "kwargs": request.arguments[1]})
             asked[place][way] = request.arguments[0]
     return asked
+
+
+def expected(task: Any, row: dict[str, Any]) -> list[str]:
+    """The replies that are right, as `ConfigurableTask.process_results` has them."""
+    target = task.doc_to_target(row)
+    if task.config.doc_to_choice is not None:
+        return [task.doc_to_choice(row)[target]]
+    return target if isinstance(target, list) else [str(target)]
 
 
 def messages(conversation: list[dict[str, str]], *, add_generation_prompt: bool) -> Any:
@@ -136,7 +148,6 @@ def filtered(task: Any, replies: Iterable[dict[str, Any]]) -> list[dict[str, Any
         row = rows[each["row"]]
         request = task.construct_requests(row, "")
         request.resps = [each["reply"]]
-        expected = task.doc_to_target(row)
         extracted, matches = {}, {}
         for pipeline in task._filters:
             pipeline.apply([request])
@@ -146,7 +157,7 @@ def filtered(task: Any, replies: Iterable[dict[str, Any]]) -> list[dict[str, Any
         found.append(
             {
                 "reply": each["reply"],
-                "expected": expected if isinstance(expected, list) else [expected],
+                "expected": expected(task, row),
                 "choices": row.get("choices", []),
                 "extracted": extracted,
                 "exact_match": matches,
@@ -182,7 +193,7 @@ def write(path: Path, content: object) -> None:
 def main(arguments: Sequence[str]) -> None:
     """Write the prompts of all tasks, and what is made of replies."""
     folder, filters = map(Path, arguments)
-    manager = TaskManager()
+    manager = TaskManager(include_path=[str(path) for path in folder.glob("tasks/own_*")])
     replies = json.loads((folder / "replies.json").read_text())
     asked: dict[str, dict[str, Any]] = {"prompts": {}, "written": {}}
     compared = {}
