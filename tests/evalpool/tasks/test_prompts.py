@@ -15,6 +15,7 @@ from evalpool.tasks import (
     row_of,
     task_prompts,
 )
+from evalpool.tasks.yaml_file import Function
 from tests.evalpool.tasks.lm_eval_files import PROMPTS, SYSTEM_PROMPT, WRITTEN, rows, task
 
 # Without what an answer begins with.
@@ -63,9 +64,19 @@ def test_a_task_that_is_answered_freely_asks_what_the_harness_asks(case: str) ->
     made = written(case, Manner())
     assert [prompt.prompt for prompt in made] == [each["plain"] for each in WRITTEN[case]]
     assert [prompt.system for prompt in made] == [""] * len(made)
-    assert [list(prompt.expected) for prompt in made] == [
-        each["expected"] for each in WRITTEN[case]
-    ]
+    right = [each["expected"] for each in WRITTEN[case]]
+    assert [list(prompt.expected) for prompt in made] == right
+
+
+@pytest.mark.parametrize("case", sorted(WRITTEN))
+def test_models_write_as_the_harness_has_them_write(case: str) -> None:
+    generation = task(case.partition("/")[0]).generation
+    assert generation is not None
+    for each in WRITTEN[case]:
+        kwargs = each["kwargs"]
+        assert list(generation.stop) == kwargs["until"]
+        assert generation.max_tokens == kwargs.get("max_gen_toks", 256)
+        assert float(generation.temperature) == kwargs.get("temperature", 0)
 
 
 @pytest.mark.parametrize("case", sorted(WRITTEN))
@@ -81,6 +92,18 @@ def test_a_conversation_is_the_one_that_the_harness_gives_a_chat_template(
 ) -> None:
     made = written(case, Manner(chat=True, system_prompt=SYSTEM_PROMPT * (way == "chat_system")))
     assert [conversation(prompt) for prompt in made] == [each[way] for each in WRITTEN[case]]
+
+
+def test_examples_are_processed_by_their_own_function() -> None:
+    name = "global_mmlu_full_de_anatomy"
+    file = with_shots(task(name), 2)
+    assert isinstance(file.shots.process, Function)
+    other = replace(file.shots.process, name="utils.process_virology")
+    given = rows(name)
+    (first, *_) = task_prompts(replace(file, shots=replace(file.shots, process=other)), given)
+    assert isinstance(first, ChoicePrompt)
+    examples = [row["question"].strip() for row in given["dev"] if row["subject"] == "virology"]
+    assert [line for line in first.prompts[0].splitlines() if "?" in line][:-1] == examples[:2]
 
 
 def test_choices_and_begun_replies_are_no_conversation() -> None:
