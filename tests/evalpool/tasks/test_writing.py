@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -116,8 +118,27 @@ def test_a_row_whose_template_takes_too_much_is_named(
         made(order)
 
 
-def test_templates_can_open_nothing(tmp_path: Path) -> None:
-    # What Jinja imports late has been imported.
+def test_the_process_can_open_nothing_and_has_little_memory() -> None:
+    program = """
+import errno, os
+from evalpool.tasks.writing_process import confine
+confine(64 << 20)
+try:
+    os.open("/", os.O_RDONLY)
+except OSError as error:
+    print(error.errno == errno.EMFILE)
+try:
+    bytearray(65 << 20)
+except MemoryError:
+    print(True)
+"""
+    run = subprocess.run(
+        [sys.executable, "-P", "-c", program], capture_output=True, text=True, check=True
+    )
+    assert run.stdout == "True\nTrue\n", run.stderr
+
+
+def test_what_jinja_imports_late_is_there(tmp_path: Path) -> None:
     order = mine(tmp_path, doc_to_text="{{q|wordwrap(3)}}{{[q]|pprint}}{{lipsum(1)[:0]}}")
     assert [row["prompt"] for row in made(order)[1]] == ["one['one']", "two['two']"]
 
