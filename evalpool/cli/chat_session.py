@@ -85,6 +85,22 @@ class ChatSession:
         self.model = model
         return self._answers
 
+    async def ground(self, documents: str) -> embedding_pb2.DocumentSet:
+        """Base answers on a document set from now on.
+
+        Args:
+            documents: Its name or digest.
+
+        Raises:
+            grpc.aio.AioRpcError: There is none; the one before stays.
+        """
+        async with client_of(self.wallet) as client:
+            response = await client.embedding.GetDataset(
+                embedding_pb2.GetDatasetRequest(dataset_hash=documents)
+            )
+        self.documents = documents
+        return response.dataset
+
     async def answer(self, answer: Answer) -> None:
         """Get an answer, show it as it comes, and remember it.
 

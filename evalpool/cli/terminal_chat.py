@@ -59,13 +59,15 @@ class TerminalChat:
                 are not kept.
 
         Raises:
-            Failure, grpc.aio.AioRpcError: There is no herd, or no such model.
+            Failure, grpc.aio.AioRpcError: There is no herd, or no such model or document set.
             OSError: The history can't be read or written.
         """
         model = run(self._session.choose(self._session.model))
         errors.print(
             f"{printable(model.name) or 'the herd'} answers; /help tells the commands", style="dim"
         )
+        if self._session.documents:
+            self._base_on(self._session.documents)
         with _line_keys(history):
             while (line := _next_line()) is not None:
                 if line:
@@ -103,13 +105,18 @@ class TerminalChat:
         errors.print(f"{printable(model.name) or 'the herd'} answers", style="dim")
 
     def _base_on(self, name: str) -> None:
-        self._session.documents = name
-        told = f"answers are based on {printable(name)}" if name else "answers are based on no set"
-        errors.print(told, style="dim")
+        if not name:
+            self._session.documents = ""
+            errors.print("answers are based on no documents", style="dim")
+            return
+        documents = run(self._session.ground(name))
+        count, ready = documents.document_count, documents.embedded_count
+        told = f"{count} documents" if ready == count else f"{ready} of {count} documents so far"
+        errors.print(f"answers are based on {printable(name)}, {told}", style="dim")
 
     def _show_sources(self, _: str) -> None:
         if not self._last.used:
-            errors.print("the last answer was based on no documents", style="dim")
+            errors.print("the last answer was based on none", style="dim")
         for number, each in enumerate(self._last.used, start=1):
             meta = " ".join(f"{key}={value}" for key, value in sorted(dict(each.meta).items()))
             heading = f"[{number}] {each.similarity:.3f} {meta}".rstrip()

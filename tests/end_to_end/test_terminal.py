@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import subprocess
@@ -12,6 +13,7 @@ from uuid import uuid4
 import pytest
 
 from tests.end_to_end.conftest import SMOLLM2
+from tests.evalpool.cli import terminal
 from tests.evalpool.cli.commands import Cli
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -69,3 +71,38 @@ def test_programs_see_no_bars(cli: Cli, questions: Path) -> None:
     cli("dataset", "create", name, "-w", "owner")
     _, shown = at_a_terminal("dataset", "load", name, str(questions), "-w", "owner", "-o", "json")
     assert shown == ""
+
+
+def test_a_conversation_is_based_on_documents_which_are_shown(cli: Cli, tmp_path: Path) -> None:
+    cli("wallet", "new", "reader")
+    file = tmp_path / "documents.jsonl"
+    long = "A cat sits on the mat in the kitchen, " + "beside the door to the garden, " * 4
+    file.write_text(
+        "".join(
+            json.dumps({"content": content, "meta": {"page": page}}) + "\n"
+            for page, content in (("one", long), ("two", "The stock market fell."))
+        )
+    )
+    name = f"terminal-{uuid4().hex[:8]}"
+    assert cli("documents", "create", name, str(file), "-w", "reader").status == 0
+    with terminal.at_a_terminal("chat", "-w", "reader", "--top-k", "1") as screen:
+        screen.line("/documents nothing")
+        screen.until("[DOCUMENT_SET_NOT_FOUND]")
+        screen.line(f"/documents {name}")
+        screen.until(f"answers are based on {name}, 2 documents")
+        screen.line("Where is the cat?")
+        used = screen.until("tokens/s")
+        assert "A cat sits on the mat in the kitchen" in used
+        assert "…" in used
+        assert long not in used
+        assert "stock market" not in used
+        screen.line("/sources")
+        screen.until("page=one")
+        assert long in screen.until("> ").replace("\r\n", "\n")
+        screen.type("/documents\r")
+        screen.until("answers are based on no documents")
+        screen.line("Hello")
+        assert "A cat sits" not in screen.until("tokens/s")
+        screen.until("> ")
+        screen.type(terminal.CTRL_D)
+        assert screen.end() == 0
