@@ -58,6 +58,12 @@ def test_loads_uploads_and_evaluations_show_how_far_they_are(
     out, shown = at_a_terminal("dataset", "evaluate", name, SMOLLM2, "--wait", "-w", "owner")
     assert "complete" in out
     assert "12/12" in shown
+    run = out.split()[1]
+    results = tmp_path / "results.parquet"
+    out, shown = at_a_terminal("dataset", "results", run, "--file", str(results), "-w", "owner")
+    assert json.loads(out)["results"] == 12
+    assert "writing results.parquet" in shown
+    assert "12/12" in shown
     model = tmp_path / "small.gguf"
     cli("model", "quantise", SMOLLM2, "Q2_K", str(model))
     out, shown = at_a_terminal("model", "push", str(model), "-w", "owner")
