@@ -294,6 +294,18 @@ def test_a_task_that_cannot_be_imported_is_refused_and_makes_nothing(
     assert "mine" not in cli("dataset", "list", "-w", "owner").out
 
 
+def test_a_task_that_wants_longer_replies_than_there_are_needs_another_number(
+    cli: Cli, tmp_path: Path, dataset: DatasetHarness
+) -> None:
+    text = task_file("triviaqa").read_text()
+    (tmp_path / "long.yaml").write_text(text.replace("  until:", "  max_gen_toks: 9999\n  until:"))
+    command = ["dataset", "import", "mine", str(tmp_path / "long.yaml"), "-w", "owner"]
+    command += data_of("triviaqa", tmp_path)
+    message = "generation_kwargs.max_gen_toks: 9999 is more than 4096; give --max-tokens"
+    assert message in cli(*command).failure
+    assert cli(*command, "--max-tokens", "9").out.startswith("loaded: 3 questions")
+
+
 def test_what_the_service_does_not_take_makes_nothing(
     cli: Cli, tmp_path: Path, dataset: DatasetHarness
 ) -> None:
