@@ -6,8 +6,8 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Generator
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -67,33 +67,34 @@ def write_out(
     Raises:
         TaskError: The task, or a row, cannot be asked, or takes too much; the message names it.
     """
-    told: Any = {}
     total, count, size, bad_count = 0, 0, 0, 0
     bad: list[BadRow] = []
     first: Any = None
-    for told in _told(order):
-        if "rows" in told:
-            total = told["rows"]
-            continue
-        count += 1
-        first = first or told
-        _check_alike(order, count, first, told)
-        bad_count += len(told["problems"])
-        bad += [BadRow(count, *problem) for problem in told["problems"]][: _MAX_TOLD - len(bad)]
-        if told["row"] is not None:
-            size += to.write(json.dumps(told["row"], ensure_ascii=False).encode() + b"\n")
-        if size > _MAX_BYTES:
-            raise TaskError(
-                f"{_place(order, count)}: the rows are larger than {_MAX_BYTES >> 30} GiB"
-            )
-        if progress:
-            progress(count, total)
+    with closing(_told(order)) as lines:
+        for told in lines:
+            if "rows" in told:
+                total = told["rows"]
+                continue
+            count += 1
+            first = first or told
+            _check_alike(order, count, first, told)
+            problems = [BadRow(count, *problem) for problem in told["problems"]]
+            bad_count += len(problems)
+            bad += problems[: _MAX_TOLD - len(bad)]
+            if told["row"] is not None:
+                size += to.write(json.dumps(told["row"], ensure_ascii=False).encode() + b"\n")
+            if size > _MAX_BYTES:
+                raise TaskError(
+                    f"{_place(order, count)}: the rows are larger than {_MAX_BYTES >> 30} GiB"
+                )
+            if progress:
+                progress(count, total)
     if first is None:
         raise TaskError(f"{task_of(order).split}: there are no rows in this split")
     return Written(first["kind"], first["system"], count, tuple(bad), bad_count)
 
 
-def _told(order: Order) -> Iterator[Any]:
+def _told(order: Order) -> Generator[Any]:
     """What the process tells, but for errors."""
     count = 0
     with subprocess.Popen(_COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:  # noqa: S603
