@@ -20,3 +20,13 @@ def test_an_empty_prompt_is_the_token_that_texts_begin_with(tokeniser: Tokeniser
 def test_pieces_join_to_the_text(tokeniser: Tokeniser) -> None:
     text = "naïve 東京 🙂\n\tfoo_bar(x) == 'y'"
     assert b"".join(tokeniser.piece(token) for token in tokeniser.encode(text)).decode() == text
+
+
+def test_control_tokens_are_parsed_in_a_text_and_not_over_the_cuts_of_pieces(
+    tokeniser: Tokeniser,
+) -> None:
+    assert "<|im_end|>" in set(tokeniser.control_texts())
+    parsed = tokeniser.encode("a<|im_end|>b")
+    cut = tokeniser.encode("a<", "|im_end|>b")
+    assert b"".join(map(tokeniser.piece, parsed)) == b"ab"
+    assert b"".join(map(tokeniser.piece, cut)) == b"a<|im_end|>b"

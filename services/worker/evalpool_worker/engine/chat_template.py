@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from .base import ChatMessage, TemplatedChat
+from .control_texts import ControlTexts
 from .errors import InvalidParametersError
 from .given_templates import GivenTemplates
 from .model import LoadedModel
@@ -28,9 +30,14 @@ class ChatTemplate:
             model.chat_template or _TRANSCRIPT, tokeniser.bos_text, tokeniser.eos_text
         )
         self._given = GivenTemplates(tokeniser.bos_text, tokeniser.eos_text)
+        self._control_texts = ControlTexts(tokeniser.control_texts())
 
-    async def render(self, chat: Sequence[ChatMessage] | TemplatedChat) -> str:
+    async def render(self, chat: Sequence[ChatMessage] | TemplatedChat) -> tuple[str, ...]:
         """The prompt that asks for the assistant's next message.
+
+        Returns:
+            Pieces that follow one another, cut within what a message has of control tokens' texts:
+            read one by one, messages hold none.
 
         Raises:
             InvalidParametersError: There are no messages, or the template refuses them; or one
@@ -39,10 +46,14 @@ class ChatTemplate:
             NoModelLoadedError: The model was unloaded.
         """
         if isinstance(chat, TemplatedChat):
-            return await self._given.render(chat)
-        if not chat:
+            messages, mark = self._control_texts.broken(chat.messages)
+            text = await self._given.render(replace(chat, messages=tuple(messages)))
+        elif chat:
+            messages, mark = self._control_texts.broken(chat)
+            text = await self._renderer.render(messages)
+        else:
             raise InvalidParametersError("messages", "messages must hold at least one message.")
-        return await self._renderer.render(chat)
+        return tuple(text.split(mark)) if mark else (text,)
 
     async def close(self) -> None:
         """End what renders."""

@@ -195,8 +195,8 @@ class LlamaCppEngine:
         """
         parameters.validate()
         running = self._require()
-        text = prompt if isinstance(prompt, str) else await running.template.render(prompt)
-        beginning = await self._prepare(running, text, parameters)
+        pieces = (prompt,) if isinstance(prompt, str) else await running.template.render(prompt)
+        beginning = await self._prepare(running, pieces, parameters)
         if self._running is not running:
             beginning.sampler.free()
             raise NoModelLoadedError("The model was unloaded.")
@@ -274,14 +274,14 @@ class LlamaCppEngine:
         )
 
     async def _prepare(
-        self, running: _Running, text: str, parameters: SamplingParameters
+        self, running: _Running, pieces: tuple[str, ...], parameters: SamplingParameters
     ) -> _Beginning:
         if self._running is not running:
             raise NoModelLoadedError("The model was unloaded.")
-        if len(text) <= _SHORT_TEXT and not parameters.grammar:
-            return _begin(running, text, parameters)
+        if sum(map(len, pieces)) <= _SHORT_TEXT and not parameters.grammar:
+            return _begin(running, pieces, parameters)
         # A million characters take more than a second, and a grammar may take any time.
-        preparing = asyncio.ensure_future(asyncio.to_thread(_begin, running, text, parameters))
+        preparing = asyncio.ensure_future(asyncio.to_thread(_begin, running, pieces, parameters))
         running.preparing.add(preparing)
         preparing.add_done_callback(running.preparing.discard)
         try:
@@ -291,11 +291,13 @@ class LlamaCppEngine:
             raise
 
 
-def _begin(running: _Running, text: str, parameters: SamplingParameters) -> _Beginning:
+def _begin(
+    running: _Running, pieces: tuple[str, ...], parameters: SamplingParameters
+) -> _Beginning:
     """Read a prompt and make its sampler; from any thread."""
     limit = running.model.n_ctx_train
     try:
-        tokens = running.tokeniser.encode(text)
+        tokens = running.tokeniser.encode(*pieces)
     except UnicodeEncodeError as error:
         raise InvalidParametersError("prompt", "prompt must be valid Unicode text.") from error
     if not tokens:

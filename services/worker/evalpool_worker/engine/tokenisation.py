@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import llama_cpp
 
 from .model import LoadedModel
+
+# User-defined tokens are parsed always.
+_PARSED_ON_DEMAND = llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +52,15 @@ class Tokeniser:
         self.bos_text = self.written(bos)
         self.eos_text = self.written(eos)
 
-    def encode(self, text: str) -> tuple[int, ...]:
+    def encode(self, text: str, *more: str) -> tuple[int, ...]:
         """Tokens of `text`, special tokens parsed, BOS before it where the model wants one.
 
-        A text that begins with BOS itself (a chat template's output) gets no second one.
+        A text that begins with BOS itself (a chat template's output) gets no second one. What comes
+        in pieces is read piece by piece: no token reaches over a cut.
         """
         tokens = self._encode_plain(text)
+        for piece in more:
+            tokens += self._encode_plain(piece)
         if self.bos is not None and (not tokens or tokens[0] != self.bos):
             return (self.bos, *tokens)
         return tokens
@@ -100,6 +107,12 @@ class Tokeniser:
             return ""
         text = llama_cpp.llama_vocab_get_text(self._vocab, token)
         return text.decode("utf-8", errors="replace") if text else ""
+
+    def control_texts(self) -> Iterator[str]:
+        """How the control tokens are written: those that are parsed in a text on demand alone."""
+        for token in range(llama_cpp.llama_vocab_n_tokens(self._vocab)):
+            if llama_cpp.llama_vocab_get_attr(self._vocab, token) & _PARSED_ON_DEMAND:
+                yield self.written(token)
 
     def ends_generation(self, token: int) -> bool:
         """Whether the model says with this token that it has finished."""
