@@ -107,12 +107,13 @@ def test_a_server_that_refuses_is_unavailable_and_was_given_the_header(status: i
         thread.start()
         endpoint = f"127.0.0.1:{gate.server_port}"
         index = VectorIndex(ChromaServer(endpoint, "me", header="x-chroma-token: secret"))
-
-        with pytest.raises(Unavailable):
-            index.count("set")
-
-        gate.shutdown()
-        thread.join()
+        try:
+            with pytest.raises(Unavailable):
+                index.count("set")
+        finally:
+            index.close()
+            gate.shutdown()
+            thread.join()
     assert seen == ["secret"]
 
 

@@ -87,6 +87,8 @@ async def test_while_the_server_is_away_sets_wait_and_searches_say_so(
         await until_ready(stub)
         found = await stub.SearchPrompt(seed_search())
         assert len(found.results) == 4
+        metrics = service.running.runtime.metrics
+        assert metrics.get_sample_value("evalpool_embedding_failures_total") == 0
 
         own_server.kill()
         with pytest.raises(grpc.aio.AioRpcError) as raised:
