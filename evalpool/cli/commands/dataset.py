@@ -219,9 +219,11 @@ def print_dataset(dataset: dataset_pb2.Dataset, output: Format) -> None:
             "evaluator": enum_text(dataset_pb2.Evaluator.Name(dataset.evaluator), "EVALUATOR_"),
             "evaluators": ", ".join(dataset.evaluators),
             "metric": dataset_pb2.Metric.Name(dataset.metric).removeprefix("METRIC_").lower()
-            if "loglikelihood" in dataset.evaluators
+            if EvaluatorName.LOGLIKELIHOOD in dataset.evaluators
             else "",
-            "system prompt": dataset.system_prompt,
+            "system prompt": dataset.system_prompt
+            if set(dataset.evaluators) - {EvaluatorName.LOGLIKELIHOOD}
+            else "",
             **asking_fields(dataset),
             "questions": dataset.question_count,
             "version": dataset.version,
