@@ -76,9 +76,8 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             server.cleanup()
 
 
-@pytest.fixture
-def postgresql_url(postgresql: str) -> str:
-    """The URL of an empty database on PostgreSQL."""
+def new_database(postgresql: str) -> str:
+    """The URL of a new, empty database on a PostgreSQL server."""
     url = make_url(postgresql).set(drivername="postgresql+psycopg")
     name = f"test_{uuid4().hex}"
     engine = create_engine(url, isolation_level="AUTOCOMMIT")
@@ -86,6 +85,12 @@ def postgresql_url(postgresql: str) -> str:
         connection.execute(text(f"CREATE DATABASE {name}"))
     engine.dispose()
     return url.set(database=name).render_as_string(hide_password=False)
+
+
+@pytest.fixture
+def postgresql_url(postgresql: str) -> str:
+    """The URL of an empty database on PostgreSQL."""
+    return new_database(postgresql)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

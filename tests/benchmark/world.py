@@ -318,12 +318,14 @@ class World:
 
 
 @asynccontextmanager
-async def running_world(directory: Path, database_url: str = "") -> AsyncIterator[World]:
-    """The three services, with one dataset of ten questions."""
+async def running_world(
+    directory: Path, database_url: str = "", token_database_url: str = ""
+) -> AsyncIterator[World]:
+    """The three services, with one dataset of ten questions; the URLs are PostgreSQL's."""
     async with running_double() as dataset:
         dataset.add_dataset(DATASET, DATASET_OWNER.address)
         world = World(directory, dataset, database_url)
-        await world.start_token()
+        await world.start_token(database_url=token_database_url)
         try:
             await world.start_benchmark()
             yield world

@@ -1,6 +1,7 @@
 """The commands; importing this package registers them."""
 
 from evalpool.cli.commands import (
+    audit,
     chat,
     create,
     dataset,
@@ -22,6 +23,7 @@ from evalpool.cli.commands import (
 )
 
 __all__ = [
+    "audit",
     "chat",
     "create",
     "dataset",

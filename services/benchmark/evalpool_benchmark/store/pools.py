@@ -141,16 +141,18 @@ def contributions_of(connection: Connection, pool_id: str) -> list[Contribution]
         .where(contributions.c.pool == pool_id)
         .order_by(contributions.c.sequence)
     )
-    return [
-        Contribution(
-            transfer=row.transfer,
-            payer=row.payer,
-            quantity=row.quantity,
-            time=row.time,
-            sequence=row.sequence,
-        )
-        for row in connection.execute(query)
-    ]
+    return [contribution_of(row) for row in connection.execute(query)]
+
+
+def contribution_of(row: Row[Any]) -> Contribution:
+    """The contribution of a row."""
+    return Contribution(
+        transfer=row.transfer,
+        payer=row.payer,
+        quantity=row.quantity,
+        time=row.time,
+        sequence=row.sequence,
+    )
 
 
 def entry_counts(connection: Connection, pool_ids: Sequence[str]) -> dict[str, int]:

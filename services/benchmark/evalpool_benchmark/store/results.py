@@ -69,19 +69,21 @@ def add_plan(connection: Connection, pool: str, lines: Sequence[PayoutLine]) -> 
 def plan_of(connection: Connection, pool: str) -> list[PayoutLine]:
     """A pool's payout plan, in order; empty where none is committed."""
     query = select(payouts).where(payouts.c.pool == pool).order_by(payouts.c.line)
-    return [
-        PayoutLine(
-            line=row.line,
-            entry=row.entry,
-            rank=row.rank,
-            recipient=row.recipient,
-            quantity=row.quantity,
-            contribution=row.contribution,
-            transfer=row.transfer,
-            batch=row.batch,
-        )
-        for row in connection.execute(query)
-    ]
+    return [line_of(row) for row in connection.execute(query)]
+
+
+def line_of(row: SqlRow[Any]) -> PayoutLine:
+    """The plan's line of a row."""
+    return PayoutLine(
+        line=row.line,
+        entry=row.entry,
+        rank=row.rank,
+        recipient=row.recipient,
+        quantity=row.quantity,
+        contribution=row.contribution,
+        transfer=row.transfer,
+        batch=row.batch,
+    )
 
 
 def cut_plan(connection: Connection, pool: str, size: int) -> list[PayoutLine]:
