@@ -2,9 +2,9 @@
 
 Documents a second: `UploadDataset` over gRPC until the set is ready, beside the bare ONNX session
 on the same texts, already tokenised and put into the same batches. Queries a second at 20,000
-documents, beside bare Chroma with the bare session, one after another and eight at once. Service
-and bare run alternate. How many of the ten nearest documents, by exact arithmetic, a search finds.
-At the end: the service's memory, in a process of its own.
+documents, beside bare Chroma given the same model's vectors, one after another and eight at once.
+Service and bare run alternate. How many of the ten nearest documents, by exact arithmetic, a search
+finds. At the end: the service's memory, in a process of its own.
 
     python -m benchmarks.embedding --json embedding.json
 """
@@ -51,14 +51,13 @@ from evalpool.models.pull import ensure
 from evalpool.models.store import ModelStore, default_store_root
 from evalpool_embedding.chroma import EmbeddedChroma
 from evalpool_embedding.documents import Document, content_digest
-from evalpool_embedding.model import Vectors, plan_batches, scaled
+from evalpool_embedding.model import Vectors, plan_batches
 from evalpool_embedding.model_source import CatalogueOrigin
 from evalpool_embedding.onnx_model import (
     BATCH_TEXTS,
     BATCH_TOKENS,
     OnnxFiles,
     OnnxModel,
-    pool,
 )
 from evalpool_embedding.service import SERVICE
 from evalpool_embedding.store import contents, sets
@@ -118,11 +117,6 @@ class Bare:
         """Compute every batch, and nothing else."""
         for feed in feeds:
             self._session.run(None, feed)
-
-    def encode(self, text: str) -> Any:
-        """The vector of one text."""
-        (feed,) = self.prepare([text])
-        return scaled(pool(self._session.run(None, feed)[0], feed["attention_mask"]))[0]
 
 
 def texts(count: int, seed: int) -> list[str]:
@@ -225,7 +219,7 @@ async def measure_recall(stub: Any, model: OnnxModel, vectors: Vectors) -> Sprea
 
 
 async def measure_queries(
-    stub: Any, bare: Bare, collection: Any, pairs: int, at_once: int
+    stub: Any, model: OnnxModel, collection: Any, pairs: int, at_once: int
 ) -> dict[str, Any]:
     """Queries a second, service and bare Chroma in turn."""
     limit = asyncio.Semaphore(at_once)
@@ -237,7 +231,7 @@ async def measure_queries(
             )
 
     def ask_bare(prompt: str) -> None:
-        collection.query(query_embeddings=bare.encode(prompt)[None, :], n_results=TOP_K)
+        collection.query(query_embeddings=model.encode([prompt]), n_results=TOP_K)
 
     async def round_of_service() -> None:
         await asyncio.gather(*(ask(prompt) for prompt in prompts()))
@@ -306,7 +300,7 @@ async def measure(arguments: argparse.Namespace) -> tuple[dict[str, Any], Spread
             )
             for at_once in (1, 8):
                 figures[f"queries/s, {at_once} at once"] = await measure_queries(
-                    stub, bare, collection, arguments.pairs, at_once
+                    stub, model, collection, arguments.pairs, at_once
                 )
             recall = await measure_recall(stub, model, vectors)
     return figures, recall

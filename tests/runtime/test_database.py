@@ -92,6 +92,14 @@ async def test_concurrent_increments_are_all_counted(opened: Database) -> None:
     assert await quantity_of_first(opened) == 50
 
 
+async def test_a_thread_reads_by_itself_what_is_committed(opened: Database) -> None:
+    await opened.write(lambda c: c.execute(insert(things).values(quantity=7)))
+
+    read = await asyncio.to_thread(opened.read_here, lambda c: c.scalar(select(things.c.quantity)))
+
+    assert read == 7
+
+
 async def test_readers_on_sqlite_cannot_write(opened: Database) -> None:
     if opened.dialect != "sqlite":
         return

@@ -114,6 +114,10 @@ class Database:
         """
         return await self._run(self._read_threads, lambda: self._transact(self._reader, work))
 
+    def read_here(self, work: Callable[[Connection], T]) -> T:
+        """As `read`, in the calling thread, which must not be an event loop's."""
+        return self._transact(self._reader, work)
+
     async def close(self) -> None:
         """Let running transactions end and close all connections."""
         await asyncio.to_thread(self._close)
