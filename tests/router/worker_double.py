@@ -128,6 +128,7 @@ class WorkerDouble(worker_pb2_grpc.WorkerServiceServicer):
         memory: int = 10**9,
         kinds: tuple[router_pb2.WorkerKind.ValueType, ...] = ALL_KINDS,
         models: tuple[str, ...] = (),
+        only_models: tuple[str, ...] = (),
         instance: str = "first",
         endpoint: str = "",
     ) -> router_pb2.RegisterWorkerResponse:
@@ -141,6 +142,7 @@ class WorkerDouble(worker_pb2_grpc.WorkerServiceServicer):
                 engine="double",
                 engine_build=self.engine_build,
                 instance=instance,
+                only_models=only_models,
             )
         )
         self.generation = response.generation

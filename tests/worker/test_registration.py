@@ -18,7 +18,8 @@ from evalpool_runtime.protobuf import duration
 from evalpool_worker import registration
 from evalpool_worker.registration import Offer, Reading, Registration
 
-OFFER = Offer("127.0.0.1:50055", ("evaluate", "chat"), 4, 2**30, "fake", "fake 1")
+ONLY = ("cd" * 32,)
+OFFER = Offer("127.0.0.1:50055", ("evaluate", "chat"), 4, 2**30, "fake", "fake 1", ONLY)
 
 
 class RouterDouble(router_pb2_grpc.RouterServiceServicer):
@@ -113,6 +114,7 @@ async def test_it_offers_what_it_has_and_says_what_it_is_at() -> None:
         ]
         assert (offered.slots, offered.memory_bytes) == (4, 2**30)
         assert (offered.engine, offered.engine_build) == ("fake", "fake 1")
+        assert tuple(offered.only_models) == ONLY
         assert (beat.busy_slots, list(beat.models), beat.computed_tokens) == (1, ["ab" * 32], 7)
         assert not beat.draining
         assert world.registration.generation == 1

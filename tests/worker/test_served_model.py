@@ -181,6 +181,11 @@ def test_scoring_is_not_offered(told: dict[str, Any]) -> None:
         WorkerSettings.load(**told, kinds="evaluate,chat")
 
 
+def test_it_takes_its_servers_model_alone_and_other_engines_take_any(told: dict[str, Any]) -> None:
+    assert WorkerSettings(**told).only_models == (DIGEST,)
+    assert WorkerSettings(**told | {"engine": "fake"}).only_models == ()
+
+
 def test_judging_is_offered_only_where_the_server_takes_grammars(told: dict[str, Any]) -> None:
     assert WorkerSettings.load(**told).offered_kinds == ("chat",)
     with pytest.raises(InvalidSettings, match="leave out judge"):

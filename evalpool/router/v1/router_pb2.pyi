@@ -792,6 +792,7 @@ class Worker(_message.Message):
     FAILURES_IN_A_ROW_FIELD_NUMBER: _builtins.int
     COMPLETED_PER_SECOND_FIELD_NUMBER: _builtins.int
     TOKENS_PER_SECOND_FIELD_NUMBER: _builtins.int
+    ONLY_MODELS_FIELD_NUMBER: _builtins.int
     address: _builtins.str
     """The worker's address: its id."""
     endpoint: _builtins.str
@@ -845,6 +846,12 @@ class Worker(_message.Message):
     def rest(self) -> _duration_pb2.Duration:
         """How much longer it rests; 0 where it does not."""
 
+    @_builtins.property
+    def only_models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Digests of the models that it takes, where it takes no others; empty where it takes any that its
+        memory holds.
+        """
+
     def __init__(
         self,
         *,
@@ -868,10 +875,11 @@ class Worker(_message.Message):
         failures_in_a_row: _builtins.int = ...,
         completed_per_second: _builtins.float = ...,
         tokens_per_second: _builtins.float = ...,
+        only_models: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["lease_expire_time", b"lease_expire_time", "rest", b"rest"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "busy_slots", b"busy_slots", "completed", b"completed", "completed_per_second", b"completed_per_second", "draining", b"draining", "endpoint", b"endpoint", "failed", b"failed", "failures_in_a_row", b"failures_in_a_row", "free_slots", b"free_slots", "generation", b"generation", "kinds", b"kinds", "lease_expire_time", b"lease_expire_time", "memory_bytes", b"memory_bytes", "models", b"models", "outstanding_tokens", b"outstanding_tokens", "rest", b"rest", "running", b"running", "slots", b"slots", "state", b"state", "tokens_per_second", b"tokens_per_second"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "busy_slots", b"busy_slots", "completed", b"completed", "completed_per_second", b"completed_per_second", "draining", b"draining", "endpoint", b"endpoint", "failed", b"failed", "failures_in_a_row", b"failures_in_a_row", "free_slots", b"free_slots", "generation", b"generation", "kinds", b"kinds", "lease_expire_time", b"lease_expire_time", "memory_bytes", b"memory_bytes", "models", b"models", "only_models", b"only_models", "outstanding_tokens", b"outstanding_tokens", "rest", b"rest", "running", b"running", "slots", b"slots", "state", b"state", "tokens_per_second", b"tokens_per_second"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1113,6 +1121,7 @@ class RegisterWorkerRequest(_message.Message):
     ENGINE_FIELD_NUMBER: _builtins.int
     ENGINE_BUILD_FIELD_NUMBER: _builtins.int
     INSTANCE_FIELD_NUMBER: _builtins.int
+    ONLY_MODELS_FIELD_NUMBER: _builtins.int
     endpoint: _builtins.str
     """Where the router can reach the worker. Example: "127.0.0.1:50055"."""
     slots: _builtins.int
@@ -1138,6 +1147,12 @@ class RegisterWorkerRequest(_message.Message):
     def models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Digests of the models that it has loaded, at most 1,024."""
 
+    @_builtins.property
+    def only_models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Digests of the models that it takes, whatever their size, where it takes no others: at most 64.
+        Default: any that its memory holds.
+        """
+
     def __init__(
         self,
         *,
@@ -1149,10 +1164,11 @@ class RegisterWorkerRequest(_message.Message):
         engine: _builtins.str = ...,
         engine_build: _builtins.str = ...,
         instance: _builtins.str = ...,
+        only_models: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint", "engine", b"engine", "engine_build", b"engine_build", "instance", b"instance", "kinds", b"kinds", "memory_bytes", b"memory_bytes", "models", b"models", "slots", b"slots"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint", "engine", b"engine", "engine_build", b"engine_build", "instance", b"instance", "kinds", b"kinds", "memory_bytes", b"memory_bytes", "models", b"models", "only_models", b"only_models", "slots", b"slots"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -25,6 +25,7 @@ class Candidate:
         engine_build: The build of its engine, which its results must name.
         models: Digests of the models that it has loaded.
         instance: A random id of this start of its process.
+        only_models: Digests of the models that it takes, where it takes no others.
     """
 
     address: str
@@ -35,6 +36,7 @@ class Candidate:
     engine_build: str
     models: frozenset[str]
     instance: str
+    only_models: frozenset[str] = frozenset()
 
 
 class Membership:

@@ -51,7 +51,12 @@ def pack_chat(response: inference_pb2.InferResponse) -> router_pb2.ChatResponse:
 
 
 def pack_worker(
-    view: WorkerView, *, endpoint: str, memory_bytes: int, lease_until: datetime
+    view: WorkerView,
+    *,
+    endpoint: str,
+    memory_bytes: int,
+    only_models: frozenset[str],
+    lease_until: datetime,
 ) -> router_pb2.Worker:
     """A worker.
 
@@ -59,6 +64,7 @@ def pack_worker(
         view: How it stands.
         endpoint: Where it is.
         memory_bytes: What it gives to models.
+        only_models: Digests of the models that it takes, where it takes no others.
         lease_until: When its lease lapses.
     """
     return router_pb2.Worker(
@@ -82,6 +88,7 @@ def pack_worker(
         failures_in_a_row=view.failures,
         completed_per_second=view.rates.units,
         tokens_per_second=view.rates.tokens,
+        only_models=sorted(only_models),
     )
 
 

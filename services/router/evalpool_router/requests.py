@@ -31,6 +31,7 @@ MAX_BUILD = 1024
 MAX_TEXT = 64 * 1024
 MAX_SLOTS = 1024
 MAX_LOADED_MODELS = 1024
+MAX_ONLY_MODELS = 64
 MAX_LOGPROBS = 20
 MAX_TOKENS = 131_072
 MAX_SEED = 2**32 - 2
@@ -187,22 +188,27 @@ def parse_candidate(request: router_pb2.RegisterWorkerRequest, address: str) -> 
         "engine_build", lambda t: parse_text(t, at_least=1, at_most=MAX_BUILD), request.engine_build
     )
     models = parse_loaded(fields, request.models)
+    only_models = _digests(fields, "only_models", request.only_models, MAX_ONLY_MODELS)
     instance = fields.parse(
         "instance", lambda t: parse_text(t, at_least=1, at_most=64), request.instance
     )
     fields.check()
-    return Candidate(address, endpoint, kinds, slots, request.memory_bytes, build, models, instance)
+    return Candidate(
+        address=address,
+        endpoint=endpoint,
+        kinds=kinds,
+        slots=slots,
+        memory_bytes=request.memory_bytes,
+        engine_build=build,
+        models=models,
+        instance=instance,
+        only_models=only_models,
+    )
 
 
 def parse_loaded(fields: Fields, digests: Iterable[str]) -> frozenset[str]:
     """Check the digests of the models that a worker has loaded."""
-    found = [
-        fields.parse(f"models[{place}]", parse_digest, digest)
-        for place, digest in enumerate(digests)
-    ]
-    if len(found) > MAX_LOADED_MODELS:
-        fields.refuse("models", f"there are {len(found)}; give at most {MAX_LOADED_MODELS}")
-    return frozenset(found)
+    return _digests(fields, "models", digests, MAX_LOADED_MODELS)
 
 
 def parse_worker(text: str) -> str:
@@ -302,6 +308,16 @@ def parse_endpoint(text: str) -> str:
     if found is None or not 1 <= int(found[1]) <= 65_535:
         raise InvalidValue('it is no host:port; give one such as "127.0.0.1:50055"')
     return text
+
+
+def _digests(fields: Fields, name: str, digests: Iterable[str], most: int) -> frozenset[str]:
+    found = [
+        fields.parse(f"{name}[{place}]", parse_digest, digest)
+        for place, digest in enumerate(digests)
+    ]
+    if len(found) > most:
+        fields.refuse(name, f"there are {len(found)}; give at most {most}")
+    return frozenset(found)
 
 
 def _terms(

@@ -68,6 +68,7 @@ class Roster:
                 view,
                 endpoint=self._candidates[view.address].endpoint,
                 memory_bytes=self._candidates[view.address].memory_bytes,
+                only_models=self._candidates[view.address].only_models,
                 lease_until=moment + timedelta(seconds=view.lease_until - now),
             )
             for view in self.scheduler.workers(now)
@@ -113,6 +114,7 @@ class Roster:
                 models=candidate.models,
                 draining=self._membership.is_draining(candidate.address),
                 memory_bytes=candidate.memory_bytes,
+                only_models=candidate.only_models,
             ),
             candidate.endpoint,
             candidate.engine_build,

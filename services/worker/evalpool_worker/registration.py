@@ -35,6 +35,7 @@ class Offer:
         memory_bytes: Memory that it gives to models.
         engine: The engine's name.
         engine_build: The engine's build.
+        only_models: Digests of the models that it takes, where it takes no others.
     """
 
     endpoint: str
@@ -43,6 +44,7 @@ class Offer:
     memory_bytes: int
     engine: str
     engine_build: str
+    only_models: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +131,7 @@ class Registration:
                 engine=self._offer.engine,
                 engine_build=self._offer.engine_build,
                 instance=self._instance,
+                only_models=self._offer.only_models,
             ),
             timeout=CALL_SECONDS,
         )

@@ -67,9 +67,10 @@ async def build(runtime: Runtime[WorkerSettings]) -> None:
                 settings.advertise or runtime.endpoint,
                 settings.offered_kinds,
                 settings.slots,
-                settings.memory_bytes,
+                0 if settings.only_models else settings.memory_bytes,
                 settings.engine,
                 engine_build,
+                settings.only_models,
             ),
             lambda: Reading(
                 slots.busy, tuple(model.digest for model in host.loaded), host.computed_tokens

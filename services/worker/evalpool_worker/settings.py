@@ -177,3 +177,8 @@ class WorkerSettings(ServiceSettings):
             return self.kinds
         able = ("chat", "judge") if takes_grammars(self.openai_dialect) else ("chat",)
         return tuple(kind for kind in self.kinds if kind in able)
+
+    @property
+    def only_models(self) -> tuple[str, ...]:
+        """The models that it takes, where it takes no others: a server runs its own alone."""
+        return (self.openai_digest,) if self.engine == "openai" else ()

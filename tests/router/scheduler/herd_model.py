@@ -59,6 +59,7 @@ class HerdModel:
         self.generations: dict[str, int] = {}
         self.requests: dict[int, Request] = {}
         self.memories: dict[str, int] = {}
+        self.only_models: dict[str, frozenset[str]] = {}
         self.failed_at: defaultdict[int, set[tuple[str, int]]] = defaultdict(set)
         self.question_failed_at: defaultdict[tuple[int, int], set[tuple[str, int]]]
         self.question_failed_at = defaultdict(set)
@@ -130,20 +131,41 @@ class HerdModel:
         models: Iterable[str] = (),
         draining: bool = False,
         memory: int = 0,
+        only: Iterable[str] = (),
     ) -> list[Dispatch]:
         generation = self.generations.get(address, 0) + 1
         self.generations[address] = generation
         self.memories[address] = memory
+        self.only_models[address] = frozenset(only)
         self.leaving.discard(address)
         self._note(self.draining, address, draining)
         self.leases.came(address)
         registration = Registration(
-            address, generation, kinds, slots, frozenset(models), draining, memory
+            address, generation, kinds, slots, frozenset(models), draining, memory, frozenset(only)
         )
         effects = self.scheduler.worker_registered(registration, self.now)
         # What is taken from its older generation ends before.
         self.choices.let_go(address)
         return self.carry_out(effects)
+
+    def restate(self, address: str, *, memory: int = 0, only: Iterable[str] = ()) -> list[Dispatch]:
+        """A worker registers again under its generation, and says something else of itself."""
+        view = self.scheduler.worker(address, self.now)
+        assert view is not None
+        self.memories[address] = memory
+        self.only_models[address] = frozenset(only)
+        self.leases.heard_of(address)
+        registration = Registration(
+            address,
+            view.generation,
+            view.kinds,
+            view.slots,
+            view.models,
+            address in self.draining,
+            memory,
+            frozenset(only),
+        )
+        return self.carry_out(self.scheduler.worker_registered(registration, self.now))
 
     def score(
         self,
@@ -303,16 +325,18 @@ class HerdModel:
                 elsewhere.update(self.outstanding(dispatch))
         return [q for q in range(len(self.requests[request].tokens)) if q not in elsewhere]
 
-    def holds(self, address: str, request: int) -> bool:
-        """Whether a worker's memory is enough for the model of a request."""
+    def takes_model(self, address: str, request: int) -> bool:
+        """Whether a worker is dedicated to the model of a request, or to none and can hold it."""
+        if self.only_models[address]:
+            return self.requests[request].model in self.only_models[address]
         return not self.memories[address] or (
             self.memories[address] >= self.requests[request].model_bytes
         )
 
     def may_take(self, address: str, request: int, questions: Iterable[int]) -> bool:
-        """Whether a worker can hold the model, and has failed none of these questions."""
+        """Whether a worker takes the model, and has failed none of these questions."""
         worker = (address, self.generations[address])
-        return self.holds(address, request) and not any(
+        return self.takes_model(address, request) and not any(
             worker in self.failed_at[request] | self.question_failed_at[request, question]
             for question in questions
         )
@@ -351,7 +375,7 @@ class HerdModel:
             for view in self.scheduler.workers(self.now)
             if self.requests[request].kind in view.kinds
             and not view.draining
-            and self.holds(view.address, request)
+            and self.takes_model(view.address, request)
             and (view.address, view.generation) not in failed_at
         ]
 

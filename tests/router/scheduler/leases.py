@@ -31,12 +31,12 @@ class Leases:
     def came(self, worker: str) -> None:
         """A worker has registered."""
         self._tokens[worker] = -1
-        self._renew(worker)
+        self.heard_of(worker)
         self.got_on(worker)
 
     def beat(self, worker: str, computed_tokens: int) -> None:
         """Its heart has beaten."""
-        self._renew(worker)
+        self.heard_of(worker)
         if computed_tokens != self._tokens[worker]:
             self._tokens[worker] = computed_tokens
             self.got_on(worker)
@@ -67,5 +67,6 @@ class Leases:
             self._herd.requests[request].deadline > self._herd.now
         )
 
-    def _renew(self, worker: str) -> None:
+    def heard_of(self, worker: str) -> None:
+        """It has shown that it lives."""
         self._until[worker] = self._herd.now + self._herd.rules.lease_seconds

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import itertools
 from fractions import Fraction
 
-from evalpool_router.scheduler import Rules
-from tests.router.scheduler.herd_model import HerdModel
+from evalpool_router.scheduler import Kind, Request, Rules
+from evalpool_router.scheduler.fair_queue import FairQueue
+from evalpool_router.scheduler.ticket import Ticket
+from evalpool_router.scheduler.work import Requirement
+from tests.router.scheduler.herd_model import MODEL, OTHER_MODEL, HerdModel
 
 
 def test_callers_take_turns() -> None:
@@ -57,3 +61,24 @@ def test_the_position_counts_what_goes_before() -> None:
     herd.join("a", slots=1)
     assert herd.scheduler.position(second) == 50
     assert herd.scheduler.position(1) == 0
+
+
+def test_a_requirement_is_looked_at_only_while_something_waits_with_it() -> None:
+    queue = FairQueue(
+        60.0,
+        itertools.count(),
+        lambda portion: Requirement(model=portion.ticket.request.model),
+    )
+    tickets = [
+        Ticket(Request(number, "x", Kind.CHAT, model, (1,), 1e9), 0.0, number)
+        for number, model in enumerate([MODEL, OTHER_MODEL, MODEL])
+    ]
+    for ticket in tickets:
+        queue.put(ticket, 0.0)
+    own, other = Requirement(model=MODEL), Requirement(model=OTHER_MODEL)
+    for ticket, left in zip(tickets, ([own, other], [own], []), strict=True):
+        queue.remove(ticket.pending)
+        assert queue.requirements == left
+    assert queue.peek([own, other]) is None
+    queue.put(Ticket(tickets[1].request, 0.0, 4), 0.0)
+    assert queue.requirements == [other]

@@ -229,3 +229,149 @@ def test_a_worker_that_can_just_hold_the_model_takes_what_waited_for_it() -> Non
     request = herd.infer(size=100)
     herd.join("exact", memory=100)
     assert [d.request for d in herd.at("exact")] == [request]
+
+
+def test_a_worker_that_is_dedicated_to_a_model_gets_no_other() -> None:
+    herd = HerdModel()
+    herd.join("server", only=[OTHER_MODEL])
+    request = herd.infer()
+    assert not herd.running
+    herd.join("any")
+    assert [(d.request, d.worker) for d in herd.dispatched] == [(request, "any")]
+
+
+def test_idle_workers_that_are_dedicated_to_another_model_are_passed_over() -> None:
+    herd = HerdModel()
+    herd.join("any", slots=9)
+    for server in ("a", "b", "c"):
+        herd.join(server, only=[OTHER_MODEL])
+    herd.infer(tokens=5000)
+    herd.score(40)
+    assert {d.worker for d in herd.running.values()} == {"any"}
+
+
+def test_a_dedicated_worker_shares_the_work_for_its_model_with_those_that_take_any() -> None:
+    herd = HerdModel()
+    herd.join("any")
+    herd.join("server", only=[OTHER_MODEL])
+    for tokens in (300, 200, 50):
+        herd.infer(model=OTHER_MODEL, tokens=tokens)
+    assert [d.worker for d in herd.dispatched] == ["any", "server", "server"]
+
+
+def test_a_dedicated_worker_that_has_its_model_loaded_goes_before_one_that_would_load_it() -> None:
+    herd = HerdModel()
+    herd.join("any")
+    herd.join("server", models=[OTHER_MODEL, MODEL], only=[OTHER_MODEL])
+    herd.infer(model=OTHER_MODEL)
+    herd.infer(model=MODEL)
+    assert [d.worker for d in herd.dispatched] == ["server", "any"]
+
+
+def test_a_dedicated_worker_takes_its_models_whatever_their_size() -> None:
+    herd = HerdModel()
+    herd.join("any", memory=100)
+    herd.join("server", memory=1, only=[MODEL, OTHER_MODEL])
+    for model in (MODEL, OTHER_MODEL):
+        herd.infer(model=model, size=10**12)
+    assert [d.worker for d in herd.dispatched] == ["server", "server"]
+
+
+def test_a_dedicated_worker_that_joins_takes_what_waited_for_its_model_in_its_turn() -> None:
+    herd = HerdModel()
+    herd.join("small", memory=1, slots=1)
+    waiting = [
+        herd.infer(model=model, size=100, caller=caller)
+        for caller, model in (("x", MODEL), ("x", OTHER_MODEL), ("x", MODEL), ("y", MODEL))
+    ]
+    herd.join("server", slots=2, only=[MODEL])
+    assert [d.request for d in herd.at("server")] == [waiting[0], waiting[3]]
+    herd.run_to_the_end()
+    assert herd.dispatched[-1].request == waiting[2]
+    herd.join("other server", only=[OTHER_MODEL])
+    assert [d.request for d in herd.at("other server")] == [waiting[1]]
+
+
+def test_what_waits_for_a_dedicated_worker_is_taken_by_one_that_holds_it() -> None:
+    herd = HerdModel()
+    herd.join("server", slots=1, only=[MODEL])
+    herd.infer(size=100)
+    request = herd.infer(size=100)
+    herd.join("small", memory=99)
+    assert not herd.at("small")
+    herd.join("large", memory=100)
+    assert [d.request for d in herd.at("large")] == [request]
+
+
+def test_work_waits_for_a_dedicated_worker_after_another_one_has_gone() -> None:
+    herd = HerdModel()
+    herd.join("first", only=[MODEL])
+    herd.leave("first")
+    request = herd.infer(size=100)
+    herd.join("other", only=[OTHER_MODEL])
+    assert not herd.running
+    herd.join("second", only=[MODEL])
+    assert [(d.request, d.worker) for d in herd.dispatched] == [(request, "second")]
+
+
+def test_a_worker_that_says_that_it_takes_one_model_alone_gets_no_other_from_then_on() -> None:
+    herd = HerdModel()
+    herd.join("a", slots=4)
+    herd.restate("a", only=[MODEL])
+    other, own = herd.infer(model=OTHER_MODEL), herd.infer()
+    assert [d.request for d in herd.at("a")] == [own]
+    herd.restate("a")
+    assert [d.request for d in herd.at("a")] == [own, other]
+
+
+def test_packages_are_cut_for_the_workers_that_take_the_model() -> None:
+    herd = HerdModel()
+    for server in ("a", "b", "c"):
+        herd.join(server, only=[OTHER_MODEL])
+    herd.join("any")
+    herd.score(120)
+    assert [len(d.questions) for d in herd.dispatched] == [60, 30]
+
+
+def test_the_loaded_models_are_those_that_workers_take() -> None:
+    herd = HerdModel()
+    herd.join("server", models=[MODEL, OTHER_MODEL], only=[OTHER_MODEL])
+    assert herd.scheduler.loaded_models(Kind.CHAT) == [OTHER_MODEL]
+
+
+def test_a_request_for_a_model_that_workers_dedicated_to_others_do_not_take_says_so() -> None:
+    herd = HerdModel()
+    herd.join("server", only=[OTHER_MODEL], memory=9000)
+    request = herd.infer(size=5000, deadline=120.0)
+    missing = (
+        "no worker of the herd takes this model: those that take work of the kind chat serve other "
+        "models alone; start one"
+    )
+    assert herd.scheduler.lack(request) == missing
+    herd.join("small", memory=3000)
+    assert herd.scheduler.lack(request) == (
+        "the model has 5000 bytes, and the largest worker for work of the kind chat that takes any "
+        "model gives models 3000; start one with more memory"
+    )
+    herd.leave("small")
+    herd.wait(10)
+    herd.heartbeat("server")
+    herd.wait(10)
+    error = herd.ended[request]
+    assert isinstance(error, FailedPrecondition)
+    assert error.reason == reasons.ERROR_REASON_NO_WORKER
+    assert missing in error.message
+
+
+def test_a_request_that_waits_for_the_worker_of_its_model_which_drains_says_so() -> None:
+    herd = HerdModel()
+    herd.join("server", only=[OTHER_MODEL])
+    herd.join("own", only=[MODEL])
+    herd.drain("own", True)
+    request = herd.infer()
+    assert herd.scheduler.lack(request) == (
+        "every worker of the herd that takes this model for work of the kind chat drains; let one "
+        "take work again (DrainWorker), or start one"
+    )
+    herd.drain("own", False)
+    assert herd.scheduler.stage(request) == "at work"

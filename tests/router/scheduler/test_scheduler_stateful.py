@@ -38,6 +38,7 @@ models = st.sampled_from([MODEL, OTHER_MODEL])
 callers = st.sampled_from(["x", "x", "x", "y", "z"])
 multipliers = st.sampled_from([Fraction(1), Fraction(3, 2), Fraction(100)])
 memories = st.sampled_from([0, 100, 200])
+only_models = st.sampled_from([(), (), (MODEL,), (OTHER_MODEL,), (MODEL, OTHER_MODEL)])
 sizes = st.sampled_from([0, 50, 100, 150, 201])
 troubles = st.sampled_from(
     [reasons.ERROR_REASON_MODEL_FETCH_FAILED, reasons.ERROR_REASON_MODEL_LOAD_FAILED]
@@ -58,13 +59,29 @@ class SchedulerMachine(RuleBasedStateMachine):
         kinds=kinds,
         model=models,
         memory=memories,
+        only=only_models,
     )
     def a_worker_registers(
-        self, address: str, slots: int, kinds: frozenset[Kind], model: str, memory: int
+        self,
+        address: str,
+        slots: int,
+        kinds: frozenset[Kind],
+        model: str,
+        memory: int,
+        only: tuple[str, ...],
     ) -> None:
         # The old generation is taken out before anything is sent to the new one.
         self.slots[address] = slots
-        self.herd.join(address, slots=slots, kinds=kinds, models=[model], memory=memory)
+        self.herd.join(address, slots=slots, kinds=kinds, models=[model], memory=memory, only=only)
+
+    @rule(address=st.sampled_from(ADDRESSES), memory=memories, only=only_models)
+    def a_worker_says_something_else_of_itself(
+        self, address: str, memory: int, only: tuple[str, ...]
+    ) -> None:
+        view = self.herd.scheduler.worker(address, self.herd.now)
+        # What it is at for another model goes on, so that the invariant below would not hold.
+        if view is not None and not self.herd.at(address):
+            self.herd.restate(address, memory=memory, only=only)
 
     @rule(
         count=st.integers(1, 40),
@@ -265,6 +282,12 @@ class SchedulerMachine(RuleBasedStateMachine):
             )
             packages = sum(self.herd.requests[d.request].scoring for d in here)
             assert packages <= RULES.packages_per_worker
+
+    @invariant()
+    def a_worker_that_is_dedicated_to_models_is_at_no_other(self) -> None:
+        for dispatch in self.herd.running.values():
+            only = self.herd.only_models[dispatch.worker]
+            assert not only or self.herd.requests[dispatch.request].model in only
 
     @invariant()
     def nothing_is_in_two_places_or_nowhere(self) -> None:

@@ -127,10 +127,15 @@ class Board:
         self._effects.append(FailQuestions(ticket.request.id, tuple(units), error))
         self._end_if_done(ticket)
 
-    def memory_joined(self, memory: int) -> None:
-        """Look again at what everything that waits requires: a worker has come with so much."""
-        for queue in self.queues.values():
-            queue.memory_joined(memory)
+    def worker_joined(self, worker: Worker) -> None:
+        """Look again at what waits and may require something else now that a worker has come."""
+        if not worker.only_models:
+            for queue in self.queues.values():
+                queue.memory_joined(worker.memory)
+            return
+        for ticket in self.tickets.values():
+            if ticket.request.model in worker.only_models:
+                self.refile(ticket)
 
     # Dispatches
 
@@ -213,4 +218,5 @@ class Board:
         ticket = portion.ticket
         if ticket.spent:
             return Requirement(NOBODY)
-        return Requirement(self.pool.least_holding(ticket.request.model_bytes), portion.shunned)
+        request = ticket.request
+        return self.pool.require(request.model, request.model_bytes, portion.shunned)

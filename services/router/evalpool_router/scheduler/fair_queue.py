@@ -46,6 +46,7 @@ class _Group:
     """Callers in order of their turns, for one requirement."""
 
     least_bytes: int
+    lines: int = 0
     heap: list[tuple[Key, str]] = field(default_factory=list)
 
 
@@ -80,7 +81,7 @@ class FairQueue:
 
     @property
     def requirements(self) -> list[Requirement]:
-        """What the waiting portions require; there may be some of which none waits any more."""
+        """What the waiting portions require."""
         return list(self._groups)
 
     def put(self, ticket: Ticket, now: float) -> None:
@@ -163,7 +164,6 @@ class FairQueue:
             if flow is not None and line is not None and line.key == key:
                 return key, flow
             heapq.heappop(group.heap)
-        del self._groups[requirement]
         return None
 
     def _enter(self, portion: Portion, now: float) -> None:
@@ -180,15 +180,16 @@ class FairQueue:
         portion.entry = next(self._entries)
         rank = 0 if portion.returned else 1
         worth = ticket.submitted - self._ageing * ticket.doublings
+        group = self._groups.get(portion.requirement)
+        if group is None:
+            group = self._groups[portion.requirement] = _Group(ticket.request.model_bytes)
+        else:
+            group.least_bytes = min(group.least_bytes, ticket.request.model_bytes)
         line = flow.lines.get(portion.requirement)
         if line is None:
             line = flow.lines[portion.requirement] = _Line()
+            group.lines += 1
         heapq.heappush(line.heap, (rank, worth, ticket.order, portion.entry, portion))
-        group = self._groups.get(portion.requirement)
-        if group is None:
-            self._groups[portion.requirement] = _Group(ticket.request.model_bytes)
-        else:
-            group.least_bytes = min(group.least_bytes, ticket.request.model_bytes)
 
     def _waiting(self, flow: _Flow) -> Iterator[Portion]:
         for line in flow.lines.values():
@@ -218,6 +219,7 @@ class FairQueue:
         head = self._head(line)
         if head is None:
             del flow.lines[requirement]
+            self._leave(requirement)
             if not flow.lines and self._flows.get(flow.caller) is flow:
                 del self._flows[flow.caller]
             return
@@ -225,3 +227,10 @@ class FairQueue:
         if key != line.key:
             line.key = key
             heapq.heappush(self._groups[requirement].heap, (key, flow.caller))
+
+    def _leave(self, requirement: Requirement) -> None:
+        """A line has gone out of its group; one without lines goes too, as each costs a look."""
+        group = self._groups[requirement]
+        group.lines -= 1
+        if not group.lines:
+            del self._groups[requirement]

@@ -24,6 +24,8 @@ def match(board: Board, now: float) -> None:
         worker = board.pool.choose(request.lane, request.model, portion.requirement)
         if worker is None:
             raise AssertionError("where there is room there is a worker to choose")
-        sharing = board.pool.able(request.kind, request.model_bytes, portion.requirement.shunned)
+        sharing = board.pool.able(
+            request.kind, request.model, request.model_bytes, portion.requirement.shunned
+        )
         units = take_package(portion, sharing, board.rules)
         board.send(portion.ticket, units, worker, now)

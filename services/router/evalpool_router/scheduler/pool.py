@@ -2,16 +2,19 @@
 
 The choice is the worker with the fewest outstanding tokens, then one that has the model loaded,
 then the one that has been idle longest. Heaps hold the workers that have room: by lane and grade of
-memory, and by lane and model. A worker's change voids its entries by a new version, so a choice
-costs a logarithm and not a walk over all workers.
+memory, or by lane and model those that are dedicated to models; and by lane and loaded model. A
+worker's change voids its entries by a new version, so a choice costs a logarithm and not a walk
+over all workers.
 """
 
 from __future__ import annotations
 
 import heapq
 import itertools
+from collections import Counter
 from collections.abc import Iterator
 
+from evalpool_router.scheduler.abilities import NOTHING, Abilities, Ability
 from evalpool_router.scheduler.memory import NOBODY, Memories, grade
 from evalpool_router.scheduler.rules import Rules
 from evalpool_router.scheduler.work import Incarnation, Kind, Lane, Registration, Requirement
@@ -24,25 +27,22 @@ _Heap = list[_Entry]
 class Pool:
     """The workers with a lease.
 
-    Attributes:
-        revision: Grows when a worker becomes able to take new work, or no longer is.
-
     Args:
         lanes: The lanes there are.
         rules: What the scheduler goes by.
     """
 
     def __init__(self, lanes: tuple[Lane, ...], rules: Rules) -> None:
-        self.revision = 0
         self._lanes = lanes
         self._rules = rules
         self._workers: dict[str, Worker] = {}
         self._free: dict[Lane, dict[int, _Heap]] = {lane: {} for lane in lanes}
+        self._dedicated: dict[tuple[Lane, str], _Heap] = {}
         self._loaded: dict[tuple[Lane, str], _Heap] = {}
         self._memories = Memories()
-        self._able: dict[Kind, Memories] = {kind: Memories() for kind in Kind}
-        self._counted: dict[str, tuple[frozenset[Kind], int]] = {}
-        self._drained: dict[str, frozenset[Kind]] = {}
+        self._dedicated_to: Counter[str] = Counter()
+        self._abilities = Abilities()
+        self._drained: dict[str, Worker] = {}
         self._rests: list[tuple[float, str]] = []
         self._versions: Iterator[int] = itertools.count(1)
         self._idle_numbers: Iterator[int] = itertools.count(1)
@@ -59,32 +59,58 @@ class Pool:
 
     # Who could
 
-    def able(self, kind: Kind, size: int = 0, shunned: frozenset[Incarnation] = frozenset()) -> int:
-        """Workers that take new work of a kind, busy or not.
+    @property
+    def revision(self) -> int:
+        """Grows when a worker becomes able to take new work, or no longer is."""
+        return self._abilities.revision
+
+    def any_takes(self, kind: Kind) -> bool:
+        """Whether a worker takes new work of a kind, for whatever model."""
+        return self._abilities.any_takes(kind)
+
+    def able(
+        self, kind: Kind, model: str, size: int, shunned: frozenset[Incarnation] = frozenset()
+    ) -> int:
+        """Workers that take new work of a kind for a model, busy or not.
 
         Args:
             kind: The kind of work.
-            size: Bytes of the model that they must hold.
+            model: The model's digest.
+            size: The model's bytes.
             shunned: Workers that do not count.
         """
-        able = self._able[kind].holding(size)
+        able = self._abilities.count(kind, model, size)
         for incarnation in shunned:
             worker = self._workers.get(incarnation.address)
             if worker is not None and worker.incarnation == incarnation:
-                able -= self._is_able(worker, kind) and worker.memory >= size
+                able -= kind in _ability(worker).kinds and worker.takes(model, size)
         return able
 
-    def is_drained(self, kind: Kind) -> bool:
+    def any_drained(self, kind: Kind) -> bool:
         """Whether a worker would take new work of a kind if the operator let it."""
-        return any(kind in kinds for kinds in self._drained.values())
+        return any(kind in worker.registration.kinds for worker in self._drained.values())
+
+    def any_drained_takes(self, kind: Kind, model: str, size: int) -> bool:
+        """Whether one would take new work of a kind for a model if the operator let it."""
+        return any(
+            kind in worker.registration.kinds and worker.takes(model, size)
+            for worker in self._drained.values()
+        )
 
     def largest_memory(self, kind: Kind) -> int:
-        """The most bytes that a worker which takes new work of a kind gives to models."""
-        return self._able[kind].largest()
+        """The most bytes that a worker which takes any model for a kind gives; 0 without one."""
+        return self._abilities.largest_memory(kind)
 
-    def least_holding(self, size: int) -> int:
-        """The least memory of a worker that holds a model of a size; NOBODY where none does."""
-        return self._memories.least_holding(size)
+    def require(self, model: str, size: int, shunned: frozenset[Incarnation]) -> Requirement:
+        """What work for a model requires of a worker, as the herd stands.
+
+        Args:
+            model: The model's digest.
+            size: The model's bytes.
+            shunned: Workers that are not to have it.
+        """
+        dedicated = model if self._dedicated_to[model] else ""
+        return Requirement(self._memories.least_holding(size), shunned, dedicated)
 
     # Who comes and goes
 
@@ -92,25 +118,25 @@ class Pool:
         """Enter a worker; one with its address must have been removed."""
         worker.idle_number = next(self._idle_numbers)
         self._workers[worker.address] = worker
-        self._memories.add(worker.memory)
+        self._enter(worker)
         if worker.resting_until > now:
             heapq.heappush(self._rests, (worker.resting_until, worker.address))
         self.changed(worker, now)
 
     def renew(self, worker: Worker, registration: Registration, now: float) -> None:
         """Take in what a worker says of itself now."""
-        self._memories.remove(worker.memory)
+        self._withdraw(worker)
         worker.registration = registration
-        self._memories.add(worker.memory)
+        self._enter(worker)
         self.changed(worker, now)
 
     def remove(self, worker: Worker) -> None:
         """Take a worker out."""
         del self._workers[worker.address]
         self._drained.pop(worker.address, None)
-        self._memories.remove(worker.memory)
+        self._withdraw(worker)
         worker.version = next(self._versions)
-        self._count(worker.address, frozenset(), 0)
+        self._abilities.note(worker.address, NOTHING)
 
     # Load
 
@@ -156,10 +182,9 @@ class Pool:
         if self._workers.get(worker.address) is not worker:
             return
         worker.version = next(self._versions)
-        kinds = worker.registration.kinds if worker.takes_new() else frozenset[Kind]()
-        self._count(worker.address, kinds, worker.memory)
+        self._abilities.note(worker.address, _ability(worker))
         if worker.draining and not worker.leaving:
-            self._drained[worker.address] = worker.registration.kinds
+            self._drained[worker.address] = worker
         else:
             self._drained.pop(worker.address, None)
         if not worker.is_free(now):
@@ -168,8 +193,11 @@ class Pool:
         of = grade(worker.memory)
         for lane in self._lanes:
             if worker.suits(lane, self._rules):
-                self._push(self._free[lane].setdefault(of, []), entry)
-                for model in worker.models:
+                for model in worker.only_models:
+                    self._push(self._dedicated.setdefault((lane, model), []), entry)
+                if not worker.only_models:
+                    self._push(self._free[lane].setdefault(of, []), entry)
+                for model in worker.ready_models:
                     self._push(self._loaded.setdefault((lane, model), []), entry)
 
     # The choice
@@ -193,9 +221,11 @@ class Pool:
         return self._workers[entry[3]]
 
     def _least_loaded(self, lane: Lane, requirement: Requirement) -> _Entry | None:
+        dedicated = self._dedicated.get((lane, requirement.model))
+        least = None if dedicated is None else self._first(dedicated, requirement)
         if requirement.memory == NOBODY:
-            return None
-        least, lowest = None, grade(requirement.memory)
+            return least
+        lowest = grade(requirement.memory)
         for of, heap in self._free[lane].items():
             if of >= lowest:
                 entry = self._first(heap, requirement)
@@ -231,19 +261,27 @@ class Pool:
         worker = self._workers.get(entry[3])
         return worker is not None and worker.version == entry[2]
 
-    def _is_able(self, worker: Worker, kind: Kind) -> bool:
-        return worker.takes_new() and kind in worker.registration.kinds
-
-    def _count(self, address: str, kinds: frozenset[Kind], memory: int) -> None:
-        counted = self._counted.get(address, (frozenset[Kind](), 0))
-        if counted == (kinds, memory):
-            return
-        self.revision += 1
-        for kind in counted[0]:
-            self._able[kind].remove(counted[1])
-        for kind in kinds:
-            self._able[kind].add(memory)
-        if kinds:
-            self._counted[address] = kinds, memory
+    def _enter(self, worker: Worker) -> None:
+        """Count what a worker is there for, whether it takes new work or not."""
+        if worker.only_models:
+            self._dedicated_to.update(worker.only_models)
         else:
-            self._counted.pop(address, None)
+            self._memories.add(worker.memory)
+
+    def _withdraw(self, worker: Worker) -> None:
+        """No longer count it."""
+        if not worker.only_models:
+            self._memories.remove(worker.memory)
+        for model in worker.only_models:
+            self._dedicated_to[model] -= 1
+            if not self._dedicated_to[model]:
+                del self._dedicated_to[model]
+                for lane in self._lanes:
+                    self._dedicated.pop((lane, model), None)
+
+
+def _ability(worker: Worker) -> Ability:
+    if not worker.takes_new():
+        return NOTHING
+    registration = worker.registration
+    return Ability(registration.kinds, worker.memory, registration.only_models)

@@ -179,8 +179,8 @@ class Recovery:
         if not portion.shunned:
             return False
         pool, request = self._board.pool, portion.ticket.request
-        able = pool.able(request.kind, request.model_bytes)
-        return bool(able) and not pool.able(request.kind, request.model_bytes, portion.shunned)
+        asked = request.kind, request.model, request.model_bytes
+        return bool(pool.able(*asked)) and not pool.able(*asked, portion.shunned)
 
 
 def verdict(troubles: Mapping[Incarnation, DomainError]) -> DomainError:

@@ -9,7 +9,6 @@ from enum import StrEnum
 
 from evalpool_router.scheduler import refusals
 from evalpool_router.scheduler.board import Board
-from evalpool_router.scheduler.memory import ENDLESS
 from evalpool_router.scheduler.recovery import Recovery
 from evalpool_router.scheduler.throughput import Throughput
 from evalpool_router.scheduler.work import Kind, Registration
@@ -83,6 +82,7 @@ class Roll:
             known.lease_until = lease_until
             known.draining = registration.draining
             board.pool.renew(known, registration, now)
+            board.worker_joined(known)
         else:
             if known is not None:
                 # A new start in the midst of work is likely to follow a crash.
@@ -100,7 +100,7 @@ class Roll:
                 resting_until=past.resting_until,
             )
             board.pool.add(worker, now)
-        board.memory_joined(registration.memory_bytes or ENDLESS)
+            board.worker_joined(worker)
 
     def heartbeat(
         self,

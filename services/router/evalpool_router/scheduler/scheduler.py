@@ -150,7 +150,7 @@ class Scheduler:
         loaded: Counter[str] = Counter()
         for worker in self._board.pool:
             if kind in worker.registration.kinds and worker.takes_new():
-                loaded.update(worker.models)
+                loaded.update(worker.ready_models)
         # The digest decides between equals, so that two calls get the same answer.
         return sorted(loaded, key=lambda model: (-loaded[model], model))
 

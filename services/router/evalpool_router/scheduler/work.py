@@ -46,12 +46,15 @@ class Requirement(NamedTuple):
     """What a worker must have for some work, beside room for its lane.
 
     Attributes:
-        memory: Bytes that it must give to models at least.
+        memory: Bytes that it must give to models at least, unless it is dedicated to the model.
         shunned: Workers that are not to have it.
+        model: The digest of the model, where workers are dedicated to it; otherwise empty, so that
+            work for all other models is alike.
     """
 
     memory: int = 0
     shunned: frozenset[Incarnation] = frozenset()
+    model: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +103,8 @@ class Registration:
         models: Digests of the models that it has loaded.
         draining: Whether the operator lets it drain.
         memory_bytes: What it gives to models; 0 where it does not say, so that any may come.
+        only_models: Digests of the models that it is dedicated to: it takes these, whatever their
+            size, and no others. Empty: any that its memory holds.
     """
 
     address: str
@@ -109,6 +114,7 @@ class Registration:
     models: frozenset[str] = frozenset()
     draining: bool = False
     memory_bytes: int = 0
+    only_models: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

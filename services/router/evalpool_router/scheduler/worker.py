@@ -105,6 +105,20 @@ class Worker:
         """Bytes that it gives to models."""
         return self.registration.memory_bytes or ENDLESS
 
+    @property
+    def only_models(self) -> frozenset[str]:
+        """Digests of the models that it is dedicated to; empty where it is to none."""
+        return self.registration.only_models
+
+    @property
+    def ready_models(self) -> frozenset[str]:
+        """Digests of the models that it has loaded and takes."""
+        return self.models & self.only_models if self.only_models else self.models
+
+    def takes(self, model: str, size: int) -> bool:
+        """Whether it takes a model of so many bytes, busy or not."""
+        return model in self.only_models if self.only_models else self.memory >= size
+
     def takes_new(self) -> bool:
         """Whether it is to get new work, as far as it and the operator say."""
         return not (self.leaving or self.draining)
@@ -125,7 +139,7 @@ class Worker:
 
     def meets(self, requirement: Requirement) -> bool:
         """Whether it has what some work requires."""
-        return self.memory >= requirement.memory and not (
+        return self.takes(requirement.model, requirement.memory) and not (
             requirement.shunned and self.incarnation in requirement.shunned
         )
 
