@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from evalpool.benchmark.v1 import benchmark_pb2 as pb
 from evalpool.benchmark.v1.benchmark_pb2_grpc import BenchmarkServiceStub
 from evalpool.channel import open_channel
+from evalpool.cli.auditing import audit_books, database_in
 from evalpool.common.v1.service_info_pb2 import Tag
 from evalpool.identity import Identity
 from evalpool.token.v1 import token_pb2
@@ -60,7 +61,13 @@ class World:
         operator: The benchmark service's operator.
     """
 
-    def __init__(self, directory: Path, dataset: DatasetDouble, database_url: str) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        dataset: DatasetDouble,
+        database_url: str = "",
+        token_database_url: str = "",
+    ) -> None:
         self.clock = ManualClock(datetime.now(UTC))
         self.dataset = dataset
         self.token: ServiceUnderTest
@@ -69,6 +76,7 @@ class World:
         self._key = Identity.generate()
         self._directory = directory
         self._database_url = database_url
+        self._token_database_url = token_database_url
         self._token_stack = AsyncExitStack()
         self._benchmark_stack = AsyncExitStack()
         self._channels = AsyncExitStack()
@@ -90,7 +98,12 @@ class World:
     async def start_token(self, **settings: Any) -> None:
         """Start the token service, on what it has kept."""
         self.token = await self._token_stack.enter_async_context(
-            running(TOKEN, self._directory / "token", identity=TOKEN_KEY, **settings)
+            running(
+                TOKEN,
+                self._directory / "token",
+                identity=TOKEN_KEY,
+                **{"database_url": self._token_database_url, **settings},
+            )
         )
 
     async def stop_token(self) -> None:
@@ -138,6 +151,16 @@ class World:
         """Stop the benchmark service and start it again."""
         await self.stop_benchmark()
         await self.start_benchmark()
+
+    def audit(self) -> None:
+        """See that ledger and books add up, whatever happened to them."""
+        token, benchmark = self._token_database_url, self._database_url
+        report = audit_books(
+            token or database_in(self._directory, "token"),
+            benchmark or database_in(self._directory, "benchmark"),
+            self._key.address,
+        )
+        assert report.differences == ()
 
     async def stop(self) -> None:
         """Stop everything."""
@@ -321,13 +344,20 @@ class World:
 async def running_world(
     directory: Path, database_url: str = "", token_database_url: str = ""
 ) -> AsyncIterator[World]:
-    """The three services, with one dataset of ten questions; the URLs are PostgreSQL's."""
+    """The three services, with one dataset of ten questions; the books are audited at the end.
+
+    Args:
+        directory: Where they keep their files.
+        database_url: The benchmark service's database. Default: SQLite there.
+        token_database_url: The token service's.
+    """
     async with running_double() as dataset:
         dataset.add_dataset(DATASET, DATASET_OWNER.address)
-        world = World(directory, dataset, database_url)
-        await world.start_token(database_url=token_database_url)
+        world = World(directory, dataset, database_url, token_database_url)
+        await world.start_token()
         try:
             await world.start_benchmark()
             yield world
+            world.audit()
         finally:
             await world.stop()

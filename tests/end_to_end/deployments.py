@@ -54,6 +54,11 @@ class Deployment:
             check=check,
         )
 
+    def audit(self) -> None:
+        """See that the books of ledger and pools add up, whatever happened to them."""
+        audited = self.evalpool("audit", check=False)
+        assert (audited.returncode, audited.stderr) == (0, ""), audited.stdout + audited.stderr
+
     def next_event(self) -> dict[str, Any]:
         """Wait for the next thing that it tells."""
         assert self.process.stdout is not None
@@ -158,10 +163,11 @@ def running(
     *arguments: str,
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[Deployment]:
-    """A deployment that is stopped at the end, if it still runs."""
+    """A deployment that is audited at the end, and stopped if it still runs."""
     deployment = start(data, ports, *arguments, environment=environment)
     try:
         yield deployment
+        deployment.audit()
     finally:
         if deployment.process.poll() is None:
             deployment.stop()
