@@ -7,6 +7,7 @@ from typing import Any
 import grpc
 import typer
 
+from evalpool.backup import BackupError
 from evalpool.errors import CallError
 from evalpool.identity import InvalidKeyFile
 from evalpool.models import ModelError
@@ -62,7 +63,7 @@ def failure_of(error: Exception) -> Failure | None:
                 {"field": v.field, "description": v.description} for v in error.violations
             ]
             return Failure(str(error), violations=violations)
-        case WalletError() | InvalidKeyFile() | InvalidValue() | ModelError():
+        case WalletError() | InvalidKeyFile() | InvalidValue() | ModelError() | BackupError():
             return Failure(str(error))
         case OSError():
             where = f"{error.filename}: " if error.filename else ""

@@ -38,6 +38,18 @@ def load_definition(service: str) -> Any:
         ) from error
 
 
+def known_revisions(service: str) -> frozenset[str]:
+    """The versions of a service's tables that this release knows.
+
+    Raises:
+        Failure: There is no such service, or its extra is not installed.
+    """
+    load_definition(service)
+    from evalpool_runtime.migrations import revisions
+
+    return revisions(f"evalpool_{service}.migrations")
+
+
 def parse_settings(definition: Any, arguments: list[str]) -> tuple[Any, bool]:
     """A service's settings from flags, over the environment, over defaults.
 

@@ -2,6 +2,7 @@
 
 from evalpool.cli.commands import (
     audit,
+    backup,
     chat,
     create,
     dataset,
@@ -24,6 +25,7 @@ from evalpool.cli.commands import (
 
 __all__ = [
     "audit",
+    "backup",
     "chat",
     "create",
     "dataset",

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from alembic import command, context
 from alembic.config import Config
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 
 from evalpool_runtime.database import Database
@@ -35,16 +36,27 @@ async def migrate(database: Database, package: str) -> None:
         if connection.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK})
         with _one_at_a_time:
-            command.upgrade(_config(connection, package), "head")
+            config = _config(package)
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
 
     await database.write(upgrade)
 
 
-def _config(connection: Connection, package: str) -> Config:
+def revisions(package: str) -> frozenset[str]:
+    """The versions of a service's tables that this release knows.
+
+    Args:
+        package: The migrations' package, such as "evalpool_token.migrations".
+    """
+    scripts = ScriptDirectory.from_config(_config(package))
+    return frozenset(script.revision for script in scripts.walk_revisions())
+
+
+def _config(package: str) -> Config:
     config = Config()
     # Values are interpolated by "%".
     config.set_main_option("script_location", str(_location(package)).replace("%", "%%"))
-    config.attributes["connection"] = connection
     return config
 
 
