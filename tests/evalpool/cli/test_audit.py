@@ -152,6 +152,17 @@ def test_for_programs_every_figure_is_a_text(books: Tampered) -> None:
     }
 
 
+def test_a_ledger_without_a_pool_agrees(
+    cli: Cli, world: World, background: Background, tmp_path: Path
+) -> None:
+    background.do(world.funder())
+
+    outcome = cli("audit", "--data", str(tmp_path))
+
+    assert (outcome.status, outcome.err) == (0, "")
+    assert outcome.out.startswith("ledger: entries 1, accounts 1, holds 0, supply 1,000: agrees\n")
+
+
 def test_a_credit_that_is_not_decided_yet_is_told_and_is_no_difference(books: Tampered) -> None:
     transfer = books.scenario.refunded
     books.change("benchmark", "DELETE FROM fundings WHERE transfer = ?", transfer)

@@ -44,7 +44,12 @@ class LedgerAudit:
 
 
 def read_audited(connection: Connection, account: str) -> LedgerAudit:
-    """Audit the ledger as it is at the transaction's moment, and read what moved on one account."""
+    """Audit the ledger as it is at the transaction's moment, and read what moved on one account.
+
+    Args:
+        connection: The transaction.
+        account: The account's address; empty for none.
+    """
     stored = accounts.everything(connection)
     kept = holds.everything(connection)
     newest = head.read(connection)
@@ -65,7 +70,8 @@ def read_audited(connection: Connection, account: str) -> LedgerAudit:
 def _watched(entries: Iterable[Entry], account: str, transfers: list[Entry]) -> Iterator[Entry]:
     # The log is read once, and is larger than memory may be: only the account's part is kept.
     for entry in entries:
-        if entry.kind in TRANSFER_KINDS and account in (entry.sender, entry.recipient):
+        # Minted and burned units have a party that is empty: it is no account.
+        if account and entry.kind in TRANSFER_KINDS and account in (entry.sender, entry.recipient):
             transfers.append(replace(entry, postings=()))
         yield entry
 
