@@ -30,6 +30,9 @@ from evalpool.router.v1 import router_pb2
 from evalpool.token.v1 import token_pb2
 from evalpool.wallet import AddressBook, Wallets
 
+WORKERS_SECONDS = 120.0
+"""How long workers may take to come back."""
+
 COMPUTED = "evalpool_worker_computed_tokens_total"
 
 
@@ -97,8 +100,9 @@ class System:
     async def workers_are_there(self, count: int) -> None:
         """Wait until so many workers are in the herd, as after one was killed."""
         request = router_pb2.GetStatisticsRequest()
-        while (await self.client.router.GetStatistics(request)).workers < count:  # noqa: ASYNC110
-            await asyncio.sleep(0.1)
+        async with asyncio.timeout(WORKERS_SECONDS):
+            while (await self.client.router.GetStatistics(request)).workers < count:  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
 
     def memory(self) -> dict[str, int]:
         """Resident bytes of every service's process."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -219,7 +219,7 @@ def _answered(
     *,
     points: int,
     prediction: int = 0,
-    right: Any = None,
+    right: Mapping[str, bool] | None = None,
     extracted: dict[str, str] | None = None,
     judging: dict[str, Any] | None = None,
 ) -> Answered:
